@@ -1,0 +1,367 @@
+-- pg-delta: transaction=false
+-- Purpose: phase 2, columns: org_id on every org-scoped table, nullable still, with public.auth_org_id() as its default.
+-- Touches: each org-scoped table's definition; no row. With tenancy.user_orgs empty every existing row has its value after it.
+-- Locks:   ACCESS EXCLUSIVE on one table at a time for about a millisecond; waits 100 ms at most, then lets others pass.
+-- Undo:    tenancy.drop_org_id(regclass), or tenancy.roll_back(1) for all.
+
+set lock_timeout = '1s';
+set statement_timeout = 0;
+set client_connection_check_interval = '1s';
+
+create table if not exists tenancy.tables_before (
+    relation regclass primary key,
+    row_count bigint not null,
+    rows_inserted bigint not null,
+    rows_deleted bigint not null,
+    had_org_id boolean not null,
+    had_default boolean not null,
+    had_not_null boolean not null,
+    foreign_key name,
+    check_constraint name,
+    index name,
+    counted_at timestamptz not null default clock_timestamp()
+);
+comment on table tenancy.tables_before is
+'Each table as it was: how many rows, so that none can be lost unseen, and what it had of org_id, so that undo leaves that.';
+comment on column tenancy.tables_before.rows_inserted is 'The statistics'' count of rows ever inserted, to tell the application''s own changes apart.';
+
+create or replace function tenancy.org_id_column(target regclass)
+returns pg_catalog.pg_attribute
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select org_id.*
+    from pg_catalog.pg_attribute as org_id
+    where org_id.attrelid = target
+        and org_id.attname = 'org_id'
+        and not org_id.attisdropped
+$function$;
+comment on function tenancy.org_id_column(regclass) is 'The table''s column org_id as the catalog has it; NULL without one.';
+
+create or replace function tenancy.org_id_foreign_key(target regclass)
+returns pg_catalog.pg_constraint
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select reference.*
+    from pg_catalog.pg_constraint as reference
+    join pg_catalog.pg_attribute as id
+        on id.attrelid = reference.confrelid
+        and id.attname = 'id'
+    where reference.conrelid = target
+        and reference.contype = 'f'
+        and reference.conkey = array[(tenancy.org_id_column(target)).attnum]
+        and reference.confrelid = 'public.organizations'::regclass
+        and reference.confkey = array[id.attnum]
+        and reference.confdeltype = 'c'
+    order by reference.convalidated desc, reference.conname
+    limit 1
+$function$;
+comment on function tenancy.org_id_foreign_key(regclass) is
+'The foreign key from org_id alone to organizations.id that cascades deletes, under whatever name; NULL without one.';
+
+create or replace function tenancy.org_id_check(target regclass)
+returns pg_catalog.pg_constraint
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select not_null_check.*
+    from pg_catalog.pg_constraint as not_null_check
+    where not_null_check.conrelid = target
+        and not_null_check.contype = 'c'
+        and not_null_check.conkey = array[(tenancy.org_id_column(target)).attnum]
+        and pg_get_expr(not_null_check.conbin, not_null_check.conrelid) = '(org_id IS NOT NULL)'
+    order by not_null_check.convalidated desc, not_null_check.conname
+    limit 1
+$function$;
+comment on function tenancy.org_id_check(regclass) is 'The constraint check (org_id is not null), under whatever name; NULL without one.';
+
+create or replace function tenancy.org_id_index(target regclass)
+returns pg_catalog.pg_index
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select org_id_index.*
+    from pg_catalog.pg_index as org_id_index
+    where org_id_index.indrelid = target
+        and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
+        and org_id_index.indpred is null
+        and org_id_index.indisvalid
+        and org_id_index.indisready
+    order by org_id_index.indnkeyatts
+    limit 1
+$function$;
+comment on function tenancy.org_id_index(regclass) is
+'A valid index over all rows that starts with org_id, under whatever name; NULL without one.';
+
+create or replace function tenancy.name_for(prefix text, target regclass, suffix text)
+returns name
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $function$
+declare
+    table_name text := (select relname from pg_catalog.pg_class where oid = target);
+    digest constant text := left(md5(table_name), 8);
+begin
+    if octet_length(prefix || table_name || suffix) > 63 then
+        while octet_length(prefix || table_name || digest || suffix) > 62 loop
+            table_name := left(table_name, -1);
+        end loop;
+        table_name := table_name || '_' || digest;
+    end if;
+    return prefix || table_name || suffix;
+end
+$function$;
+comment on function tenancy.name_for(text, regclass, text) is
+'prefix, table name, suffix; over the server''s 63 bytes the table name is cut and gets eight digits of its md5.';
+
+create or replace function tenancy.record_table_before(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    counted bigint;
+begin
+    if exists (select from tenancy.tables_before where tables_before.relation = target) then
+        return false;
+    end if;
+
+    execute format('select count(*) from %s', target)
+    into counted;
+
+    insert into tenancy.tables_before
+    values (
+        target,
+        counted,
+        pg_stat_get_tuples_inserted(target),
+        pg_stat_get_tuples_deleted(target),
+        (tenancy.org_id_column(target)).attnum is not null,
+        coalesce((tenancy.org_id_column(target)).atthasdef, false),
+        coalesce((tenancy.org_id_column(target)).attnotnull, false),
+        (tenancy.org_id_foreign_key(target)).conname,
+        (tenancy.org_id_check(target)).conname,
+        (
+            select org_id_index.relname
+            from pg_catalog.pg_class as org_id_index
+            where org_id_index.oid = (tenancy.org_id_index(target)).indexrelid
+        )
+    );
+    return true;
+end
+$function$;
+comment on function tenancy.record_table_before(regclass) is
+'Step: notes the table''s rows and what it has of org_id already, once. Returns whether it had to.';
+
+create or replace function tenancy.add_org_id(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    org_id constant pg_catalog.pg_attribute := tenancy.org_id_column(target);
+    constant_default text := '';
+begin
+    if org_id.atthasdef then
+        return false;
+    end if;
+
+    if org_id.attnum is null then
+        if not exists (select from tenancy.user_orgs) then
+            constant_default := format(' default %L::uuid', (select settings.default_org_id from tenancy.settings));
+        end if;
+        perform tenancy.change_table(target, format('alter table %s add column org_id uuid%s', target, constant_default));
+    end if;
+
+    perform tenancy.change_table(target, format('alter table %s alter column org_id set default public.auth_org_id()', target));
+    return true;
+end
+$function$;
+comment on function tenancy.add_org_id(regclass) is
+'Step: adds org_id, and in the same transaction makes public.auth_org_id() its default. Returns whether it had to.'
+' While tenancy.user_orgs is empty the column comes with the default organization as a constant default: PostgreSQL keeps'
+' that value for all existing rows in the catalog (pg_attribute.attmissingval), whatever their number, and rewrites none.';
+
+create or replace function tenancy.drop_org_id(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    before tenancy.tables_before;
+begin
+    select tables_before.*
+    into before
+    from tenancy.tables_before
+    where tables_before.relation = target;
+
+    if not found then
+        return false;
+    end if;
+
+    if not before.had_org_id then
+        perform tenancy.change_table(target, format('alter table %s drop column if exists org_id', target));
+    elsif not before.had_default then
+        perform tenancy.change_table(target, format('alter table %s alter column org_id drop default', target));
+    end if;
+
+    delete from tenancy.tables_before
+    where tables_before.relation = target;
+    return true;
+end
+$function$;
+comment on function tenancy.drop_org_id(regclass) is
+'Undo of add_org_id: drops the column with the organizations in it, or only the default where the column was there before.'
+' Returns whether it had to. Fails where a view or policy uses the column: that is yours to change first.';
+
+-- For the file ending in _index_org_id.sql, which holds nothing but its lines.
+
+create or replace function tenancy.drop_invalid_org_id_index(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    broken constant regclass := (
+        select org_id_index.indexrelid
+        from pg_catalog.pg_index as org_id_index
+        where org_id_index.indrelid = target
+            and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
+            and not org_id_index.indisvalid
+        limit 1
+    );
+begin
+    if broken is null then
+        return false;
+    end if;
+    perform tenancy.change_table(target, format('drop index %s', broken));
+    return true;
+end
+$function$;
+comment on function tenancy.drop_invalid_org_id_index(regclass) is
+'Step: drops an index on org_id that an interrupted build left invalid, which "if not exists" would take for done.'
+' Returns whether it had to.';
+
+create or replace function tenancy.drop_org_id_index(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    built constant regclass := (
+        select org_id_index.indexrelid
+        from pg_catalog.pg_index as org_id_index
+        join pg_catalog.pg_class as index_class
+            on index_class.oid = org_id_index.indexrelid
+        where org_id_index.indrelid = target
+            and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
+            and index_class.relname = tenancy.name_for('idx_', target, '_org_id')
+            and exists (
+                select
+                from tenancy.tables_before
+                where tables_before.relation = target
+                    and tables_before.index is distinct from index_class.relname
+            )
+    );
+begin
+    if built is null then
+        return false;
+    end if;
+    perform tenancy.change_table(target, format('drop index %s', built));
+    return true;
+end
+$function$;
+comment on function tenancy.drop_org_id_index(regclass) is
+'Undo of the index file: drops idx_<table>_org_id unless it was there before. Returns whether it had to.';
+
+create or replace function tenancy.assert_org_id_indexes()
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $function$
+declare
+    missing text := (
+        select string_agg(
+            case
+                when taken.name is null then format(
+                    'create index concurrently if not exists %I on %s (org_id);',
+                    tenancy.name_for('idx_', org_scoped_tables.relation, '_org_id'),
+                    org_scoped_tables.relation
+                )
+                else format('rename the index %s first: it has the name of the one on org_id and is none', taken.name)
+            end,
+            E'\n'
+            order by org_scoped_tables.position
+        )
+        from tenancy.org_scoped_tables
+        cross join lateral (
+            select to_regclass(
+                format(
+                    '%I.%I',
+                    org_scoped_tables.schema_name,
+                    tenancy.name_for('idx_', org_scoped_tables.relation, '_org_id')
+                )
+            ) as name
+        ) as taken
+        where (tenancy.org_id_index(org_scoped_tables.relation)).indexrelid is null
+    );
+begin
+    if missing is not null then
+        raise exception 'org_id is not indexed on every org-scoped table'
+        using
+            errcode = 'undefined_object',
+            detail = E'To do in the file ending in _index_org_id.sql, then push again:\n' || missing;
+    end if;
+end
+$function$;
+comment on function tenancy.assert_org_id_indexes() is
+'Raises undefined_object while an org-scoped table has no valid index that starts with org_id; the DETAIL has the lines to add.';
+
+revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;
+revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;
+
+do $do$
+declare
+    target regclass;
+begin
+    loop
+        target := tenancy.next_step('{record_table_before}', target);
+        exit when target is null;
+        commit;
+    end loop;
+end
+$do$;
+
+do $do$
+declare
+    target regclass;
+begin
+    loop
+        target := tenancy.next_step('{add_org_id}', target);
+        exit when target is null;
+        commit;
+    end loop;
+end
+$do$;
