@@ -1,0 +1,49 @@
+/** What the function reads from its environment, once. */
+export interface Config {
+  supabaseUrl: string;
+  databaseUrl: string;
+  /** The keys that open the function, by name: every secret key of the project, and the legacy service_role key. */
+  acceptedKeys: Record<string, string>;
+  /** The key that the function itself calls the Auth server with. */
+  adminKey: string;
+}
+
+/**
+ * Reads the environment that the platform gives every function.
+ * Throws one error that names every variable that is missing or cannot be read, never a value.
+ */
+export function readConfig(environment: Record<string, string | undefined>): Config {
+  const problems: string[] = [];
+  const required = (name: string) => {
+    const value = environment[name];
+    if (!value) problems.push(`${name} is not set`);
+    return value ?? "";
+  };
+
+  const supabaseUrl = required("SUPABASE_URL");
+  const databaseUrl = required("SUPABASE_DB_URL");
+  const secretKeys = readKeys(environment["SUPABASE_SECRET_KEYS"]);
+  if (!secretKeys) problems.push("SUPABASE_SECRET_KEYS is not a JSON object of names and keys");
+  const legacyKey = environment["SUPABASE_SERVICE_ROLE_KEY"];
+  const acceptedKeys: Record<string, string> = { ...secretKeys, ...(legacyKey ? { service_role: legacyKey } : {}) };
+  const adminKey = acceptedKeys["default"] ?? Object.values(acceptedKeys)[0] ?? "";
+  if (secretKeys && !adminKey) problems.push("neither SUPABASE_SECRET_KEYS nor SUPABASE_SERVICE_ROLE_KEY has a key");
+
+  if (problems.length > 0) throw new Error(`Cannot start: ${problems.join("; ")}`);
+  return { supabaseUrl, databaseUrl, acceptedKeys, adminKey };
+}
+
+/** The non-empty keys of a JSON object; none when the variable is not set; undefined when it is something else. */
+function readKeys(json: string | undefined): Record<string, string> | undefined {
+  if (!json) return {};
+  let keys: unknown;
+  try {
+    keys = JSON.parse(json);
+  } catch {
+    return undefined;
+  }
+  if (typeof keys !== "object" || keys === null || Array.isArray(keys)) return undefined;
+  const entries = Object.entries(keys as Record<string, unknown>);
+  if (entries.some(([, key]) => typeof key !== "string")) return undefined;
+  return Object.fromEntries(entries.filter(([, key]) => key !== "")) as Record<string, string>;
+}
