@@ -1,0 +1,74 @@
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import postgres, { type Sql } from "postgres";
+import { root } from "./project.ts";
+import { supabase } from "./supabase-cli.ts";
+
+const migrations = join(root, "supabase/migrations");
+export const demoPassword = "correct horse battery staple";
+
+/** The names of the migration files, in the order in which they are applied. */
+export function migrationFiles(): string[] {
+  return readdirSync(migrations).filter((name) => name.endsWith(".sql")).sort();
+}
+
+/**
+ * Pushes the application's own migration alone, as it was deployed before anyone thought of organizations.
+ * The target is a connection string, or "local" for the database of config.toml.
+ */
+export async function pushApplicationBefore(target: string, folder: string): Promise<void> {
+  const project = join(folder, "before");
+  rmSync(project, { recursive: true, force: true });
+  mkdirSync(join(project, "supabase/migrations"), { recursive: true });
+  copyFileSync(join(root, "supabase/config.toml"), join(project, "supabase/config.toml"));
+  const [first = ""] = migrationFiles();
+  copyFileSync(join(migrations, first), join(project, "supabase/migrations", first));
+  await supabase(["db", "push", "--workdir", project, ...pushTarget(target)]);
+}
+
+/** The parameters that make `supabase db push` work on this target. */
+export function pushTarget(target: string): string[] {
+  return target === "local" ? [] : [`--remote=${target}`, "--yes"];
+}
+
+/** Creates users, and rows in each of the application's tables. */
+export async function fillApplication(url: string, counts: { users: number; rows: number }): Promise<void> {
+  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  try {
+    await sql.unsafe(readFileSync(join(root, "supabase/local/demo-data.sql"), "utf8")).simple();
+    await sql`select pg_temp.create_users(${counts.users}, ${demoPassword})`;
+    await sql`select pg_temp.fill_application(${counts.rows})`;
+  } finally {
+    await sql.end();
+  }
+}
+
+/** How many rows a table has and what they hold, org_id left out. */
+export interface TableDigest {
+  table: string;
+  rows: number;
+  /** A sum of hashes over the rows, the same for the same rows in any order. */
+  digest: string;
+}
+
+/** Reads the digest of every table of the application, public.organizations left out. */
+export async function digestTables(sql: Sql): Promise<Map<string, TableDigest>> {
+  const tables = await sql<{ name: string }[]>`
+    select relname as name
+    from pg_class
+    where relnamespace = 'public'::regnamespace and relkind = 'r' and relname <> 'organizations'
+    order by relname
+  `;
+  const digests = new Map<string, TableDigest>();
+  for (const { name } of tables) {
+    const [digest] = await sql<TableDigest[]>`
+      select
+        ${name}::text as table,
+        count(*)::integer as rows,
+        coalesce(sum(hashtextextended((to_jsonb(row) - 'org_id')::text, 0)), 0)::text as digest
+      from ${sql(`public.${name}`)} as row
+    `;
+    if (digest) digests.set(name, digest);
+  }
+  return digests;
+}

@@ -1,0 +1,95 @@
+import { type ApiServer, startApiServer } from "./api-server.ts";
+import { createAuthServer, type Faults } from "./auth-server.ts";
+import { type FunctionServer, serveFunction } from "./function-server.ts";
+import { type ApiKeys, createKeys } from "./keys.ts";
+import { type PostgresServer, startPostgres } from "./postgres.ts";
+
+/** The API with the Auth server's stand-in and the functions, over one database. */
+export interface Services {
+  api: ApiServer;
+  keys: ApiKeys;
+  /** Serves a function behind the API, with the environment that the platform gives it. */
+  serve(name: string): Promise<FunctionServer>;
+  stop(): Promise<void>;
+}
+
+export interface ServiceOptions {
+  /** A connection string to the database, as the role. */
+  databaseUrl(role: string): string;
+  apiPort: number;
+  jwtExpiry: number;
+  /** Where the logs go. */
+  folder: string;
+  faults?: Faults;
+}
+
+export async function startServices(options: ServiceOptions): Promise<Services> {
+  const { databaseUrl, apiPort, jwtExpiry, folder, faults } = options;
+  const keys = await createKeys();
+  const auth = createAuthServer(
+    { databaseUrl: databaseUrl("supabase_auth_admin"), jwtSecret: keys.jwtSecret, jwtExpiry },
+    faults,
+  );
+  const api = await startApiServer({ port: apiPort, auth, keys });
+  const running: FunctionServer[] = [];
+  return {
+    api,
+    keys,
+    serve: async (name) => {
+      const served = await serveFunction(
+        name,
+        {
+          SUPABASE_URL: api.url,
+          SUPABASE_DB_URL: databaseUrl("postgres"),
+          SUPABASE_SECRET_KEYS: JSON.stringify({ default: keys.secretKey }),
+          SUPABASE_PUBLISHABLE_KEYS: JSON.stringify({ default: keys.publishableKey }),
+          SUPABASE_SERVICE_ROLE_KEY: keys.serviceRoleKey,
+          SUPABASE_ANON_KEY: keys.anonKey,
+        },
+        folder,
+      );
+      running.push(served);
+      api.functions.set(name, served.url);
+      return served;
+    },
+    stop: async () => {
+      await Promise.all(running.map((served) => served.stop()));
+      await api.close();
+    },
+  };
+}
+
+export interface Stack extends Services {
+  postgres: PostgresServer;
+}
+
+/** Starts PostgreSQL and the services over it. What was started is stopped again when the rest fails. */
+export async function startStack(options: {
+  apiPort: number;
+  dbPort: number;
+  jwtExpiry: number;
+  /** Where the database's data and the logs go; emptied first. */
+  folder: string;
+}): Promise<Stack> {
+  const { apiPort, dbPort, jwtExpiry, folder } = options;
+  const postgres = await startPostgres({ port: dbPort, folder });
+  try {
+    const services = await startServices({
+      databaseUrl: (role) => postgres.url({ role }),
+      apiPort,
+      jwtExpiry,
+      folder,
+    });
+    return {
+      ...services,
+      postgres,
+      stop: async () => {
+        await services.stop();
+        await postgres.stop();
+      },
+    };
+  } catch (error) {
+    await postgres.stop("immediate");
+    throw error;
+  }
+}

@@ -1,0 +1,52 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+import { packageFolder, root } from "./project.ts";
+
+export interface CliResult {
+  code: number | null;
+  /** What it printed, both streams in the order they came. */
+  output: string;
+}
+
+export interface CliRun {
+  process: ChildProcess;
+  result: Promise<CliResult>;
+}
+
+/**
+ * Runs the Supabase CLI of this project, as `npx supabase <parameters>` would.
+ * onOutput gets each piece of output as it comes. The process leads a group of its own when detached.
+ */
+export function startSupabase(
+  parameters: string[],
+  options: { onOutput?: (text: string) => void; detached?: boolean } = {},
+): CliRun {
+  const child = spawn(process.execPath, [join(packageFolder("supabase"), "dist/supabase.js"), ...parameters], {
+    cwd: root,
+    env: { ...process.env, SUPABASE_TELEMETRY_DISABLED: "1", DO_NOT_TRACK: "1", NO_COLOR: "1" },
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: options.detached ?? false,
+  });
+  const killOnExit = () => child.kill();
+  process.once("exit", killOnExit);
+  child.once("close", () => process.off("exit", killOnExit));
+  let output = "";
+  const collect = (chunk: Buffer) => {
+    output += chunk.toString();
+    options.onOutput?.(chunk.toString());
+  };
+  child.stdout.on("data", collect);
+  child.stderr.on("data", collect);
+  const result = new Promise<CliResult>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => resolve({ code, output }));
+  });
+  return { process: child, result };
+}
+
+/** Runs the CLI to its end. Throws with its output when it fails. */
+export async function supabase(parameters: string[], onOutput?: (text: string) => void): Promise<string> {
+  const { code, output } = await startSupabase(parameters, onOutput ? { onOutput } : {}).result;
+  if (code !== 0) throw new Error(`supabase ${parameters.join(" ")} failed (exit code ${code}):\n${output}`);
+  return output;
+}
