@@ -1,0 +1,212 @@
+begin;
+set local role postgres;
+set local search_path = public, extensions;
+select plan(20);
+
+-- One organization and its users, so that the test need not know who else is there.
+insert into public.organizations (id, name) values ('b0000000-0000-4000-8000-000000000001', 'one');
+insert into tenancy.user_orgs (user_id, org_id)
+select format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'))::uuid, 'b0000000-0000-4000-8000-000000000001'
+from generate_series(0, 5) as number;
+
+create function pg_temp.add_user(number integer, app_metadata jsonb)
+returns void
+language sql
+as $function$
+    insert into auth.users (
+        instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
+        raw_app_meta_data, raw_user_meta_data, created_at, updated_at
+    )
+    values (
+        '00000000-0000-0000-0000-000000000000', format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'))::uuid,
+        'authenticated', 'authenticated', format('run%s@example.com', number), '', '', '', '', app_metadata, '{}', now(), now()
+    )
+$function$;
+create function pg_temp.id_of(number integer)
+returns uuid
+language sql
+as $function$
+    select format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'))::uuid
+$function$;
+create function pg_temp.update_user(number integer)
+returns void
+language sql
+as $function$
+    update auth.users
+    set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', tenancy.org_of(id))
+    where id = pg_temp.id_of(number)
+$function$;
+
+select pg_temp.add_user(1, '{"provider": "email"}');
+select pg_temp.add_user(2, '{"org_id": null}');
+select pg_temp.add_user(3, '{"org_id": "b0000000-0000-4000-8000-000000000003"}');
+select pg_temp.add_user(4, '{}');
+update auth.users set confirmation_token = null where id = pg_temp.id_of(4);
+select pg_temp.add_user(5, '{}');
+select pg_temp.update_user(5);
+
+select results_eq(
+    $$
+        select right(user_id::text, 1), obstacle
+        from tenancy.users_without_org
+        where org_id = 'b0000000-0000-4000-8000-000000000001'
+        order by user_id
+    $$,
+    $$ values ('1', null), ('2', null), ('3', 'conflict'), ('4', 'unreachable') $$,
+    'users without their organization are found: missing, in conflict, or out of reach'
+);
+select is(
+    (select reason from tenancy.user_preflight where user_id = pg_temp.id_of(4)),
+    'confirmation_token NULL: the Auth server cannot read the user',
+    'the preflight says why a user is out of reach'
+);
+select results_eq(
+    $$
+        select key, value
+        from jsonb_each_text(
+            tenancy.user_run_preview('b0000000-0000-4000-8000-000000000001') - 'users' - 'users_without_org'
+        )
+        order by key
+    $$,
+    $$
+        values
+            ('conflicts', '1'),
+            ('unreachable', '1'),
+            ('would_update', '2')
+    $$,
+    'the preview counts what a run would do'
+);
+select is_empty(
+    $$ select from tenancy.user_metadata_runs where only_org_id = 'b0000000-0000-4000-8000-000000000001' $$,
+    'and writes nothing'
+);
+
+create temp table run as
+select tenancy.start_user_run('b0000000-0000-4000-8000-000000000001') as id;
+select results_eq(
+    $$ select right(user_id::text, 1), outcome from tenancy.claim_users((select id from run), 3) order by user_id $$,
+    $$ values ('1', 'pending'), ('2', 'pending'), ('3', 'conflict') $$,
+    'a page is claimed by id; a conflict comes settled'
+);
+select results_eq(
+    $$
+        select right(user_id::text, 1), outcome
+        from tenancy.user_metadata_audit
+        where run_id = (select id from run)
+        order by user_id
+    $$,
+    $$ values ('1', 'pending'), ('2', 'pending'), ('3', 'conflict') $$,
+    'the audit has each user before anything is done to them'
+);
+
+select pg_temp.update_user(1);
+select results_eq(
+    $$
+        select right(user_id::text, 1)
+        from tenancy.settle_users(
+            (select id from run),
+            jsonb_build_array(
+                jsonb_build_object('user_id', pg_temp.id_of(1), 'attempts', 1, 'error', null, 'final', true),
+                jsonb_build_object('user_id', pg_temp.id_of(2), 'attempts', 1, 'error', null, 'final', true)
+            )
+        ) as user_id
+    $$,
+    $$ values ('2') $$,
+    'an update that was answered and is not in the database comes back'
+);
+select is(
+    (select outcome from tenancy.user_metadata_audit where run_id = (select id from run) and user_id = pg_temp.id_of(1)),
+    'updated',
+    'one that is there is updated'
+);
+select results_eq(
+    $$ select right(user_id::text, 1), outcome from tenancy.claim_users((select id from run), 3) $$,
+    $$ values ('2', 'pending') $$,
+    'what is pending is claimed again first'
+);
+select is_empty(
+    $$
+        select *
+        from tenancy.settle_users(
+            (select id from run),
+            jsonb_build_array(jsonb_build_object('user_id', pg_temp.id_of(2), 'attempts', 2, 'error', '503', 'final', false))
+        )
+    $$,
+    'an update that did not come to its end does not come back at once'
+);
+select results_eq(
+    $$ select right(user_id::text, 1), outcome, attempts from tenancy.claim_users((select id from run), 3) $$,
+    $$ values ('2', 'pending', 3) $$,
+    'but with the next page, its attempts counted'
+);
+select is_empty(
+    $$
+        select *
+        from tenancy.settle_users(
+            (select id from run),
+            jsonb_build_array(jsonb_build_object('user_id', pg_temp.id_of(2), 'attempts', 3, 'error', '500', 'final', true))
+        )
+    $$,
+    'an update that failed for good does not come back either'
+);
+select results_eq(
+    $$
+        select outcome, attempts, error
+        from tenancy.user_metadata_audit
+        where run_id = (select id from run)
+            and user_id = pg_temp.id_of(2)
+    $$,
+    $$ values ('failed', 6, '500') $$,
+    'it is failed, with its attempts and its last error'
+);
+select results_eq(
+    $$ select right(user_id::text, 1), outcome from tenancy.claim_users((select id from run), 3) $$,
+    $$ values ('4', 'unreachable') $$,
+    'a user out of reach comes settled'
+);
+select is_empty($$ select * from tenancy.claim_users((select id from run), 3) $$, 'then the pass is over');
+
+select pg_temp.add_user(0, '{}');
+select ok(
+    not tenancy.end_user_pass((select id from run)),
+    'a user who signed up behind the run makes it pass once more'
+);
+select results_eq(
+    $$ select right(user_id::text, 1), outcome from tenancy.claim_users((select id from run), 3) $$,
+    $$ values ('0', 'pending') $$,
+    'which finds that user and tries none of the others again'
+);
+select pg_temp.update_user(0);
+select * from tenancy.settle_users(
+    (select id from run),
+    jsonb_build_array(jsonb_build_object('user_id', pg_temp.id_of(0), 'attempts', 1, 'error', null, 'final', true))
+);
+select ok(tenancy.end_user_pass((select id from run)), 'the run ends when nobody is left to try');
+select results_eq(
+    $$
+        select key, value
+        from jsonb_each_text(
+            tenancy.user_run_summary((select id from run)) - array['run_id', 'problems', 'users', 'users_without_org']
+        )
+        order by key
+    $$,
+    $$
+        values
+            ('conflicts', '1'),
+            ('deleted', '0'),
+            ('done', 'true'),
+            ('failed', '1'),
+            ('remaining', '0'),
+            ('unreachable', '1'),
+            ('updated', '2')
+    $$,
+    'the summary counts the run''s outcomes'
+);
+select isnt(
+    tenancy.start_user_run('b0000000-0000-4000-8000-000000000001'),
+    (select id from run),
+    'the next run is another one'
+);
+
+select * from finish();
+rollback;

@@ -1,0 +1,114 @@
+begin;
+set local role postgres;
+set local search_path = public, extensions;
+select plan(9);
+
+-- Two tables are enough: the others are left out of what is undone.
+delete from tenancy.registry;
+create schema harbour;
+create table harbour.ships (id integer primary key, user_id uuid);
+create table harbour.docks (id integer primary key, user_id uuid, org_id uuid not null references public.organizations (id) on delete cascade);
+create index docks_by_org on harbour.docks (org_id);
+insert into harbour.ships (id) values (1);
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+values
+    ('harbour', 'ships', 'org', 'secondary'),
+    ('harbour', 'docks', 'org', 'secondary');
+create function pg_temp.run(step text)
+returns void
+language plpgsql
+as $function$
+begin
+    while tenancy.next_step(array[step]) is not null loop
+        null;
+    end loop;
+end
+$function$;
+create function pg_temp.roll_back(to_phase integer)
+returns void
+language plpgsql
+as $function$
+begin
+    while tenancy.roll_back(to_phase) is not null loop
+        null;
+    end loop;
+end
+$function$;
+create function pg_temp.definition(target regclass)
+returns text
+language sql
+as $function$
+    select concat_ws(
+        E'\n',
+        (
+            select string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, atthasdef), E'\n' order by attname)
+            from pg_attribute
+            where attrelid = target
+                and attnum > 0
+                and not attisdropped
+        ),
+        (select string_agg(pg_get_constraintdef(oid) || convalidated, E'\n' order by conname) from pg_constraint where conrelid = target),
+        (select string_agg(pg_get_indexdef(indexrelid), E'\n' order by indexrelid) from pg_index where indrelid = target),
+        (select string_agg(pg_get_triggerdef(oid), E'\n' order by tgname) from pg_trigger where tgrelid = target and not tgisinternal)
+    )
+$function$;
+create temp table before as
+select
+    pg_temp.definition('harbour.ships') as ships,
+    pg_temp.definition('harbour.docks') as docks;
+
+select pg_temp.run('record_table_before');
+select pg_temp.run('add_org_id');
+select pg_temp.run('backfill_org_id');
+create index idx_ships_org_id on harbour.ships (org_id);
+select pg_temp.run('add_org_id_foreign_key');
+select pg_temp.run('refuse_null_org_id');
+select pg_temp.run('enforce_org_id');
+select pg_temp.run('make_org_id_immutable');
+select is_empty(
+    $$ select * from tenancy.verify() where table_name like 'harbour.%' and not passed $$,
+    'both tables are migrated, the one that had org_id already too'
+);
+
+select pg_temp.roll_back(5);
+select set_eq(
+    $$ select check_name from tenancy.verify_schema() where table_name = 'harbour.ships' and not passed $$,
+    $$ values ('immutable') $$,
+    'back to phase 5: the trigger is gone'
+);
+select pg_temp.roll_back(3);
+select set_eq(
+    $$ select check_name from tenancy.verify_schema() where table_name = 'harbour.ships' and not passed $$,
+    $$ values ('immutable'), ('check'), ('not_null') $$,
+    'back to phase 3: NULL is allowed again'
+);
+select is(
+    (select org_id from harbour.ships),
+    (select default_org_id from tenancy.settings),
+    'and the organizations are still there'
+);
+select pg_temp.roll_back(1);
+select is(
+    pg_temp.definition('harbour.ships'),
+    (select ships from before),
+    'back to phase 1: a table is what it was'
+);
+select is(
+    pg_temp.definition('harbour.docks'),
+    (select docks from before),
+    'and a table that had org_id of its own keeps all of it'
+);
+select ok(tenancy.roll_back(1) is null, 'then there is nothing left to undo');
+select throws_ok(
+    $$ select tenancy.roll_back(0) $$,
+    '22023',
+    'cannot roll back to phase 0: it is 1 (discovery), 2 (columns), 3 (backfill), 4 (not null) or 5 (identity)',
+    'a phase that is none is refused'
+);
+
+select pg_temp.run('record_table_before');
+select pg_temp.run('add_org_id');
+select has_column('harbour', 'ships', 'org_id', 'and it can be done again');
+
+select * from finish();
+rollback;

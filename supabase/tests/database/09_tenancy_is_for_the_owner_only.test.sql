@@ -1,0 +1,77 @@
+begin;
+set local role postgres;
+set local search_path = public, extensions;
+select plan(7);
+
+select is_empty(
+    $$
+        select role
+        from unnest(array['public', 'anon', 'authenticated', 'service_role']) as role
+        where has_schema_privilege(role, 'tenancy', 'usage')
+            or has_schema_privilege(role, 'tenancy', 'create')
+    $$,
+    'nobody but the owner can use the schema tenancy'
+);
+select is_empty(
+    $$
+        select role, relation.oid::regclass
+        from unnest(array['anon', 'authenticated', 'service_role']) as role
+        cross join pg_class as relation
+        where relation.relnamespace = 'tenancy'::regnamespace
+            and relation.relkind in ('r', 'v')
+            and has_table_privilege(role, relation.oid, 'select, insert, update, delete, truncate, references, trigger')
+    $$,
+    'nor any table or view in it'
+);
+select is_empty(
+    $$
+        select role, routine.oid::regprocedure
+        from unnest(array['anon', 'authenticated', 'service_role']) as role
+        cross join pg_proc as routine
+        where routine.pronamespace = 'tenancy'::regnamespace
+            and has_function_privilege(role, routine.oid, 'execute')
+    $$,
+    'nor call any function in it'
+);
+select results_eq(
+    $$ select oid::regprocedure::text from pg_proc where pronamespace = 'tenancy'::regnamespace and prosecdef $$,
+    $$ values ('tenancy.fill_row_org_id()') $$,
+    'no function of ours runs with its owner''s rights but the one that has to read what its caller cannot'
+);
+select is_empty(
+    $$
+        select oid::regprocedure
+        from pg_proc
+        where (pronamespace = 'tenancy'::regnamespace or oid = 'public.auth_org_id()'::regprocedure)
+            and not coalesce('search_path=""' = any (proconfig), false)
+    $$,
+    'and each has an empty search_path of its own'
+);
+select is_empty(
+    $$
+        select oid::regprocedure::text
+        from pg_proc
+        where pronamespace = 'tenancy'::regnamespace
+            and obj_description(oid, 'pg_proc') is null
+
+        union all
+
+        select oid::regclass::text
+        from pg_class
+        where relnamespace = 'tenancy'::regnamespace
+            and relkind in ('r', 'v')
+            and obj_description(oid, 'pg_class') is null
+    $$,
+    'everything in tenancy says what it is'
+);
+
+set local role service_role;
+select throws_ok(
+    $$ select * from tenancy.settings $$,
+    '42501',
+    'permission denied for schema tenancy',
+    'service_role is told so'
+);
+
+select * from finish();
+rollback;

@@ -1,0 +1,136 @@
+import type { AuthAdmin, Timing, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import type {
+  ClaimedUser,
+  RunRequest,
+  RunSummary,
+  SettledUser,
+  Users,
+} from "../../functions/update-user-org-metadata/users.ts";
+
+/** A clock that only sleeping moves. */
+export function createClock(random = 0.5): Timing & { slept: number[] } {
+  let now = 0;
+  const slept: number[] = [];
+  return {
+    slept,
+    now: () => now,
+    sleep: async (milliseconds) => {
+      if (milliseconds > 0) slept.push(milliseconds);
+      now += milliseconds;
+    },
+    random: () => random,
+  };
+}
+
+/** The database port over a few users in memory: who has which organization is what `written` holds. */
+export class FakeUsers implements Users {
+  readonly written = new Map<string, string>();
+  readonly outcomes = new Map<string, { outcome: string; attempts: number; error: string | null }>();
+  pages: number[] = [];
+  closed = false;
+  locked = false;
+  finished = false;
+
+  constructor(
+    readonly ids: string[],
+    readonly orgId = "org",
+    readonly settledAtOnce: Record<string, "conflict" | "unreachable"> = {},
+  ) {}
+
+  async organizationExists(orgId: string): Promise<boolean> {
+    return orgId === this.orgId;
+  }
+
+  async preview(_request: RunRequest) {
+    const open = this.ids.filter((id) => this.written.get(id) !== this.orgId);
+    return {
+      would_update: open.filter((id) => !this.settledAtOnce[id]).length,
+      conflicts: open.filter((id) => this.settledAtOnce[id] === "conflict").length,
+      unreachable: open.filter((id) => this.settledAtOnce[id] === "unreachable").length,
+      users: this.ids.length,
+      users_without_org: open.length,
+    };
+  }
+
+  async start(_request: RunRequest): Promise<string | null> {
+    return this.locked ? null : "run";
+  }
+
+  async claim(_runId: string, pageSize: number): Promise<ClaimedUser[]> {
+    const open = this.ids.filter((id) => {
+      const outcome = this.outcomes.get(id)?.outcome;
+      return this.written.get(id) !== this.orgId && (outcome === undefined || outcome === "pending");
+    });
+    const page = open.slice(0, pageSize).map((userId): ClaimedUser => {
+      const outcome = this.settledAtOnce[userId] ?? "pending";
+      const attempts = this.outcomes.get(userId)?.attempts ?? 0;
+      this.outcomes.set(userId, { outcome, attempts, error: null });
+      return { userId, orgId: this.orgId, outcome, attempts };
+    });
+    if (page.length > 0) this.pages.push(page.length);
+    return page;
+  }
+
+  async settle(_runId: string, results: SettledUser[]): Promise<string[]> {
+    const unwritten: string[] = [];
+    for (const { userId, attempts, error, final } of results) {
+      const before = this.outcomes.get(userId)?.attempts ?? 0;
+      const outcome = this.written.get(userId) === this.orgId ? "updated" : error && final ? "failed" : "pending";
+      this.outcomes.set(userId, { outcome, attempts: before + attempts, error });
+      if (outcome === "pending" && !error) unwritten.push(userId);
+    }
+    return unwritten;
+  }
+
+  async endPass(): Promise<boolean> {
+    this.finished = true;
+    return true;
+  }
+
+  async summary(runId: string): Promise<RunSummary> {
+    const count = (outcome: string) => [...this.outcomes.values()].filter((user) => user.outcome === outcome).length;
+    return {
+      run_id: runId,
+      done: this.finished,
+      remaining: this.ids.length - this.outcomes.size + count("pending"),
+      updated: count("updated"),
+      conflicts: count("conflict"),
+      unreachable: count("unreachable"),
+      failed: count("failed"),
+      deleted: count("deleted"),
+      users: this.ids.length,
+      users_without_org: this.ids.length - this.written.size,
+      problems: [],
+    };
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+  }
+}
+
+/** The Auth port that writes straight into the fake database, unless `behave` decides otherwise for a user. */
+export function createFakeAuthAdmin(
+  users: FakeUsers,
+  behave: (userId: string, call: number) => Awaited<ReturnType<AuthAdmin["setOrganization"]>> | undefined = () =>
+    undefined,
+): AuthAdmin & { calls: string[]; mostAtOnce: number } {
+  const calls: string[] = [];
+  let atOnce = 0;
+  const admin = {
+    calls,
+    mostAtOnce: 0,
+    setOrganization: async ({ userId, orgId }: UserToUpdate) => {
+      calls.push(userId);
+      atOnce++;
+      admin.mostAtOnce = Math.max(admin.mostAtOnce, atOnce);
+      await new Promise((resolve) => setImmediate(resolve));
+      atOnce--;
+      const decided = behave(userId, calls.filter((id) => id === userId).length);
+      if (decided) return decided;
+      users.written.set(userId, orgId);
+      return { attempts: 1, error: null, state: "answered" as const };
+    },
+  };
+  return admin;
+}

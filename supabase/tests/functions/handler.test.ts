@@ -1,0 +1,212 @@
+import { describe, expect, test } from "vitest";
+import { createHandler } from "../../functions/update-user-org-metadata/handler.ts";
+import type { JobRequest, JobResult } from "../../functions/update-user-org-metadata/job.ts";
+import type { RunSummary } from "../../functions/update-user-org-metadata/users.ts";
+
+const summary: RunSummary = {
+  run_id: "r",
+  done: true,
+  remaining: 0,
+  updated: 2,
+  conflicts: 0,
+  unreachable: 0,
+  failed: 0,
+  deleted: 0,
+  users: 2,
+  users_without_org: 0,
+  problems: [],
+};
+const defaults: JobRequest = {
+  orgId: null,
+  onConflict: "keep",
+  pageSize: 100,
+  concurrency: 5,
+  maxSeconds: 60,
+  dryRun: false,
+};
+
+interface Answer {
+  status: number;
+  body: Record<string, unknown>;
+  headers: Headers;
+  /** What reached the job; undefined: nothing did. */
+  job: JobRequest | undefined;
+  logged: string;
+}
+
+async function call(
+  options: { method?: string; key?: string | null; headers?: Record<string, string>; body?: string },
+  run: () => Promise<JobResult> = async () => ({ kind: "summary", summary, pages: 1, seconds: 0.5 }),
+): Promise<Answer> {
+  let job: JobRequest | undefined;
+  let logged = "";
+  const handle = createHandler({
+    config: {
+      supabaseUrl: "http://127.0.0.1",
+      acceptedKeys: { default: "sb_secret_right", service_role: "legacy.jwt" },
+    },
+    updateUsers: async (request) => {
+      job = request;
+      return await run();
+    },
+    log: (...event) => (logged += JSON.stringify(event)),
+  });
+  const { method = "POST", key = "sb_secret_right", headers = {}, body } = options;
+  const response = await handle(
+    new Request("http://127.0.0.1/update-user-org-metadata", {
+      method,
+      headers: { ...(key === null ? {} : { apikey: key }), ...headers },
+      ...(body === undefined ? {} : { body }),
+    }),
+  );
+  const text = await response.text();
+  return { status: response.status, body: text ? JSON.parse(text) : {}, headers: response.headers, job, logged };
+}
+
+describe("authorization", () => {
+  test.each(["sb_secret_right", "legacy.jwt"])("the key %s in apikey opens the function", async (key) => {
+    const { status, job } = await call({ key });
+    expect(status).toBe(200);
+    expect(job).toEqual(defaults);
+  });
+
+  test.each([
+    ["no key", null, {}],
+    ["an empty key", "", {}],
+    ["a wrong key", "sb_secret_wrong", {}],
+    ["a key that only begins right", "sb_secret_righ", {}],
+    ["a publishable key", "sb_publishable_x", {}],
+    ["the right key as a bearer token only", null, { authorization: "Bearer sb_secret_right" }],
+    ["the legacy key as a bearer token only", null, { authorization: "Bearer legacy.jwt" }],
+    ["a user's token", "sb_publishable_x", { authorization: "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x" }],
+  ])("%s gets 401 and reaches nothing", async (_name, key, headers) => {
+    const { status, body, job } = await call({ key, headers });
+    expect(status).toBe(401);
+    expect(body).toEqual({
+      error: { code: "unauthorized", message: "Cannot run without a secret key of this project in the apikey header" },
+    });
+    expect(job).toBeUndefined();
+  });
+});
+
+describe("the request", () => {
+  test.each(["GET", "PUT", "DELETE", "OPTIONS"])("%s gets 405, and no CORS headers", async (method) => {
+    const { status, body, headers } = await call({ method });
+    expect(status).toBe(405);
+    expect(body["error"]).toEqual({
+      code: "method_not_allowed",
+      message: `Cannot ${method}: the function takes POST`,
+    });
+    expect(headers.get("allow")).toBe("POST");
+    expect([...headers.keys()].filter((name) => name.startsWith("access-control"))).toEqual([]);
+  });
+
+  test.each([
+    ["no body", undefined, defaults],
+    ["an empty object", "{}", defaults],
+    [
+      "every field",
+      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 140, "dry_run": true}',
+      {
+        orgId: "A0000000-0000-0000-0000-000000000001",
+        onConflict: "overwrite",
+        pageSize: 1000,
+        concurrency: 1,
+        maxSeconds: 140,
+        dryRun: true,
+      },
+    ],
+    ["org_id null, which is all", '{"org_id": null}', defaults],
+  ])("%s is understood", async (_name, body, expected) => {
+    const { status, job } = await call(body === undefined ? {} : { body });
+    expect(status).toBe(200);
+    expect(job).toEqual(expected);
+  });
+
+  test.each([
+    ["{", "invalid_json", /^Cannot parse the body: /],
+    ["[]", "invalid_body", "Cannot use the body []: not a JSON object"],
+    ["null", "invalid_body", "Cannot use the body null: not a JSON object"],
+    ['"x"', "invalid_body", 'Cannot use the body "x": not a JSON object'],
+    [
+      '{"pagesize": 10}',
+      "unknown_field",
+      'Cannot use the field "pagesize": the fields are org_id, on_conflict, page_size, concurrency, max_seconds, dry_run',
+    ],
+    ['{"page_size": "10"}', "invalid_field", 'Cannot parse page_size "10": not a whole number from 1 to 1000'],
+    ['{"page_size": 0}', "invalid_field", "Cannot parse page_size 0: not a whole number from 1 to 1000"],
+    ['{"page_size": 1001}', "invalid_field", "Cannot parse page_size 1001: not a whole number from 1 to 1000"],
+    ['{"page_size": 1.5}', "invalid_field", "Cannot parse page_size 1.5: not a whole number from 1 to 1000"],
+    ['{"concurrency": 21}', "invalid_field", "Cannot parse concurrency 21: not a whole number from 1 to 20"],
+    ['{"max_seconds": -1}', "invalid_field", "Cannot parse max_seconds -1: not a whole number from 1 to 140"],
+    ['{"dry_run": "yes"}', "invalid_field", 'Cannot parse dry_run "yes": neither true nor false'],
+    ['{"on_conflict": "skip"}', "invalid_field", 'Cannot parse on_conflict "skip": neither "keep" nor "overwrite"'],
+    ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],
+    ['{"org_id": 7}', "invalid_field", "Cannot parse org_id 7: not a UUID"],
+  ])("%s gets 400 with the value and the rule", async (body, code, message) => {
+    const { status, body: answer, job } = await call({ body });
+    expect(status).toBe(400);
+    expect(answer["error"]).toMatchObject({ code });
+    expect((answer["error"] as { message: string }).message).toMatch(message);
+    expect(job).toBeUndefined();
+  });
+
+  test("a body over 16 kB gets 413, whatever its content-length says", async () => {
+    const { status, body } = await call({ body: `{"org_id": "${"x".repeat(17_000)}"}` });
+    expect(status).toBe(413);
+    expect(body["error"]).toMatchObject({ code: "body_too_large" });
+  });
+
+  test("a long value is cut in the message", async () => {
+    const { body } = await call({ body: `{"org_id": "${"x".repeat(10_000)}"}` });
+    expect((body["error"] as { message: string }).message.length).toBeLessThan(200);
+  });
+});
+
+describe("the answer", () => {
+  test("is the summary of the run", async () => {
+    const { body } = await call({});
+    expect(body).toEqual({ ...summary, pages: 1, seconds: 0.5 });
+  });
+
+  test("is the preview of a dry run", async () => {
+    const preview = { would_update: 3, conflicts: 1, unreachable: 0, users: 9, users_without_org: 4 };
+    const { status, body } = await call({ body: '{"dry_run": true}' }, async () => ({ kind: "preview", preview }));
+    expect(status).toBe(200);
+    expect(body).toEqual({ dry_run: true, ...preview });
+  });
+
+  test.each<[JobResult, number, string, string]>([
+    [{ kind: "busy" }, 409, "run_in_progress", "another run is in progress"],
+    [
+      { kind: "unknown_organization", orgId: "b0000000-0000-4000-8000-000000000001" },
+      422,
+      "unknown_organization",
+      'Cannot use org_id "b0000000-0000-4000-8000-000000000001": there is no such organization',
+    ],
+    [{ kind: "refused", message: "401 invalid key" }, 502, "auth_server_refused", "401 invalid key"],
+  ])("of %j is %i", async (result, status, code, message) => {
+    const answer = await call({}, async () => result);
+    expect(answer.status).toBe(status);
+    expect(answer.body["error"]).toMatchObject({ code });
+    expect((answer.body["error"] as { message: string }).message).toContain(message);
+  });
+
+  test.each([
+    ["42P01", 503, "not_migrated"],
+    ["3F000", 503, "not_migrated"],
+    ["ECONNREFUSED", 503, "database_unavailable"],
+    ["CONNECTION_CLOSED", 503, "database_unavailable"],
+    ["57P01", 503, "database_unavailable"],
+    ["XX000", 500, "internal_error"],
+    ["", 500, "internal_error"],
+  ])("to an error with code %j is %i and says nothing of it but in the log", async (code, status, expected) => {
+    const answer = await call({}, async () => {
+      throw Object.assign(new Error("the details"), { code });
+    });
+    expect(answer.status).toBe(status);
+    expect(answer.body["error"]).toMatchObject({ code: expected });
+    expect(JSON.stringify(answer.body)).not.toContain("the details");
+    expect(answer.logged).toContain("the details");
+  });
+});

@@ -1,0 +1,178 @@
+import { describe, expect, test } from "vitest";
+import type { UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import { type JobRequest, updateUsers } from "../../functions/update-user-org-metadata/job.ts";
+import { createClock, createFakeAuthAdmin, FakeUsers } from "./fakes.ts";
+
+const request: JobRequest = {
+  orgId: null,
+  onConflict: "keep",
+  pageSize: 4,
+  concurrency: 2,
+  maxSeconds: 60,
+  dryRun: false,
+};
+const ids = (count: number) => Array.from({ length: count }, (_, index) => `user${index}`);
+const silent = () => {};
+
+describe("updateUsers", () => {
+  test("updates every user once, page by page, and ends on an empty page", async () => {
+    const users = new FakeUsers(ids(10));
+    const authAdmin = createFakeAuthAdmin(users);
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(result).toMatchObject({ kind: "summary", pages: 3, summary: { done: true, updated: 10, remaining: 0 } });
+    expect(users.pages).toEqual([4, 4, 2]);
+    expect([...authAdmin.calls].sort()).toEqual(ids(10));
+  });
+
+  test("has no more requests under way than it was told", async () => {
+    const users = new FakeUsers(ids(12));
+    const authAdmin = createFakeAuthAdmin(users);
+    await updateUsers({ ...request, pageSize: 12, concurrency: 3 }, {
+      users,
+      authAdmin,
+      timing: createClock(),
+      log: silent,
+    });
+    expect(authAdmin.mostAtOnce).toBe(3);
+  });
+
+  test("leaves conflicts and users out of reach alone", async () => {
+    const users = new FakeUsers(ids(3), "org", { user0: "conflict", user1: "unreachable" });
+    const authAdmin = createFakeAuthAdmin(users);
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(authAdmin.calls).toEqual(["user2"]);
+    expect(result).toMatchObject({ summary: { done: true, updated: 1, conflicts: 1, unreachable: 1 } });
+  });
+
+  test("writes again what was answered with 200 and is not in the database", async () => {
+    const users = new FakeUsers(ids(3));
+    const authAdmin = createFakeAuthAdmin(
+      users,
+      (id, call) => id === "user1" && call === 1 ? { attempts: 1, error: null, state: "answered" } : undefined,
+    );
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(result).toMatchObject({ summary: { updated: 3 } });
+    expect(users.outcomes.get("user1")).toMatchObject({ outcome: "updated", attempts: 2 });
+  });
+
+  test("calls a user failed whose update is never there, and goes on", async () => {
+    const users = new FakeUsers(ids(6));
+    const authAdmin = createFakeAuthAdmin(
+      users,
+      (id) => id === "user1" ? { attempts: 1, error: null, state: "answered" } : undefined,
+    );
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(result).toMatchObject({ summary: { done: true, updated: 5, failed: 1 } });
+    expect(users.outcomes.get("user1")).toEqual({
+      outcome: "failed",
+      attempts: 3,
+      error: "not written: 3 updates were answered with 200 and none is in the database",
+    });
+  });
+
+  test("settles a failed request by what the database holds: an error after the write is no failure", async () => {
+    const users = new FakeUsers(ids(2));
+    const authAdmin = createFakeAuthAdmin(users, (id) => {
+      if (id === "user0") users.written.set(id, "org");
+      return { attempts: 5, error: "504", state: "answered" };
+    });
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(result).toMatchObject({ summary: { updated: 1, failed: 1 } });
+    expect(users.outcomes.get("user1")).toEqual({ outcome: "failed", attempts: 5, error: "504" });
+  });
+
+  test("takes no new user when the time is up, and leaves the rest pending for the next call", async () => {
+    const users = new FakeUsers(ids(10));
+    const timing = createClock();
+    const authAdmin = createFakeAuthAdmin(users);
+    const slow = {
+      setOrganization: async (user: UserToUpdate, deadline: number) => {
+        await timing.sleep(1000);
+        return await authAdmin.setOrganization(user, deadline);
+      },
+    };
+    const first = await updateUsers({ ...request, maxSeconds: 6, concurrency: 1 }, {
+      users,
+      authAdmin: slow,
+      timing,
+      log: silent,
+    });
+    expect(first).toMatchObject({ summary: { done: false, updated: 6, remaining: 4 } });
+    const second = await updateUsers({ ...request, maxSeconds: 6, concurrency: 1 }, {
+      users,
+      authAdmin: slow,
+      timing,
+      log: silent,
+    });
+    expect(second).toMatchObject({ summary: { done: true, updated: 10, remaining: 0 } });
+    expect([...authAdmin.calls].sort()).toEqual(ids(10));
+  });
+
+  test("stops at once when the Auth server refuses the key", async () => {
+    const users = new FakeUsers(ids(100));
+    const authAdmin = createFakeAuthAdmin(users, () => ({ attempts: 1, error: "401 invalid key", state: "refused" }));
+    const result = await updateUsers({ ...request, pageSize: 100 }, {
+      users,
+      authAdmin,
+      timing: createClock(),
+      log: silent,
+    });
+    expect(result).toEqual({ kind: "refused", message: "401 invalid key" });
+    expect(authAdmin.calls.length).toBeLessThanOrEqual(request.concurrency);
+  });
+
+  test("counts and writes nothing in a dry run", async () => {
+    const users = new FakeUsers(ids(3), "org", { user0: "conflict" });
+    const authAdmin = createFakeAuthAdmin(users);
+    const result = await updateUsers({ ...request, dryRun: true }, {
+      users,
+      authAdmin,
+      timing: createClock(),
+      log: silent,
+    });
+    expect(result).toEqual({
+      kind: "preview",
+      preview: { would_update: 2, conflicts: 1, unreachable: 0, users: 3, users_without_org: 3 },
+    });
+    expect(authAdmin.calls).toEqual([]);
+    expect(users.outcomes.size).toBe(0);
+  });
+
+  test("starts nothing while another run is in progress", async () => {
+    const users = new FakeUsers(ids(3));
+    users.locked = true;
+    const authAdmin = createFakeAuthAdmin(users);
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(result).toEqual({ kind: "busy" });
+    expect(authAdmin.calls).toEqual([]);
+  });
+
+  test("knows an organization that does not exist from one that does", async () => {
+    const users = new FakeUsers(ids(1));
+    const ports = { users, authAdmin: createFakeAuthAdmin(users), timing: createClock(), log: silent };
+    expect(await updateUsers({ ...request, orgId: "other" }, ports)).toEqual({
+      kind: "unknown_organization",
+      orgId: "other",
+    });
+    expect(await updateUsers({ ...request, orgId: "org" }, ports)).toMatchObject({ kind: "summary" });
+  });
+
+  test("logs ids and counts, and nothing else of a user", async () => {
+    const users = new FakeUsers(ids(2));
+    const events: unknown[] = [];
+    const authAdmin = createFakeAuthAdmin(
+      users,
+      (id) => id === "user1" ? { attempts: 5, error: "500 unexpected_failure", state: "answered" } : undefined,
+    );
+    await updateUsers(request, { users, authAdmin, timing: createClock(), log: (...event) => events.push(event) });
+    expect(events).toEqual([
+      ["info", "run_started", { run_id: "run" }],
+      ["warn", "update_failed", { run_id: "run", user_id: "user1", error: "500 unexpected_failure" }],
+      [
+        "info",
+        "run_stopped",
+        expect.objectContaining({ run_id: "run", done: true, updated: 1, failed: 1, pages: 1 }),
+      ],
+    ]);
+  });
+});

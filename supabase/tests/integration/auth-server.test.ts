@@ -1,0 +1,74 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Services } from "../../local/stack.ts";
+import { authContract } from "../auth-contract.ts";
+import { cloneDatabase } from "../databases.ts";
+import { startTestServices } from "../services.ts";
+
+describe("the Auth server's stand-in", () => {
+  let database: Awaited<ReturnType<typeof cloneDatabase>>;
+  let services: Services;
+  let beforeWrite: (userId: string) => Promise<void> = async () => {};
+
+  beforeAll(async () => {
+    database = await cloneDatabase("auth_server", "postgres");
+    services = await startTestServices(database.name, { faults: { beforeWrite: async (id) => await beforeWrite(id) } });
+  });
+
+  afterAll(async () => {
+    await services?.stop();
+    await database?.drop();
+  });
+
+  const target = () => ({ url: `${services.api.url}/auth/v1`, key: services.keys.secretKey });
+  const admin = async (method: string, path: string, body?: unknown) =>
+    await fetch(`${target().url}/admin/users${path}`, {
+      method,
+      headers: { apikey: services.keys.secretKey },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  const createUser = async (email: string) =>
+    ((await (await admin("POST", "", { email })).json()) as { id: string }).id;
+
+  for (const { name, run } of authContract) {
+    test(name, async () => await run(target()));
+  }
+
+  test.each([
+    ["a NULL where GoTrue has none", "confirmation_token = null", 500],
+    ["app_metadata that is no object", `raw_app_meta_data = '[1]'`, 500],
+    ["user_metadata that is no object", `raw_user_meta_data = '"x"'`, 500],
+    ["no instance_id", "instance_id = null", 404],
+    ["another aud, which the list leaves out", "aud = 'other'", 200],
+    ["app_metadata NULL", "raw_app_meta_data = null", 200],
+  ])("answers for a user with %s as GoTrue does", async (_name, change, status) => {
+    const id = await createUser(`${status}-${change.length}@example.com`);
+    await database.sql.unsafe(`update auth.users set ${change} where id = '${id}'`);
+    const reply = await admin("PUT", `/${id}`, { app_metadata: { org_id: "x" } });
+    expect(reply.status).toBe(status);
+    const [row] = await database.sql`select raw_app_meta_data ->> 'org_id' as org_id from auth.users where id = ${id}`;
+    expect(row?.["org_id"]).toBe(status === 200 ? "x" : null);
+    await database.sql`delete from auth.users where id = ${id}`;
+  });
+
+  test("writes the whole of app_metadata from what it read, so that the last writer wins", async () => {
+    const id = await createUser("lost-update@example.com");
+    beforeWrite = async () => {
+      beforeWrite = async () => {};
+      await database
+        .sql`update auth.users set raw_app_meta_data = raw_app_meta_data || '{"lost": true}' where id = ${id}`;
+    };
+    await admin("PUT", `/${id}`, { app_metadata: { org_id: "x" } });
+    const [row] = await database.sql`select raw_app_meta_data as metadata from auth.users where id = ${id}`;
+    expect(row?.["metadata"]).toEqual({ provider: "email", providers: ["email"], org_id: "x" });
+  });
+
+  test("answers 200 for a user who was deleted between its read and its write", async () => {
+    const id = await createUser("deleted@example.com");
+    beforeWrite = async () => {
+      beforeWrite = async () => {};
+      await database.sql`delete from auth.users where id = ${id}`;
+    };
+    const reply = await admin("PUT", `/${id}`, { app_metadata: { org_id: "x" } });
+    expect([reply.status, ((await reply.json()) as { id: string }).id]).toEqual([200, id]);
+  });
+});

@@ -1,0 +1,283 @@
+import { afterEach, describe, expect, inject, test } from "vitest";
+import { pushTarget } from "../../local/application.ts";
+import { supabase } from "../../local/supabase-cli.ts";
+import { cloneDatabase } from "../databases.ts";
+import { copyProject } from "../project-copy.ts";
+
+const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
+const mapping = `
+  insert into public.organizations (id, name)
+  select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
+  insert into tenancy.user_orgs (user_id, org_id)
+  select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;
+`;
+
+const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
+async function clone(name: string) {
+  const database = await cloneDatabase(name, "before");
+  open.push(database);
+  return database;
+}
+
+afterEach(async () => {
+  for (const database of open.splice(0)) await database.drop();
+});
+
+/** Rows that make a table large enough for passes: more than 1000 blocks. */
+const manyCalls = (count: number) => `
+  insert into public.calls (user_id, started_at)
+  select (array(select id from auth.users order by id))[1 + n % 60], now() from generate_series(1, ${count}) as n
+`;
+const manyCallLogs = (count: number) => `
+  insert into public.call_logs (user_id, phone_number, outcome, notes)
+  select (array(select id from auth.users order by id))[1 + n % 60], '+1555' || n, 'answered', repeat('x', 60) from generate_series(1, ${count}) as n
+`;
+const countTriggers = `
+  create schema watch;
+  create table watch.fired (table_name text);
+  create function watch.note() returns trigger language plpgsql as
+  $$ begin insert into watch.fired values (tg_table_name); return null; end $$;
+  create trigger note after insert or update or delete on public.calls for each row execute function watch.note();
+  create trigger note after insert or update or delete on public.call_logs for each row execute function watch.note();
+`;
+
+describe("while everyone belongs to one organization", () => {
+  test("the backfill is in the catalog: no row is touched, in the heap, in the statistics or in the change stream", async () => {
+    const database = await clone("catalog_only");
+    const { sql } = database;
+    await sql.unsafe(manyCalls(100_000)).simple();
+    await sql.unsafe(countTriggers).simple();
+    await sql`vacuum analyze public.calls`;
+    const observe = async () => ({
+      tables: await sql`
+        select relname, relfilenode, pg_relation_size(oid)::integer as bytes
+        from pg_class
+        where relnamespace = 'public'::regnamespace and relkind = 'r' and relname <> 'organizations'
+        order by relname
+      `,
+      versions: await sql`
+        select count(*)::integer as rows, sum(hashtextextended(ctid::text || xmin::text || updated_at, 0))::text as digest
+        from public.calls
+      `,
+      changes: await sql`
+        select relname, n_tup_ins, n_tup_upd, n_tup_del
+        from pg_stat_user_tables
+        where schemaname = 'public' and relname <> 'organizations'
+        order by relname
+      `,
+      fired: await sql`select count(*)::integer as fired from watch.fired`,
+    });
+    await sql`select pg_stat_force_next_flush()`;
+    const before = await observe();
+    await sql`select pg_create_logical_replication_slot('watch', 'test_decoding')`;
+    const [start] = await sql`select pg_current_wal_lsn()::text as lsn`;
+
+    await supabase(["db", "push", ...pushTarget(database.url)]);
+
+    await sql`select pg_stat_force_next_flush()`;
+    expect(await observe()).toEqual(before);
+    const decoded = await sql`
+      select data from pg_logical_slot_get_changes('watch', null, null, 'include-xids', '0')
+      where data like 'table public.%' and data not like 'table public.organizations:%'
+    `;
+    await sql`select pg_drop_replication_slot('watch')`;
+    expect(decoded.length).toBe(0);
+
+    const [written] = await sql`
+      select
+        (pg_current_wal_lsn() - ${String(start?.["lsn"])}::pg_lsn)::bigint::text as wal,
+        pg_relation_size('public.calls')::text as heap
+    `;
+    expect(Number(written?.["wal"])).toBeLessThan(Number(written?.["heap"]));
+    const [filled] = await sql`select count(*)::integer as rows from public.calls where org_id = ${defaultOrgId}`;
+    expect(filled).toEqual({ rows: 100_060 });
+  });
+
+  test("rows that come without organization, and tables that had the column, are finished by batches", async () => {
+    const database = await clone("latecomers");
+    const { sql } = database;
+    await sql.unsafe(`
+      create table public.organizations (id uuid primary key, name text not null);
+      insert into public.organizations values ('${defaultOrgId}', 'Everyone');
+      alter table public.calls add column org_id uuid;
+      update public.calls set org_id = '${defaultOrgId}' where ctid < '(0,20)';
+    `).simple();
+    const copy = copyProject(`${inject("folder")}/latecomers`);
+    copy.append(
+      "_add_org_id_foreign_keys.sql",
+      "insert into public.imports (user_id, file_name) select gen_random_uuid(), 'late' from generate_series(1, 2500);",
+    );
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    const progress = await sql`
+      select relation::text, state, rows_updated::integer, orphans::integer
+      from tenancy.backfill_progress
+      where rows_updated > 0
+      order by 1
+    `;
+    expect(progress).toEqual([
+      { relation: "calls", state: "finished", rows_updated: 41, orphans: 0 },
+      { relation: "imports", state: "catalog", rows_updated: 2500, orphans: 2500 },
+    ]);
+    expect(await sql`select * from tenancy.verify() where not passed and check_name not in ('users', 'row_count')`)
+      .toEqual([]);
+  });
+});
+
+describe("with organizations to tell apart", () => {
+  test("a large table is rewritten row by row in batches, without the application's triggers and without its doubling", async () => {
+    const database = await clone("strided");
+    const { sql } = database;
+    await sql.unsafe(manyCallLogs(150_000)).simple();
+    await sql.unsafe(countTriggers).simple();
+    await sql`vacuum analyze public.call_logs`;
+    const digest = () =>
+      sql`
+      select count(*)::integer as rows, sum(hashtextextended((to_jsonb(call_logs) - 'org_id')::text, 0))::text as digest from public.call_logs
+    `;
+    const before = await digest();
+    const [size] = await sql`select pg_relation_size('public.call_logs')::integer as bytes`;
+    const copy = copyProject(`${inject("folder")}/strided`);
+    copy.append("_discover_org_scoped_tables.sql", mapping);
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+
+    expect(await digest()).toEqual(before);
+    expect(await sql`select count(*)::integer as fired from watch.fired`).toEqual([{ fired: 0 }]);
+    const [wrong] = await sql`
+      select count(*)::integer as rows
+      from public.call_logs
+      where org_id is distinct from tenancy.org_of(user_id) and exists (select from tenancy.user_orgs where user_orgs.user_id = call_logs.user_id)
+    `;
+    expect(wrong).toEqual({ rows: 0 });
+    await sql`select pg_stat_force_next_flush()`;
+    const [after] = await sql`
+      select pg_relation_size(relid)::integer as bytes, n_tup_hot_upd::float / n_tup_upd as hot from pg_stat_user_tables where relname = 'call_logs'
+    `;
+    expect(Number(after?.["bytes"]) / Number(size?.["bytes"])).toBeLessThan(1.25);
+    expect(Number(after?.["hot"])).toBeGreaterThan(0.75);
+    const [progress] = await sql`
+      select state, passes, rows_updated::integer, blocks_done = blocks_total as complete, rows_per_second > 0 as measured, triggers_fired
+      from tenancy.backfill_progress
+      where relation = 'public.call_logs'::regclass
+    `;
+    expect(progress).toEqual({
+      state: "finished",
+      passes: 10,
+      rows_updated: 150_060,
+      complete: true,
+      measured: true,
+      triggers_fired: false,
+    });
+  });
+
+  test("one organization for each user, tables that reference one another, and rows that reference themselves", async () => {
+    const database = await clone("cycles");
+    const { sql } = database;
+    await sql.unsafe(`
+      create table public.teams (id integer primary key, user_id uuid, main_board_id integer);
+      create table public.boards (id integer primary key, team_id integer references public.teams (id), parent_id integer references public.boards (id));
+      alter table public.teams add foreign key (main_board_id) references public.boards (id);
+      insert into public.teams values (1, (select id from auth.users order by id limit 1), null), (2, null, null), (3, null, null);
+      insert into public.boards values (10, 1, null), (20, null, 10), (30, 3, null), (40, 2, null);
+      update public.teams set main_board_id = 20 where id = 2;
+      update public.teams set main_board_id = 30 where id = 3;
+    `).simple();
+    const copy = copyProject(`${inject("folder")}/cycles`);
+    copy.edit(
+      "_discover_org_scoped_tables.sql",
+      "values\n",
+      "values\n    ('public', 'teams', 'org', 'secondary', null),\n    ('public', 'boards', 'org', 'secondary', null),\n",
+    );
+    copy.append("_discover_org_scoped_tables.sql", "select tenancy.create_personal_organizations();");
+    copy.edit(
+      "_index_org_id.sql",
+      "create index concurrently if not exists idx_calls_org_id",
+      "create index concurrently if not exists idx_teams_org_id on public.teams (org_id);\n" +
+        "create index concurrently if not exists idx_boards_org_id on public.boards (org_id);\n" +
+        "create index concurrently if not exists idx_calls_org_id",
+    );
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+
+    const [organizations] =
+      await sql`select count(*)::integer as count, count(distinct org_id)::integer as apart from tenancy.user_orgs`;
+    expect(organizations).toEqual({ count: 60, apart: 60 });
+    const owner = (await sql`select org_id from tenancy.user_orgs order by user_id limit 1`)[0]?.["org_id"] as string;
+    const rows = await sql`
+      select 'team ' || id as row, org_id from public.teams
+      union all
+      select 'board ' || id, org_id from public.boards
+      order by 1
+    `;
+    // Team 2 and board 40 hang from board 20 and so from team 1; team 3 and board 30 only from each other.
+    expect(Object.fromEntries(rows.map((row) => [row["row"], row["org_id"] === owner ? "owner" : row["org_id"]])))
+      .toEqual({
+        "team 1": "owner",
+        "board 10": "owner",
+        "board 20": "owner",
+        "team 2": "owner",
+        "board 40": "owner",
+        "team 3": defaultOrgId,
+        "board 30": defaultOrgId,
+      });
+    expect(await sql`select * from tenancy.backfill_progress where state <> 'finished'`).toEqual([]);
+    await expect(sql`select tenancy.create_personal_organizations() as created`).resolves.toEqual([{ created: "0" }]);
+  });
+});
+
+test("personal organizations are refused once the rows belong to the default organization", async () => {
+  const database = await clone("too_late");
+  await supabase(["db", "push", ...pushTarget(database.url)]);
+  await expect(database.sql`select tenancy.create_personal_organizations()`).rejects.toMatchObject({
+    code: "55000",
+    message:
+      "the rows belong to the default organization already: personal organizations must be created before phase 2",
+  });
+});
+
+describe("the settings of a running backfill", () => {
+  test("pause it, and let it go on, at the next batch", async () => {
+    const database = await clone("paused");
+    const { sql } = database;
+    await sql.unsafe(manyCalls(60_000)).simple();
+    const copy = copyProject(`${inject("folder")}/paused`);
+    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set batch_target_ms = 5;`);
+    const pushed = copy.push(database.url);
+    const rows = async () => {
+      const [row] = await sql`
+        select coalesce(sum(rows_updated), 0)::integer as rows, to_regclass('tenancy.backfills') is not null as begun
+        from tenancy.backfills where relation = 'public.calls'::regclass
+      `.catch(() => [{ rows: 0 }]);
+      return Number(row?.["rows"]);
+    };
+    while ((await rows()) < 1000) await new Promise((resolve) => setTimeout(resolve, 5));
+    await sql`update tenancy.settings set paused = true`;
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    const atPause = await rows();
+    expect(atPause).toBeLessThan(60_060);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(await rows()).toBe(atPause);
+    await sql`update tenancy.settings set paused = false`;
+    const { code, output } = await pushed;
+    expect(code, output).toBe(0);
+    expect(await rows()).toBe(60_060);
+  });
+
+  test("keep it to a budget of WAL", async () => {
+    const database = await clone("budget");
+    const { sql } = database;
+    await sql.unsafe(manyCalls(60_000)).simple();
+    const copy = copyProject(`${inject("folder")}/budget`);
+    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set wal_mb_per_second = 10;`);
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    const [run] = await sql`
+      select extract(epoch from next_batch_at - started_at)::float as seconds
+      from tenancy.backfills
+      where relation = 'public.calls'::regclass
+    `;
+    // 60,000 rows are at least 12 MB of WAL: without the budget they take a second.
+    expect(Number(run?.["seconds"])).toBeGreaterThan(1.2);
+  });
+});

@@ -1,0 +1,242 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeAll, describe, expect, inject, test } from "vitest";
+import { pushTarget } from "../../local/application.ts";
+import { startSupabase, supabase } from "../../local/supabase-cli.ts";
+import { cloneDatabase } from "../databases.ts";
+import { copyProject } from "../project-copy.ts";
+import { findWrongRows } from "../oracle.ts";
+import { describeSchema } from "../schema.ts";
+
+type Database = Awaited<ReturnType<typeof cloneDatabase>>;
+
+const open: Database[] = [];
+async function clone(name: string, template: "before" | "postgres" = "before"): Promise<Database> {
+  const database = await cloneDatabase(name, template);
+  open.push(database);
+  return database;
+}
+
+afterEach(async () => {
+  for (const database of open.splice(0)) await database.drop();
+});
+
+const project = (name: string) => copyProject(`${inject("folder")}/${name}`);
+
+/** What a push that fails must leave as it was: every table of the application, whole. */
+async function applicationOf(database: Database): Promise<string[]> {
+  const [rows] = await database.sql`
+    select string_agg(format('%s %s', relname, xpath_count), ' ' order by relname) as counts
+    from (
+      select relname, (xpath('/row/c/text()', query_to_xml(format('select count(*) as c from public.%I', relname), false, true, '')))[1] as xpath_count
+      from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' and relname <> 'organizations'
+    ) as counted
+  `;
+  const lines = await describeSchema(database.sql);
+  return [
+    ...lines.filter((line) => !/ tenancy\b|organizations|auth_org_id/.test(line)),
+    String(rows?.["counts"]),
+  ];
+}
+
+describe("the push stops before it touches a table", () => {
+  test("while a table is not classified, and says what to add where", async () => {
+    const database = await clone("unclassified");
+    await database.sql`create table public.invoices (id uuid primary key, user_id uuid not null)`;
+    await database
+      .sql`create table public.invoice_lines (id uuid primary key, invoice_id uuid references public.invoices (id))`;
+    const before = await applicationOf(database);
+    const copy = project("unclassified");
+
+    const refused = await copy.push(database.url);
+    expect(refused.code).toBe(1);
+    expect(refused.output).toContain("the registry does not fit the database: 2 of its tables stop the push");
+    expect(refused.output).toContain(
+      "public.invoices is not classified: it has the column user_id; add ('public', 'invoices', 'org', 'secondary', null) " +
+        "to the migration ending in _discover_org_scoped_tables.sql, and its line to the one ending in _index_org_id.sql; " +
+        "or, if it is not to have org_id, add ('public', 'invoices', 'excluded', null, '<why not>') to the former",
+    );
+    expect(refused.output).toContain("public.invoice_lines is not classified: it references public.invoices; add");
+    expect(await applicationOf(database)).toEqual(before);
+
+    copy.append(
+      "_discover_org_scoped_tables.sql",
+      `insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
+       values ('public', 'invoices', 'org', 'secondary', null), ('public', 'invoice_lines', 'excluded', null, 'a test');`,
+    );
+    const stillRefused = await copy.push(database.url);
+    expect(stillRefused.code, "the check stands above the rows that were appended").toBe(1);
+  });
+
+  test("and goes on once the table has its row and its index line", async () => {
+    const database = await clone("classified");
+    await database.sql`create table public.invoices (id uuid primary key, user_id uuid not null)`;
+    const copy = project("classified");
+    copy.edit(
+      "_discover_org_scoped_tables.sql",
+      "values\n",
+      "values\n    ('public', 'invoices', 'org', 'secondary', null),\n",
+    );
+    const withoutIndex = await copy.push(database.url);
+    expect(withoutIndex.code).toBe(1);
+    expect(withoutIndex.output).toContain("org_id is not indexed on every org-scoped table");
+    expect(withoutIndex.output).toContain(
+      "create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);",
+    );
+    copy.edit(
+      "_index_org_id.sql",
+      "create index concurrently if not exists idx_calls_org_id",
+      "create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);\n" +
+        "create index concurrently if not exists idx_calls_org_id",
+    );
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    expect(await database.sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+  });
+
+  test("when a registered table does not exist", async () => {
+    const database = await clone("missing");
+    await database.sql`drop table public.kb_sync_log`;
+    const { code, output } = await project("missing").push(database.url);
+    expect(code).toBe(1);
+    expect(output).toContain("public.kb_sync_log is registered and does not exist; create it in an earlier migration");
+  });
+
+  test("when a table has an org_id of another type", async () => {
+    const database = await clone("wrong_type");
+    await database.sql`alter table public.calls add column org_id text`;
+    const { code, output } = await project("wrong_type").push(database.url);
+    expect(code).toBe(1);
+    expect(output).toContain("public.calls has an org_id already that is text and not a plain uuid");
+  });
+
+  test("when auth_org_id() trusts user_metadata", async () => {
+    const database = await clone("trusting");
+    await database.sql`
+      create function public.auth_org_id() returns uuid language sql stable as
+      $$ select (auth.jwt() -> 'user_metadata' ->> 'org_id')::uuid $$
+    `;
+    const { code, output } = await project("trusting").push(database.url);
+    expect(code).toBe(1);
+    expect(output).toContain("public.auth_org_id() reads user_metadata, which every user can write");
+  });
+
+  test("when the application's organizations need more than a name", async () => {
+    const database = await clone("organizations");
+    await database.sql`
+      create table public.organizations (id uuid primary key, name text not null, slug text not null, created_at date default now())
+    `;
+    const copy = project("organizations");
+    const refused = await copy.push(database.url);
+    expect(refused.code).toBe(1);
+    expect(refused.output).toContain("public.organizations requires slug");
+    expect(refused.output).toContain(
+      "insert into public.organizations (id, name, slug) values ('a0000000-0000-0000-0000-000000000001', …);",
+    );
+    await database.sql`
+      insert into public.organizations (id, name, slug) values ('a0000000-0000-0000-0000-000000000001', 'Everyone', 'all')
+    `;
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    expect(await database.sql`select name from public.organizations`).toEqual([{ name: "Everyone" }]);
+  });
+});
+
+describe("the application's stand-in", () => {
+  test("creates nothing in a database that holds other tables", async () => {
+    const database = await clone("occupied", "postgres");
+    await database.sql`create table public.notes (id uuid primary key, body text)`;
+    const { code, output } = await project("occupied").push(database.url);
+    expect(code).toBe(1);
+    expect(output).toContain("the registry does not fit the database: 54 of its tables stop the push");
+    const tables = await database
+      .sql`select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1`;
+    expect(tables.map((row) => row["relname"])).toEqual(["notes", "organizations"]);
+  });
+});
+
+describe("one organization for each of many users", () => {
+  test("every row goes where its owner or its parent belongs, and nothing else of it changes", async () => {
+    const database = await clone("mapped");
+    const { sql } = database;
+    const copy = project("mapped");
+    copy.append(
+      "_discover_org_scoped_tables.sql",
+      `insert into public.organizations (id, name)
+       select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
+       insert into tenancy.user_orgs (user_id, org_id)
+       select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;`,
+    );
+    const read = async () => {
+      const rows = new Map<string, string[]>();
+      for (
+        const { name } of await sql<{ name: string }[]>`
+        select relname as name from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' and relname <> 'organizations'
+      `
+      ) {
+        const found = await sql<{ row: string }[]>`select (to_jsonb(row) - 'org_id')::text as row from ${
+          sql(name)
+        } as row order by 1`;
+        rows.set(name, found.map(({ row }) => row));
+      }
+      return rows;
+    };
+    const before = await read();
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    expect(await read()).toEqual(before);
+
+    const tables = (await sql`select table_name from tenancy.org_scoped_tables`).map((row) =>
+      row["table_name"] as string
+    );
+    expect(tables.length).toBe(45);
+    expect(await findWrongRows(sql, tables, "a0000000-0000-0000-0000-000000000001")).toEqual([]);
+    const [spread] = await sql`
+      select
+        count(distinct org_id)::integer as organizations,
+        count(*) filter (where org_id = 'a0000000-0000-0000-0000-000000000001')::integer as orphans
+      from public.imports
+    `;
+    expect(spread).toEqual({ organizations: 11, orphans: 3 });
+    const progress = await sql`select * from tenancy.backfill_progress where state <> 'finished' or triggers_fired`;
+    expect(progress).toEqual([]);
+    expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+  });
+});
+
+describe("a push that is killed", () => {
+  let undisturbed: string[];
+
+  beforeAll(async () => {
+    const database = await cloneDatabase("undisturbed", "before");
+    await supabase(["db", "push", ...pushTarget(database.url)]);
+    undisturbed = await describeSchema(database.sql);
+    await database.drop();
+  });
+
+  test.each([
+    "_add_org_id_to_existing_tables",
+    "_index_org_id",
+    "_add_org_id_foreign_keys",
+    "_add_org_id_not_null_constraints",
+  ])(
+    "in %s ends in the same schema when it is pushed again",
+    async (file) => {
+      const database = await clone(`killed${file}`);
+      let reached: () => void = () => {};
+      const begun = new Promise<void>((resolve) => (reached = resolve));
+      const { process: cli, result } = startSupabase(["db", "push", ...pushTarget(database.url)], {
+        detached: true,
+        onOutput: (text) => {
+          if (text.includes(file)) reached();
+        },
+      });
+      await begun;
+      await sleep(100);
+      if (cli.pid) process.kill(-cli.pid, "SIGKILL");
+      await result;
+      await supabase(["db", "push", ...pushTarget(database.url)]);
+      expect(await describeSchema(database.sql)).toEqual(undisturbed);
+      expect(await database.sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+    },
+  );
+});

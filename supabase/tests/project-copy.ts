@@ -1,0 +1,39 @@
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { pushTarget } from "../local/application.ts";
+import { root } from "../local/project.ts";
+import { type CliResult, startSupabase } from "../local/supabase-cli.ts";
+
+/** A copy of this project's supabase folder, to be edited as the owner of another application would. */
+export interface ProjectCopy {
+  folder: string;
+  /** Appends to the migration whose name ends so. */
+  append(ending: string, sql: string): void;
+  /** Replaces a text, which must be there, in the migration whose name ends so. */
+  edit(ending: string, text: string, replacement: string): void;
+  push(url: string): Promise<CliResult>;
+}
+
+export function copyProject(folder: string): ProjectCopy {
+  const migrations = join(folder, "supabase/migrations");
+  mkdirSync(migrations, { recursive: true });
+  cpSync(join(root, "supabase/config.toml"), join(folder, "supabase/config.toml"));
+  cpSync(join(root, "supabase/migrations"), migrations, { recursive: true });
+  const change = (ending: string, how: (text: string) => string) => {
+    const name = readdirSync(migrations).find((file) => file.endsWith(ending));
+    if (!name) throw new Error(`Cannot change a migration ending in ${ending}: there is none`);
+    writeFileSync(join(migrations, name), how(readFileSync(join(migrations, name), "utf8")));
+  };
+  return {
+    folder,
+    append: (ending, sql) => change(ending, (text) => `${text}\n${sql}\n`),
+    edit: (ending, text, replacement) =>
+      change(ending, (before) => {
+        if (!before.includes(text)) {
+          throw new Error(`Cannot replace ${JSON.stringify(text)} in ${ending}: it is not there`);
+        }
+        return before.replace(text, replacement);
+      }),
+    push: async (url) => await startSupabase(["db", "push", "--workdir", folder, ...pushTarget(url)]).result,
+  };
+}
