@@ -2,6 +2,7 @@ import { type ChildProcess, execFile, spawn } from "node:child_process";
 import {
   chmodSync,
   chownSync,
+  closeSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -29,6 +30,8 @@ export interface PostgresServer {
   url(options?: { database?: string; role?: string }): string;
   /** Stops the server: in good order, or at once as a crash would. Resolves when it is gone. */
   stop(mode?: "fast" | "immediate"): Promise<void>;
+  /** Stops the server at once, as a crash would, and starts it again on the same data. Resolves when it has recovered. */
+  crash(): Promise<void>;
 }
 
 /** A connection string for a server of ours; the role is the platform's postgres unless another is named. */
@@ -114,16 +117,20 @@ export async function startPostgres(options: {
     fsync: "off",
     ...options.settings,
   };
-  const output = openSync(log, "a");
-  const child = spawn(
-    join(server, "bin/postgres"),
-    ["-D", data, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])],
-    { ...account, cwd: folder, stdio: ["ignore", output, output] },
-  );
-  const killOnExit = () => child.kill("SIGQUIT");
-  process.once("exit", killOnExit);
-
   const url: PostgresServer["url"] = (which) => databaseUrl(port, which);
+  let child: ChildProcess;
+  const killOnExit = () => child.kill("SIGQUIT");
+  const start = async () => {
+    const output = openSync(log, "a");
+    child = spawn(
+      join(server, "bin/postgres"),
+      ["-D", data, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])],
+      { ...account, cwd: folder, stdio: ["ignore", output, output] },
+    );
+    closeSync(output);
+    process.once("exit", killOnExit);
+    await waitUntilReady(url({ role: "supabase_admin" }), child, log);
+  };
   const stop = async (mode: "fast" | "immediate" = "fast") => {
     process.off("exit", killOnExit);
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -131,9 +138,13 @@ export async function startPostgres(options: {
     child.kill(mode === "fast" ? "SIGINT" : "SIGQUIT");
     await gone;
   };
+  const crash = async () => {
+    await stop("immediate");
+    await start();
+  };
 
   try {
-    await waitUntilReady(url({ role: "supabase_admin" }), child, log);
+    await start();
     const admin = postgres(url({ role: "supabase_admin" }), { max: 1, onnotice: () => {} });
     await admin.unsafe(readFileSync(join(root, "supabase/local/platform.sql"), "utf8")).simple();
     await admin.end();
@@ -141,7 +152,7 @@ export async function startPostgres(options: {
     await stop("immediate");
     throw error;
   }
-  return { port, url, stop };
+  return { port, url, stop, crash };
 }
 
 async function waitUntilReady(url: string, child: ChildProcess, log: string): Promise<void> {

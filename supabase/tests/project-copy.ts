@@ -2,7 +2,7 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { pushTarget } from "../local/application.ts";
 import { root } from "../local/project.ts";
-import { type CliResult, startSupabase } from "../local/supabase-cli.ts";
+import { type CliResult, type CliRun, startSupabase } from "../local/supabase-cli.ts";
 
 /** A copy of this project's supabase folder, to be edited as the owner of another application would. */
 export interface ProjectCopy {
@@ -12,6 +12,8 @@ export interface ProjectCopy {
   /** Replaces a text, which must be there, in the migration whose name ends so. */
   edit(ending: string, text: string, replacement: string): void;
   push(url: string): Promise<CliResult>;
+  /** The same, to be killed: the CLI leads a process group of its own. */
+  startPush(url: string, onOutput: (text: string) => void): CliRun;
 }
 
 export function copyProject(folder: string): ProjectCopy {
@@ -24,6 +26,7 @@ export function copyProject(folder: string): ProjectCopy {
     if (!name) throw new Error(`Cannot change a migration ending in ${ending}: there is none`);
     writeFileSync(join(migrations, name), how(readFileSync(join(migrations, name), "utf8")));
   };
+  const parameters = (url: string) => ["db", "push", "--workdir", folder, ...pushTarget(url)];
   return {
     folder,
     append: (ending, sql) => change(ending, (text) => `${text}\n${sql}\n`),
@@ -34,6 +37,7 @@ export function copyProject(folder: string): ProjectCopy {
         }
         return before.replace(text, replacement);
       }),
-    push: async (url) => await startSupabase(["db", "push", "--workdir", folder, ...pushTarget(url)]).result,
+    push: async (url) => await startSupabase(parameters(url)).result,
+    startPush: (url, onOutput) => startSupabase(parameters(url), { detached: true, onOutput }),
   };
 }

@@ -1,0 +1,9 @@
+import { databaseUrl } from "../../local/postgres.ts";
+import { connect } from "../databases.ts";
+import { testKilledPushes } from "./push.ts";
+
+testKilledPushes("a push whose session is terminated", async ({ server, database }) => {
+  const admin = connect(databaseUrl(server.port, { database: "template1", role: "supabase_admin" }));
+  await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${database}`;
+  await admin.end();
+}, { keepsStatistics: true });
