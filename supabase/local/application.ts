@@ -1,6 +1,7 @@
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import postgres, { type Sql } from "postgres";
+import type { Sql } from "postgres";
+import { connect } from "./databases.ts";
 import { root } from "./project.ts";
 import { supabase } from "./supabase-cli.ts";
 
@@ -33,7 +34,7 @@ export function pushTarget(target: string): string[] {
 
 /** Creates users, and rows in each of the application's tables. */
 export async function fillApplication(url: string, counts: { users: number; rows: number }): Promise<void> {
-  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  const sql = connect(url);
   try {
     await sql.unsafe(readFileSync(join(root, "supabase/local/demo-data.sql"), "utf8")).simple();
     await sql`select pg_temp.create_users(${counts.users}, ${demoPassword})`;

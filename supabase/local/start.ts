@@ -5,8 +5,9 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { decodeJwt } from "jose";
-import postgres, { type Sql } from "postgres";
+import type { Sql } from "postgres";
 import { demoPassword, digestTables, fillApplication, pushApplicationBefore, type TableDigest } from "./application.ts";
+import { connect } from "./databases.ts";
 import { formatCount, formatSeconds, formatTable } from "./print.ts";
 import { readConfig, stateFolder } from "./project.ts";
 import { type Stack, startStack } from "./stack.ts";
@@ -261,7 +262,7 @@ async function showFigures(
 }
 
 async function run(stack: Stack, folder: string, bootTime: number): Promise<void> {
-  const sql = postgres(stack.postgres.url(), { max: 1, onnotice: () => {} });
+  const sql = connect(stack.postgres.url());
   const demo: Demo = { stack, sql, figures: [["the local stack", formatSeconds(bootTime)]] };
   const [version] = await sql`select current_setting('server_version') as text`;
   say(`  PostgreSQL ${version?.["text"]} on 127.0.0.1:${stack.postgres.port}, the API on ${stack.api.url}`);

@@ -2,10 +2,10 @@ import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { fillApplication, pushApplicationBefore, pushTarget } from "../local/application.ts";
+import { createDatabase } from "../local/databases.ts";
 import { freePort, type PostgresMajor, type PostgresServer, startPostgres } from "../local/postgres.ts";
 import { stateFolder } from "../local/project.ts";
 import { supabase } from "../local/supabase-cli.ts";
-import { createDatabase } from "./databases.ts";
 
 declare module "vitest" {
   export interface ProvidedContext {

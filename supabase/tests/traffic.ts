@@ -1,6 +1,6 @@
 /** The application while it is being migrated: writers on several tables, and a record of what they did, kept by triggers. */
 import type { Sql } from "postgres";
-import { connect } from "./databases.ts";
+import { connect } from "../local/databases.ts";
 import { createRandom, type Random } from "./random.ts";
 
 export interface Traffic {

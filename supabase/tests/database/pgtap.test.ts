@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { beforeAll, describe, expect, inject, test } from "vitest";
 import { root } from "../../local/project.ts";
-import { createDatabase } from "../databases.ts";
+import { createDatabase } from "../../local/databases.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
 
 const folder = join(root, "supabase/tests/database");

@@ -237,6 +237,34 @@ test("personal organizations are refused once the rows belong to the default org
 });
 
 describe("the settings of a running backfill", () => {
+  test("let the plan be read before anything happens to a table", async () => {
+    const database = await clone("planned");
+    const { sql } = database;
+    const copy = copyProject(`${inject("folder")}/planned`);
+    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set paused = true;`);
+    const pushed = copy.push(database.url);
+    const waiting = () =>
+      sql`
+        select pid from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and query like '%record_table_before%'
+      `;
+    while ((await waiting()).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(
+      await sql`select count(*)::integer as columns from pg_attribute where attname = 'org_id' and attrelid in (select relation from tenancy.org_scoped_tables)`,
+    )
+      .toEqual([{ columns: 0 }]);
+    const plan =
+      await sql`select relation::text, source, method, estimated_rows::integer as rows from tenancy.backfill_plan`;
+    expect(plan.length).toBe(45);
+    expect(plan.find((row) => row["relation"] === "call_tracking")).toMatchObject({
+      source: "calls through call_id, else the default organization",
+      method: "batches",
+    });
+    await sql`update tenancy.settings set paused = false`;
+    const { code, output } = await pushed;
+    expect(code, output).toBe(0);
+  });
+
   test("pause it, and let it go on, at the next batch", async () => {
     const database = await clone("paused");
     const { sql } = database;

@@ -1,10 +1,11 @@
 import { createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { connect } from "../../local/databases.ts";
 import { databaseUrl, freePort, isPortFree, startPostgres } from "../../local/postgres.ts";
 import { readConfig } from "../../local/project.ts";
 import { startApiServer } from "../../local/api-server.ts";
 import { createKeys } from "../../local/keys.ts";
-import { cloneDatabase, connect } from "../databases.ts";
+import { cloneDatabase } from "../databases.ts";
 
 describe("the platform's stand-in", () => {
   let database: Awaited<ReturnType<typeof cloneDatabase>>;

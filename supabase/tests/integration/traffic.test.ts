@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Sql } from "postgres";
 import { afterEach, describe, expect, inject, test } from "vitest";
+import { connect } from "../../local/databases.ts";
 import { databaseUrl } from "../../local/postgres.ts";
-import { cloneDatabase, connect } from "../databases.ts";
+import { cloneDatabase } from "../databases.ts";
 import { findWrongRows } from "../oracle.ts";
 import { copyProject } from "../project-copy.ts";
 import { chooseSeed } from "../random.ts";

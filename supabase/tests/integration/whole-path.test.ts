@@ -1,10 +1,11 @@
 import { decodeJwt } from "jose";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { demoPassword, pushTarget } from "../../local/application.ts";
+import { connect } from "../../local/databases.ts";
 import { databaseUrl } from "../../local/postgres.ts";
 import type { Services } from "../../local/stack.ts";
 import { supabase } from "../../local/supabase-cli.ts";
-import { cloneDatabase, connect } from "../databases.ts";
+import { cloneDatabase } from "../databases.ts";
 import { describeSchema } from "../schema.ts";
 import { startTestServices } from "../services.ts";
 

@@ -1,5 +1,5 @@
+import { connect } from "../../local/databases.ts";
 import { databaseUrl } from "../../local/postgres.ts";
-import { connect } from "../databases.ts";
 import { testKilledPushes } from "./push.ts";
 
 testKilledPushes("a push whose session is terminated", async ({ server, database }) => {

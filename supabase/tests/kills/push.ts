@@ -10,8 +10,8 @@ import {
   pushApplicationBefore,
   type TableDigest,
 } from "../../local/application.ts";
+import { connect, createDatabase } from "../../local/databases.ts";
 import { databaseUrl, freePort, type PostgresServer, startPostgres } from "../../local/postgres.ts";
-import { connect, createDatabase } from "../databases.ts";
 import { findWrongRows } from "../oracle.ts";
 import { copyProject, type ProjectCopy } from "../project-copy.ts";
 import { chooseSeed, createRandom, type Random } from "../random.ts";

@@ -1,0 +1,29 @@
+import postgres, { type Sql } from "postgres";
+import { databaseUrl } from "./postgres.ts";
+
+/** One connection; notices are not of interest. */
+export function connect(url: string): Sql {
+  return postgres(url, { max: 1, onnotice: () => {} });
+}
+
+/** Creates a database as a copy of another that nobody is connected to. Returns its connection string. */
+export async function createDatabase(port: number, name: string, template: string): Promise<string> {
+  await dropDatabase(port, name);
+  const admin = connect(databaseUrl(port, { database: "template1", role: "supabase_admin" }));
+  try {
+    await admin`create database ${admin(name)} template ${admin(template)} owner postgres`;
+  } finally {
+    await admin.end();
+  }
+  return databaseUrl(port, { database: name });
+}
+
+/** Drops a database, if there is one of that name, with the sessions in it. */
+export async function dropDatabase(port: number, name: string): Promise<void> {
+  const admin = connect(databaseUrl(port, { database: "template1", role: "supabase_admin" }));
+  try {
+    await admin`drop database if exists ${admin(name)} with (force)`;
+  } finally {
+    await admin.end();
+  }
+}
