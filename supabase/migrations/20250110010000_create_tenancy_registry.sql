@@ -781,6 +781,9 @@ begin
         return false;
     end if;
 
+    -- A crash may take the last steps with it, and what is noted of them: they are done again.
+    perform set_config('synchronous_commit', 'off', true);
+
     -- One step at a time, whoever runs it; a second push waits for the first one's current step.
     perform set_config('lock_timeout', '0', true);
     perform pg_advisory_xact_lock(hashtext('tenancy.work_on'));
@@ -813,6 +816,8 @@ security invoker
 set search_path = ''
 as $function$
 declare
+    relations regclass[];
+    behind integer;
     candidate regclass;
     step text;
     seconds double precision;
@@ -825,15 +830,16 @@ begin
         end loop;
     end if;
 
-    for candidate in
-        select org_scoped_tables.relation
-        from tenancy.org_scoped_tables
-        left join tenancy.org_scoped_tables as last_worked_on
-            on last_worked_on.relation = target
+    relations := array(
+        select application_tables.relation
+        from tenancy.application_tables
+        where application_tables.scope = 'org'
         order by
-            org_scoped_tables.position <= coalesce(last_worked_on.position, 0),
-            org_scoped_tables.position
-    loop
+            application_tables.schema_name,
+            application_tables.table_name
+    );
+    behind := coalesce(array_position(relations, target), 0) + 1;
+    foreach candidate in array relations[behind:] || relations[:behind - 1] loop
         foreach step in array steps loop
             if tenancy.work_on(step, candidate) then
                 return candidate;

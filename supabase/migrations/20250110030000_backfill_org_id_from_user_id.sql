@@ -322,9 +322,6 @@ as $function$
 declare
     vanished_organizations bigint;
 begin
-    -- A crash may take the last batches with it, and their progress: they are done again.
-    set local synchronous_commit = off;
-
     triggers_fired := false;
     begin
         set local session_replication_role = replica;

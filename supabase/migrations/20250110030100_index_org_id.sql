@@ -7,6 +7,7 @@
 set lock_timeout = '1s';
 set statement_timeout = 0;
 set client_connection_check_interval = '1s';
+set synchronous_commit = off;
 
 do $do$
 declare
