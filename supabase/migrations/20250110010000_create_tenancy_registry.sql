@@ -26,6 +26,7 @@ create table if not exists tenancy.settings (
     wal_mb_per_second numeric check (wal_mb_per_second > 0),
     paused boolean not null default false,
     fill_org_id boolean not null default false,
+    assign_org_to_new_users boolean not null default false,
     platform_schemas text[] not null default array[
         'auth',
         'cron',
@@ -54,6 +55,7 @@ comment on column tenancy.settings.paused is 'While it is on, no step begins.';
 comment on column tenancy.settings.fill_org_id is
 'Whether rows that come without org_id get it from their owner or parent, by a trigger: for the time until the application sends it.'
 ' After a change run tenancy.next_step(''{fill_missing_org_id}'') until it is done.';
+comment on column tenancy.settings.assign_org_to_new_users is 'Whether who signs up gets an organization, see tenancy.assign_org_to_new_users().';
 comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s.';
 
 insert into tenancy.settings default values

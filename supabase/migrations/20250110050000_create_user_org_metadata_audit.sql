@@ -55,7 +55,7 @@ create or replace view tenancy.users_without_org as
 select
     users.id as user_id,
     users.raw_app_meta_data -> 'org_id' as current_value,
-    tenancy.org_of(users.id) as org_id,
+    mapped.org_id,
     case
         when user_preflight.reason is not null then 'unreachable'
         when users.raw_app_meta_data ->> 'org_id' is not null then 'conflict'
@@ -65,15 +65,23 @@ select
         format('has organization %s already', users.raw_app_meta_data ->> 'org_id')
     ) as reason
 from auth.users
+cross join tenancy.settings
+left join tenancy.user_orgs
+    on user_orgs.user_id = users.id
+cross join lateral (
+    -- As tenancy.org_of has it, without a call for every user.
+    select coalesce(user_orgs.org_id, settings.default_org_id) as org_id
+) as mapped
 left join tenancy.user_preflight
     on user_preflight.user_id = users.id
-where lower(users.raw_app_meta_data ->> 'org_id') is distinct from tenancy.org_of(users.id)::text;
+where lower(users.raw_app_meta_data ->> 'org_id') is distinct from mapped.org_id::text;
 comment on view tenancy.users_without_org is
 'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, an update mends'
 ' it; conflict: it is another, kept unless the run overwrites; unreachable: see tenancy.user_preflight.';
 
 create table if not exists tenancy.user_metadata_runs (
     run_id uuid primary key default gen_random_uuid(),
+    reverted_run_id uuid references tenancy.user_metadata_runs (run_id),
     only_org_id uuid,
     on_conflict text not null check (on_conflict in ('keep', 'overwrite')),
     pass smallint not null default 1,
@@ -83,6 +91,7 @@ create table if not exists tenancy.user_metadata_runs (
 );
 comment on table tenancy.user_metadata_runs is
 'The runs of the edge function. One run may take several calls: the next call with the same request goes on where this one stopped.';
+comment on column tenancy.user_metadata_runs.reverted_run_id is 'The run that this one puts back; NULL: it gives users their organization.';
 comment on column tenancy.user_metadata_runs.only_org_id is 'Only the users of this organization; NULL: all.';
 comment on column tenancy.user_metadata_runs.last_user_id is 'Users up to this id have been claimed in this pass.';
 
@@ -91,13 +100,16 @@ create table if not exists tenancy.user_metadata_audit (
     user_id uuid not null,
     outcome text not null check (outcome in ('pending', 'updated', 'conflict', 'unreachable', 'failed', 'deleted')),
     previous_value jsonb,
-    org_id uuid not null,
+    new_value jsonb,
     attempts integer not null default 0,
     error text,
     recorded_at timestamptz not null default clock_timestamp(),
     primary key (run_id, user_id)
 );
 create index if not exists user_metadata_audit_user_id_idx on tenancy.user_metadata_audit (user_id);
+create index if not exists user_metadata_audit_pending_idx on tenancy.user_metadata_audit (run_id, user_id)
+where outcome = 'pending';
+create index if not exists user_metadata_runs_reverted_run_id_idx on tenancy.user_metadata_runs (reverted_run_id);
 comment on table tenancy.user_metadata_audit is
 'What each run did to each user. The row is written before the user is touched, as pending, and settled by what auth.users holds'
 ' afterwards, so it tells the truth also when the function is killed between the two.';
@@ -105,8 +117,41 @@ comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
 ' failed: the last error is in error. deleted: gone before it could be updated.';
 comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
-create or replace function tenancy.start_user_run(only_org_id uuid default null, on_conflict text default 'keep')
+create or replace view tenancy.users_to_revert as
+select
+    audit.run_id,
+    audit.user_id,
+    users.raw_app_meta_data -> 'org_id' as current_value,
+    audit.previous_value as new_value,
+    case
+        when user_preflight.reason is not null then 'unreachable'
+        when users.raw_app_meta_data -> 'org_id' is distinct from audit.new_value then 'conflict'
+    end as obstacle,
+    coalesce(
+        user_preflight.reason,
+        format(
+            'has %s now, which is not what the run gave',
+            coalesce('organization ' || (users.raw_app_meta_data ->> 'org_id'), 'no organization')
+        )
+    ) as reason
+from tenancy.user_metadata_audit as audit
+join auth.users
+    on users.id = audit.user_id
+left join tenancy.user_preflight
+    on user_preflight.user_id = audit.user_id
+where audit.outcome = 'updated'
+    and users.raw_app_meta_data ->> 'org_id' is distinct from audit.previous_value #>> '{}';
+comment on view tenancy.users_to_revert is
+'For each run, the users whom it changed and who have not their previous app_metadata.org_id back. obstacle NULL: a revert puts it'
+' back; conflict: it has changed since the run and is left alone; unreachable: see tenancy.user_preflight.';
+
+create or replace function tenancy.start_user_run(
+    only_org_id uuid default null,
+    on_conflict text default 'keep',
+    reverted_run_id uuid default null
+)
 returns uuid
 language plpgsql
 volatile
@@ -126,6 +171,7 @@ begin
     where runs.finished_at is null
         and runs.only_org_id is not distinct from start_user_run.only_org_id
         and runs.on_conflict = start_user_run.on_conflict
+        and runs.reverted_run_id is not distinct from start_user_run.reverted_run_id
     order by runs.started_at desc
     limit 1;
 
@@ -137,15 +183,15 @@ begin
         return run;
     end if;
 
-    insert into tenancy.user_metadata_runs (only_org_id, on_conflict)
-    values (start_user_run.only_org_id, start_user_run.on_conflict)
+    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, reverted_run_id)
+    values (start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.reverted_run_id)
     returning user_metadata_runs.run_id into run;
     return run;
 end
 $function$;
-comment on function tenancy.start_user_run(uuid, text) is
+comment on function tenancy.start_user_run(uuid, text, uuid) is
 'Takes the lock that keeps runs apart until this connection ends, and returns the unfinished run of the same request, or a new'
-' one. Returns NULL while another connection has the lock.';
+' one; with reverted_run_id, one that puts back what that run changed. Returns NULL while another connection has the lock.';
 
 create or replace function tenancy.claim_outcome(obstacle text, on_conflict text)
 returns text
@@ -164,7 +210,7 @@ comment on function tenancy.claim_outcome(text, text) is 'How a user of tenancy.
 create or replace function tenancy.claim_users(run_id uuid, page_size integer)
 returns table (
     user_id uuid,
-    org_id uuid,
+    new_value jsonb,
     outcome text,
     attempts integer
 )
@@ -172,6 +218,8 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+-- A plan for each page: which of the two lists it takes, and that it begins in the middle, are parameters.
+set plan_cache_mode = force_custom_plan
 as $function$
 #variable_conflict use_column
 declare
@@ -185,7 +233,7 @@ begin
     return query
     select
         audit.user_id,
-        audit.org_id,
+        audit.new_value,
         audit.outcome,
         audit.attempts
     from tenancy.user_metadata_audit as audit
@@ -200,18 +248,38 @@ begin
 
     return query
     with page as (
-        select users_without_org.*
-        from tenancy.users_without_org
-        where users_without_org.user_id > run.last_user_id
-            and users_without_org.org_id = coalesce(run.only_org_id, users_without_org.org_id)
+        select candidate.*
+        from (
+            select
+                users_without_org.user_id,
+                users_without_org.current_value,
+                to_jsonb(users_without_org.org_id) as new_value,
+                users_without_org.obstacle,
+                users_without_org.reason
+            from tenancy.users_without_org
+            where run.reverted_run_id is null
+                and users_without_org.org_id = coalesce(run.only_org_id, users_without_org.org_id)
+
+            union all
+
+            select
+                users_to_revert.user_id,
+                users_to_revert.current_value,
+                users_to_revert.new_value,
+                users_to_revert.obstacle,
+                users_to_revert.reason
+            from tenancy.users_to_revert
+            where users_to_revert.run_id = run.reverted_run_id
+        ) as candidate
+        where candidate.user_id > run.last_user_id
             and not exists (
                 select
                 from tenancy.user_metadata_audit as audit
                 where audit.run_id = run.run_id
-                    and audit.user_id = users_without_org.user_id
+                    and audit.user_id = candidate.user_id
                     and audit.outcome in ('conflict', 'unreachable', 'failed')
             )
-        order by users_without_org.user_id
+        order by candidate.user_id
         limit page_size
     ),
     advanced as (
@@ -220,13 +288,13 @@ begin
         where runs.run_id = run.run_id
             and exists (select from page)
     )
-    insert into tenancy.user_metadata_audit as audit (run_id, user_id, outcome, previous_value, org_id, error)
+    insert into tenancy.user_metadata_audit as audit (run_id, user_id, outcome, previous_value, new_value, error)
     select
         run.run_id,
         page.user_id,
         claimed.outcome,
         page.current_value,
-        page.org_id,
+        page.new_value,
         case when claimed.outcome <> 'pending' then page.reason end
     from page
     cross join lateral (
@@ -235,12 +303,12 @@ begin
     on conflict on constraint user_metadata_audit_pkey do update
     set
         outcome = excluded.outcome,
-        attempts = excluded.attempts,
+        new_value = excluded.new_value,
         error = excluded.error,
         recorded_at = excluded.recorded_at
     returning
         audit.user_id,
-        audit.org_id,
+        audit.new_value,
         audit.outcome,
         audit.attempts;
 end
@@ -250,43 +318,39 @@ comment on function tenancy.claim_users(uuid, integer) is
 ' id, never by OFFSET. Conflicts and unreachable users come settled. No row: the pass is over.';
 
 create or replace function tenancy.settle_users(run_id uuid, results jsonb)
-returns setof uuid
+returns table (
+    user_id uuid,
+    outcome text
+)
 language sql
 volatile
 security invoker
 set search_path = ''
 as $function$
-    with settled as (
-        update tenancy.user_metadata_audit as audit
-        set
-            outcome = case
-                when users.id is null then 'deleted'
-                when lower(users.raw_app_meta_data ->> 'org_id') = audit.org_id::text then 'updated'
-                when result.error is not null and result.final then 'failed'
-                else 'pending'
-            end,
-            attempts = audit.attempts + result.attempts,
-            error = result.error,
-            recorded_at = clock_timestamp()
-        from jsonb_to_recordset(results) as result (user_id uuid, attempts integer, error text, final boolean)
-        left join auth.users
-            on users.id = result.user_id
-        where audit.run_id = settle_users.run_id
-            and audit.user_id = result.user_id
-        returning
-            audit.user_id,
-            audit.outcome,
-            audit.error
-    )
-    select settled.user_id
-    from settled
-    where settled.outcome = 'pending'
-        and settled.error is null
+    update tenancy.user_metadata_audit as audit
+    set
+        outcome = case
+            when users.id is null then 'deleted'
+            when lower(users.raw_app_meta_data ->> 'org_id') is not distinct from lower(audit.new_value #>> '{}') then 'updated'
+            when result.error is not null and result.final then 'failed'
+            else 'pending'
+        end,
+        attempts = audit.attempts + result.attempts,
+        error = result.error,
+        recorded_at = clock_timestamp()
+    from jsonb_to_recordset(results) as result (user_id uuid, attempts integer, error text, final boolean)
+    left join auth.users
+        on users.id = result.user_id
+    where audit.run_id = settle_users.run_id
+        and audit.user_id = result.user_id
+    returning
+        audit.user_id,
+        audit.outcome
 $function$;
 comment on function tenancy.settle_users(uuid, jsonb) is
-'Settles claimed users by what auth.users holds now; results: [{user_id, attempts, error or null, final}]. An error that is not'
-' final leaves the user pending, its attempts counted. Returns those that the Auth server said it updated and that are not: a 200'
-' does not prove a write, and another write can undo ours.';
+'Settles claimed users by what auth.users holds now, and returns them with their outcome; results: [{user_id, attempts, error or'
+' null, final}]. An error that is not final leaves the user pending, its attempts counted. Pending without an error is one whom the'
+' Auth server said it updated and who is not: a 200 does not prove a write, and another write can undo ours.';
 
 create or replace function tenancy.end_user_pass(run_id uuid)
 returns boolean
@@ -327,15 +391,35 @@ set search_path = ''
 as $function$
     select count(*)
     from tenancy.user_metadata_runs as run
-    join tenancy.users_without_org
-        on users_without_org.org_id = coalesce(run.only_org_id, users_without_org.org_id)
+    cross join lateral (
+        select users_without_org.user_id
+        from tenancy.users_without_org
+        where run.reverted_run_id is null
+            and users_without_org.org_id = coalesce(run.only_org_id, users_without_org.org_id)
+
+        union all
+
+        select users_to_revert.user_id
+        from tenancy.users_to_revert
+        where users_to_revert.run_id = run.reverted_run_id
+    ) as candidate
     left join tenancy.user_metadata_audit as audit
         on audit.run_id = run.run_id
-        and audit.user_id = users_without_org.user_id
+        and audit.user_id = candidate.user_id
     where run.run_id = users_remaining.run_id
         and coalesce(audit.outcome, 'pending') not in ('conflict', 'unreachable', 'failed')
 $function$;
 comment on function tenancy.users_remaining(uuid) is 'How many users the run has still to try.';
+
+create or replace view tenancy.user_problems as
+select
+    audit.run_id,
+    audit.user_id,
+    audit.outcome,
+    audit.error as reason
+from tenancy.user_metadata_audit as audit
+where audit.outcome in ('conflict', 'unreachable', 'failed');
+comment on view tenancy.user_problems is 'For each run, the users whom it could not or must not update, and why.';
 
 create or replace function tenancy.user_run_summary(run_id uuid)
 returns jsonb
@@ -360,13 +444,12 @@ as $function$
                 select jsonb_agg(to_jsonb(problem))
                 from (
                     select
-                        audit.user_id,
-                        audit.outcome,
-                        audit.error as reason
-                    from tenancy.user_metadata_audit as audit
-                    where audit.run_id = run.run_id
-                        and audit.outcome in ('conflict', 'unreachable', 'failed')
-                    order by audit.user_id
+                        user_problems.user_id,
+                        user_problems.outcome,
+                        user_problems.reason
+                    from tenancy.user_problems
+                    where user_problems.run_id = run.run_id
+                    order by user_problems.user_id
                     limit 20
                 ) as problem
             ),
@@ -382,7 +465,11 @@ $function$;
 comment on function tenancy.user_run_summary(uuid) is
 'The run so far, over all its calls: counts by outcome, and the first 20 users that it cannot or must not update, with the reason.';
 
-create or replace function tenancy.user_run_preview(only_org_id uuid default null, on_conflict text default 'keep')
+create or replace function tenancy.user_run_preview(
+    only_org_id uuid default null,
+    on_conflict text default 'keep',
+    reverted_run_id uuid default null
+)
 returns jsonb
 language sql
 stable
@@ -399,10 +486,115 @@ as $function$
     from (
         select tenancy.claim_outcome(users_without_org.obstacle, user_run_preview.on_conflict) as outcome
         from tenancy.users_without_org
-        where users_without_org.org_id = coalesce(only_org_id, users_without_org.org_id)
+        where user_run_preview.reverted_run_id is null
+            and users_without_org.org_id = coalesce(only_org_id, users_without_org.org_id)
+
+        union all
+
+        select coalesce(users_to_revert.obstacle, 'pending')
+        from tenancy.users_to_revert
+        where users_to_revert.run_id = user_run_preview.reverted_run_id
     ) as preview
 $function$;
-comment on function tenancy.user_run_preview(uuid, text) is 'What a run of this request would do now; writes nothing.';
+comment on function tenancy.user_run_preview(uuid, text, uuid) is 'What a run of this request would do now; writes nothing.';
+
+-- After the run -------------------------------------------------------------------------------------------------------
+
+create or replace function tenancy.stale_sessions(jwt_expiry interval default '1 hour')
+returns table (
+    user_id uuid,
+    session_id uuid,
+    token_issued_at timestamptz,
+    stale_until timestamptz
+)
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select
+        sessions.user_id,
+        sessions.id,
+        token.issued_at,
+        token.issued_at + jwt_expiry
+    from auth.sessions
+    join (
+        select
+            audit.user_id,
+            max(audit.recorded_at) as at
+        from tenancy.user_metadata_audit as audit
+        where audit.outcome = 'updated'
+        group by audit.user_id
+    ) as changed
+        on changed.user_id = sessions.user_id
+    cross join lateral (
+        -- The Auth server keeps refreshed_at in UTC, without saying so.
+        select coalesce(sessions.refreshed_at at time zone 'utc', sessions.created_at) as issued_at
+    ) as token
+    where token.issued_at < changed.at
+        and token.issued_at + jwt_expiry > now()
+$function$;
+comment on function tenancy.stale_sessions(interval) is
+'Sessions whose access token was issued before their user''s app_metadata.org_id changed and has not expired: it lacks the'
+' organization until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
+' No row: policies may rely on the token.';
+
+create or replace function tenancy.set_org_of_new_user()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $function$
+begin
+    if (select settings.assign_org_to_new_users from tenancy.settings)
+        and coalesce(new.raw_app_meta_data ->> 'org_id', '') = ''
+    then
+        new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}')
+            || jsonb_build_object('org_id', tenancy.org_of(new.id));
+    end if;
+    return new;
+end
+$function$;
+comment on function tenancy.set_org_of_new_user() is
+'Trigger function: gives a new user the organization of tenancy.org_of, while the setting is on. Security definer, because the Auth server inserts users'
+' and may not read tenancy.';
+
+create or replace function tenancy.assign_org_to_new_users()
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+set lock_timeout = '1s'
+as $function$
+begin
+    update tenancy.settings
+    set assign_org_to_new_users = true;
+
+    create or replace trigger assign_org_to_new_user
+    before insert on auth.users
+    for each row
+    execute function tenancy.set_org_of_new_user();
+end
+$function$;
+comment on function tenancy.assign_org_to_new_users() is
+'Opt-in: from now on everyone who signs up gets the organization of tenancy.org_of, which is the default organization unless'
+' tenancy.user_orgs has the user before. The risk: anyone who can sign up is then a member of it and sees its rows. Without this'
+' trigger a new user has no organization and sees nothing. A sign-up fails if the trigger does. A user whom an administrator creates'
+' with app_metadata has that, and no more. Locks auth.users for a moment, waiting a second at most.';
+
+create or replace function tenancy.stop_assigning_org_to_new_users()
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $function$
+    update tenancy.settings
+    set assign_org_to_new_users = false
+$function$;
+comment on function tenancy.stop_assigning_org_to_new_users() is
+'Undo of assign_org_to_new_users. The trigger stays and does nothing, since dropping it takes the owner of auth.users.';
 
 revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;
 revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;

@@ -1,35 +1,49 @@
 import type { AuthError, SupabaseClient } from "@supabase/supabase-js";
+import { readBody } from "./body.ts";
+import type { Throttle } from "./throttle.ts";
 
 /** The port to the Auth server's admin API. */
 export interface AuthAdmin {
   /**
-   * Writes app_metadata.org_id of one user, and no other key. Retries what may pass, until `deadline` (milliseconds as the
-   * clock counts them) and five attempts in all, those of earlier calls included. Never throws for what the Auth server does.
+   * Writes app_metadata.org_id of one user, or takes it away, and no other key. Retries what may pass, until it is time to stop
+   * and five attempts in all, those of earlier calls included. Never throws for what the Auth server does.
    */
-  setOrganization(user: UserToUpdate, deadline: number): Promise<UpdateResult>;
+  setOrganization(user: UserToUpdate, stop: Stop): Promise<UpdateResult>;
+  /** Until when the Auth server wants to be left alone, in milliseconds as the clock counts them. */
+  pausedUntil(): number;
 }
 
 export interface UserToUpdate {
   userId: string;
-  orgId: string;
-  /** Requests that earlier calls have sent for this user. */
+  /** The value of app_metadata.org_id; null takes the key away. */
+  value: unknown;
+  /** Requests that have been sent for this user before. */
   attempts: number;
 }
 
 export interface UpdateResult {
   /** Requests that were sent. */
   attempts: number;
-  /** Why the last one failed; null when the Auth server says that the user is updated. */
+  /** Why the last one failed; null when the Auth server says that the user is updated, or none was sent. */
   error: string | null;
-  /** unfinished: the deadline came between two attempts. refused: the key itself was refused, so no user can be updated. */
+  /** unfinished: it was time to stop before the last word. refused: the key itself was refused, so no user can be updated. */
   state: "answered" | "unfinished" | "refused";
+}
+
+/** When to send nothing more. */
+export interface Stop {
+  /** Milliseconds, as the clock counts them. */
+  deadline: number;
+  /** Aborted when nobody waits for the answer any more. */
+  signal: AbortSignal;
 }
 
 /** Time and chance, so that tests decide both. */
 export interface Timing {
   /** Milliseconds since some fixed point. */
   now(): number;
-  sleep(milliseconds: number): Promise<void>;
+  /** Resolves after so long, or as soon as the signal is aborted. */
+  sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
   /** A number from 0 up to 1. */
   random(): number;
 }
@@ -46,27 +60,36 @@ const longestBackoff = 10_000;
 
 export function createAuthAdmin(
   admin: Pick<SupabaseClient["auth"]["admin"], "updateUserById">,
+  throttle: Throttle,
   pause: Pause,
   timing: Timing,
 ): AuthAdmin {
   return {
-    setOrganization: async ({ userId, orgId, attempts: earlier }, deadline) => {
-      for (let attempts = 1;; attempts++) {
-        await timing.sleep(Math.max(pause.until - timing.now(), 0));
-        const failure = await update(admin, userId, orgId);
-        if (!failure) return { attempts, error: null, state: "answered" };
-        if (failure.status === 401 || failure.status === 403) {
-          return { attempts, error: failure.message, state: "refused" };
-        }
-        if (!failure.retryable || earlier + attempts >= maxAttempts) {
-          return { attempts, error: failure.message, state: "answered" };
+    pausedUntil: () => pause.until,
+    setOrganization: async ({ userId, value, attempts: earlier }, { deadline, signal }) => {
+      const mustStop = (now: number) => signal.aborted || Math.max(pause.until, now) >= deadline;
+      let last: Failure | null = null;
+      for (let attempts = 0;;) {
+        if (mustStop(timing.now())) return { attempts, error: last?.message ?? null, state: "unfinished" };
+        await timing.sleep(pause.until - timing.now(), signal);
+        const answer = await throttle.send(
+          async () =>
+            pause.until > timing.now() || mustStop(timing.now()) ? "later" : await update(admin, userId, value),
+          (answer) => answer === "later" ? null : answer?.retryable ?? false,
+        );
+        // While it waited for its turn, the server asked for a pause, or the time ran out.
+        if (answer === "later") continue;
+        attempts++;
+        if (!answer) return { attempts, error: null, state: "answered" };
+        last = answer;
+        if (last.status === 401 || last.status === 403) return { attempts, error: last.message, state: "refused" };
+        if (!last.retryable || earlier + attempts >= maxAttempts) {
+          return { attempts, error: last.message, state: "answered" };
         }
         const backoff = timing.random() * Math.min(firstBackoff * 2 ** attempts, longestBackoff);
-        if (failure.status === 429) pause.until = Math.max(pause.until, timing.now() + backoff);
-        if (Math.max(pause.until, timing.now() + backoff) >= deadline) {
-          return { attempts, error: failure.message, state: "unfinished" };
-        }
-        await timing.sleep(backoff);
+        if (last.status === 429) pause.until = Math.max(pause.until, timing.now() + backoff);
+        if (mustStop(timing.now() + backoff)) return { attempts, error: last.message, state: "unfinished" };
+        await timing.sleep(backoff, signal);
       }
     },
   };
@@ -81,11 +104,11 @@ interface Failure {
 async function update(
   admin: Pick<SupabaseClient["auth"]["admin"], "updateUserById">,
   userId: string,
-  orgId: string,
+  value: unknown,
 ): Promise<Failure | null> {
   let error: AuthError | null;
   try {
-    ({ error } = await admin.updateUserById(userId, { app_metadata: { org_id: orgId } }));
+    ({ error } = await admin.updateUserById(userId, { app_metadata: { org_id: value } }));
   } catch (thrown) {
     return { status: undefined, retryable: true, message: `unreadable answer: ${(thrown as Error).message}` };
   }
@@ -98,9 +121,13 @@ async function update(
   };
 }
 
+/** The largest answer that is read, in bytes; a user is about a thousand. */
+const maxAnswerBytes = 1_048_576;
+
 /**
- * A fetch for the admin client: gives each request a time limit, turns an error body that is no JSON into one, since
- * auth-js loses the status of such an answer, and moves the shared pause where the server names one (Retry-After).
+ * A fetch for the admin client: gives each request and its answer a time limit, refuses an answer that never ends, turns an error
+ * body that is no JSON into one, since auth-js loses the status of such an answer, and moves the shared pause where the server
+ * names one (Retry-After).
  */
 export function createAuthFetch(
   send: typeof fetch,
@@ -114,14 +141,13 @@ export function createAuthFetch(
       ...init,
       signal: init?.signal ? AbortSignal.any([init.signal, limit]) : limit,
     });
-    if (response.ok) return response;
-    const seconds = retryAfterSeconds(response.headers.get("retry-after"), timing.now());
+    const body = await readBody(response.body, maxAnswerBytes);
+    if (body === null) throw new Error(`an answer of more than ${maxAnswerBytes} bytes`);
+    const { status, headers } = response;
+    if (response.ok) return new Response(body, { status, headers });
+    const seconds = retryAfterSeconds(headers.get("retry-after"), timing.now());
     if (seconds > 0) pause.until = Math.max(pause.until, timing.now() + seconds * 1000);
-    const body = await response.text();
-    return new Response(isJsonObject(body) ? body : JSON.stringify({ message: `HTTP ${response.status}` }), {
-      status: response.status,
-      headers: response.headers,
-    });
+    return new Response(isJsonObject(body) ? body : JSON.stringify({ message: `HTTP ${status}` }), { status, headers });
   };
 }
 

@@ -5,20 +5,32 @@ import { readConfig } from "./config.ts";
 import { createHandler } from "./handler.ts";
 import { updateUsers } from "./job.ts";
 import { createLog } from "./log.ts";
+import { createThrottle } from "./throttle.ts";
 import { openUsers } from "./users.ts";
 
 const config = readConfig(Deno.env.toObject());
 const log = createLog((line) => console.log(line));
 const timing: Timing = {
   now: () => Date.now(),
-  sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+  sleep: (milliseconds, signal) =>
+    new Promise((resolve) => {
+      if (milliseconds <= 0 || signal?.aborted) return resolve();
+      const timer = setTimeout(end, milliseconds);
+      signal?.addEventListener("abort", end);
+      function end() {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", end);
+        resolve();
+      }
+    }),
   random: () => Math.random(),
 };
 
 const handle = createHandler({
   config,
   log,
-  updateUsers: async (request) => {
+  now: timing.now,
+  updateUsers: async (request, observer) => {
     const pause: Pause = { until: 0 };
     const client = createClient(config.supabaseUrl, config.adminKey, {
       auth: { persistSession: false, autoRefreshToken: false },
@@ -27,12 +39,8 @@ const handle = createHandler({
     const sql = postgres(config.databaseUrl, { max: 1, prepare: false, onnotice: () => {} });
     const users = await openUsers(sql);
     try {
-      return await updateUsers(request, {
-        users,
-        authAdmin: createAuthAdmin(client.auth.admin, pause, timing),
-        timing,
-        log,
-      });
+      const authAdmin = createAuthAdmin(client.auth.admin, createThrottle(request.concurrency), pause, timing);
+      return await updateUsers(request, { users, authAdmin, timing, log }, observer);
     } finally {
       await users.close();
     }

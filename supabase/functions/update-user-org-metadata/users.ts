@@ -6,13 +6,18 @@ export interface RunRequest {
   orgId: string | null;
   /** A user who has another organization: keep it and report a conflict, or overwrite it. */
   onConflict: "keep" | "overwrite";
+  /** Put back what this run changed, where nothing has changed since; null: give users their organization. */
+  revertedRunId: string | null;
 }
+
+export type Outcome = "pending" | "updated" | "conflict" | "unreachable" | "failed" | "deleted";
 
 export interface ClaimedUser {
   userId: string;
-  orgId: string;
+  /** What app_metadata.org_id is to be; null: the key is to go. */
+  value: unknown;
   /** pending is to be updated; conflict and unreachable come settled. */
-  outcome: "pending" | "conflict" | "unreachable";
+  outcome: Outcome;
   /** Requests that earlier calls have sent for this user. */
   attempts: number;
 }
@@ -38,7 +43,14 @@ export interface RunSummary {
   deleted: number;
   users: number;
   users_without_org: number;
-  problems: { user_id: string; outcome: string; reason: string }[];
+  problems: UserProblem[];
+}
+
+/** A user whom the run could not or must not update. */
+export interface UserProblem {
+  user_id: string;
+  outcome: Outcome;
+  reason: string;
 }
 
 /** What a run would do, as tenancy.user_run_preview gives it. */
@@ -53,16 +65,19 @@ export interface RunPreview {
 /** The port to the database: the work list, the audit and the lock live there. */
 export interface Users {
   organizationExists(orgId: string): Promise<boolean>;
+  runExists(runId: string): Promise<boolean>;
   preview(request: RunRequest): Promise<RunPreview>;
   /** The run to go on with, or a new one; null while another connection runs one. */
   start(request: RunRequest): Promise<string | null>;
   /** The next page; empty at the end of a pass. */
   claim(runId: string, pageSize: number): Promise<ClaimedUser[]>;
-  /** Settles by what the database holds; returns the ids that the Auth server said it wrote and that are not written. */
-  settle(runId: string, results: SettledUser[]): Promise<string[]>;
+  /** Settles by what the database holds, and returns how. */
+  settle(runId: string, results: SettledUser[]): Promise<Map<string, Outcome>>;
   /** Whether that was the last pass. */
   endPass(runId: string): Promise<boolean>;
   summary(runId: string): Promise<RunSummary>;
+  /** Every problem of the run, as many at a time as memory should hold. */
+  problems(runId: string): AsyncIterable<UserProblem[]>;
   /** Gives the connection back, and with it the lock. */
   close(): Promise<void>;
 }
@@ -78,26 +93,33 @@ export async function openUsers(sql: Sql): Promise<Users> {
       const [row] = await connection`select from public.organizations where id = ${orgId}`;
       return row !== undefined;
     },
-    preview: async ({ orgId, onConflict }) => {
-      const [row] = await connection`select tenancy.user_run_preview(${orgId}, ${onConflict}) as preview`;
+    runExists: async (runId) => {
+      const [row] = await connection`select from tenancy.user_metadata_runs where run_id = ${runId}`;
+      return row !== undefined;
+    },
+    preview: async ({ orgId, onConflict, revertedRunId }) => {
+      const [row] = await connection`
+        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}) as preview
+      `;
       return row?.["preview"] as RunPreview;
     },
-    start: async ({ orgId, onConflict }) => {
-      const [row] = await connection`select tenancy.start_user_run(${orgId}, ${onConflict}) as run_id`;
+    start: async ({ orgId, onConflict, revertedRunId }) => {
+      const [row] =
+        await connection`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
       return (row?.["run_id"] ?? null) as string | null;
     },
     claim: async (runId, pageSize) =>
       await connection<ClaimedUser[]>`
-        select user_id as "userId", org_id as "orgId", outcome, attempts
+        select user_id as "userId", new_value as value, outcome, attempts
         from tenancy.claim_users(${runId}, ${pageSize})
         order by user_id
       `,
     settle: async (runId, results) => {
       const rows = results.map(({ userId, ...result }) => ({ user_id: userId, ...result }));
-      const unwritten = await connection`
-        select user_id from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb) as user_id
+      const settled = await connection`
+        select user_id, outcome from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb)
       `;
-      return unwritten.map((row) => row["user_id"] as string);
+      return new Map(settled.map((row) => [row["user_id"] as string, row["outcome"] as Outcome]));
     },
     endPass: async (runId) => {
       const [row] = await connection`select tenancy.end_user_pass(${runId}) as ended`;
@@ -107,6 +129,10 @@ export async function openUsers(sql: Sql): Promise<Users> {
       const [row] = await connection`select tenancy.user_run_summary(${runId}) as summary`;
       return row?.["summary"] as RunSummary;
     },
+    problems: (runId) =>
+      connection<UserProblem[]>`
+        select user_id, outcome, reason from tenancy.user_problems where run_id = ${runId} order by user_id
+      `.cursor(500),
     close: async () => {
       connection.release();
       await sql.end({ timeout: 5 });

@@ -34,9 +34,15 @@ select is_empty(
     'nor call any function in it'
 );
 select results_eq(
-    $$ select oid::regprocedure::text from pg_proc where pronamespace = 'tenancy'::regnamespace and prosecdef $$,
-    $$ values ('tenancy.fill_row_org_id()') $$,
-    'no function of ours runs with its owner''s rights but the one that has to read what its caller cannot'
+    $$
+        select oid::regprocedure::text
+        from pg_proc
+        where pronamespace = 'tenancy'::regnamespace
+            and prosecdef
+        order by proname
+    $$,
+    $$ values ('tenancy.fill_row_org_id()'), ('tenancy.set_org_of_new_user()') $$,
+    'no function of ours runs with its owner''s rights but the two triggers that have to read what their caller cannot'
 );
 select is_empty(
     $$

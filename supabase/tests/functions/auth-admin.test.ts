@@ -1,6 +1,13 @@
 import { AuthApiError, AuthRetryableFetchError, AuthUnknownError } from "@supabase/supabase-js";
 import { describe, expect, test } from "vitest";
-import { createAuthAdmin, createAuthFetch, type Pause } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import {
+  createAuthAdmin,
+  createAuthFetch,
+  type Pause,
+  type Stop,
+  type Timing,
+} from "../../functions/update-user-org-metadata/auth-admin.ts";
+import { createThrottle } from "../../functions/update-user-org-metadata/throttle.ts";
 import { createClock } from "./fakes.ts";
 
 type Admin = Parameters<typeof createAuthAdmin>[0];
@@ -22,13 +29,16 @@ function answering(...answers: (Error | null)[]): Admin & { bodies: unknown[] } 
 
 const unavailable = new AuthRetryableFetchError("unavailable", 503);
 const tooMany = new AuthApiError("slow down", 429, "over_request_rate_limit");
-const never = Number.POSITIVE_INFINITY;
-const user = { userId: "user", orgId: "org", attempts: 0 };
+const waiting = new AbortController().signal;
+const never: Stop = { deadline: Number.POSITIVE_INFINITY, signal: waiting };
+const user = { userId: "user", value: "org", attempts: 0 };
+const authAdmin = (admin: Admin, clock: Timing = createClock(), pause: Pause = { until: 0 }) =>
+  createAuthAdmin(admin, createThrottle(5), pause, clock);
 
 describe("setOrganization", () => {
   test("sends org_id and no other key", async () => {
     const admin = answering(null);
-    const result = await createAuthAdmin(admin, { until: 0 }, createClock()).setOrganization(user, never);
+    const result = await authAdmin(admin).setOrganization(user, never);
     expect(admin.bodies).toEqual([["user", { app_metadata: { org_id: "org" } }]]);
     expect(result).toEqual({ attempts: 1, error: null, state: "answered" });
   });
@@ -40,7 +50,7 @@ describe("setOrganization", () => {
     ["an unreadable body", new SyntaxError("Unexpected token <")],
     ["429", tooMany],
   ])("tries again after %s", async (_name, error) => {
-    const result = await createAuthAdmin(answering(error, null), { until: 0 }, createClock()).setOrganization(
+    const result = await authAdmin(answering(error, null)).setOrganization(
       user,
       never,
     );
@@ -49,13 +59,13 @@ describe("setOrganization", () => {
 
   test("backs off exponentially with jitter, and gives up after five attempts with the last error", async () => {
     const clock = createClock(1);
-    const result = await createAuthAdmin(answering(unavailable), { until: 0 }, clock).setOrganization(user, never);
+    const result = await authAdmin(answering(unavailable), clock).setOrganization(user, never);
     expect(result).toEqual({ attempts: 5, error: "503 unavailable", state: "answered" });
     expect(clock.slept).toEqual([500, 1000, 2000, 4000]);
   });
 
   test("counts the attempts of earlier calls", async () => {
-    const admin = createAuthAdmin(answering(unavailable), { until: 0 }, createClock());
+    const admin = authAdmin(answering(unavailable));
     const result = await admin.setOrganization({ ...user, attempts: 3 }, never);
     expect(result).toEqual({ attempts: 2, error: "503 unavailable", state: "answered" });
   });
@@ -67,28 +77,46 @@ describe("setOrganization", () => {
     ["403", new AuthApiError("no", 403, "not_admin"), "refused", "403 not_admin no"],
   ])("does not try again after %s", async (_name, error, state, message) => {
     const admin = answering(error, null);
-    const result = await createAuthAdmin(admin, { until: 0 }, createClock()).setOrganization(user, never);
+    const result = await authAdmin(admin).setOrganization(user, never);
     expect(result).toEqual({ attempts: 1, error: message, state });
   });
 
   test("makes every user wait when the Auth server says slow down", async () => {
     const clock = createClock();
     const pause: Pause = { until: 0 };
-    const admin = createAuthAdmin(answering(tooMany, null), pause, clock);
+    const admin = authAdmin(answering(tooMany, null), clock, pause);
     await admin.setOrganization(user, never);
     expect(pause.until).toBeGreaterThan(0);
 
     const later = createClock();
-    await createAuthAdmin(answering(null), { until: 700 }, later).setOrganization(user, never);
+    await authAdmin(answering(null), later, { until: 700 }).setOrganization(user, never);
     expect(later.slept).toEqual([700]);
   });
 
   test("does not begin an attempt that the deadline would cut off", async () => {
-    const result = await createAuthAdmin(answering(unavailable), { until: 0 }, createClock(1)).setOrganization(
-      user,
-      900,
-    );
+    const result = await authAdmin(answering(unavailable), createClock(1)).setOrganization(user, {
+      deadline: 900,
+      signal: waiting,
+    });
     expect(result).toEqual({ attempts: 2, error: "503 unavailable", state: "unfinished" });
+  });
+
+  test("sends nothing while the pause lasts longer than there is time, or when nobody waits any more", async () => {
+    const admin = answering(null);
+    const clock = createClock();
+    const unfinished = { attempts: 0, error: null, state: "unfinished" };
+    const paused = authAdmin(admin, clock, { until: 61_000 });
+    expect(await paused.setOrganization(user, { deadline: 60_000, signal: waiting })).toEqual(unfinished);
+    expect(await authAdmin(admin).setOrganization(user, { ...never, signal: AbortSignal.abort() })).toEqual(unfinished);
+    expect([admin.bodies, clock.slept]).toEqual([[], []]);
+    expect(await paused.setOrganization(user, { deadline: 62_000, signal: waiting })).toMatchObject({ attempts: 1 });
+    expect(clock.slept).toEqual([61_000]);
+  });
+
+  test("takes the key away with null", async () => {
+    const admin = answering(null);
+    await authAdmin(admin).setOrganization({ ...user, value: null }, never);
+    expect(admin.bodies).toEqual([["user", { app_metadata: { org_id: null } }]]);
   });
 });
 
@@ -124,5 +152,13 @@ describe("createAuthFetch", () => {
     const hang: typeof fetch = (_input, init) =>
       new Promise((_resolve, reject) => init?.signal?.addEventListener("abort", () => reject(init.signal?.reason)));
     await expect(createAuthFetch(hang, { until: 0 }, createClock(), 20)("http://auth")).rejects.toThrow("timeout");
+  });
+
+  test("refuses an answer that does not end", async () => {
+    const endless: typeof fetch = async () =>
+      new Response(new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(65_536)) }));
+    await expect(createAuthFetch(endless, { until: 0 }, createClock())("http://auth")).rejects.toThrow(
+      "an answer of more than 1048576 bytes",
+    );
   });
 });

@@ -1,9 +1,12 @@
-import type { AuthAdmin, Timing, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import type { AuthAdmin, Stop, Timing, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import type { Observer, Progress } from "../../functions/update-user-org-metadata/job.ts";
 import type {
   ClaimedUser,
+  Outcome,
   RunRequest,
   RunSummary,
   SettledUser,
+  UserProblem,
   Users,
 } from "../../functions/update-user-org-metadata/users.ts";
 
@@ -41,6 +44,10 @@ export class FakeUsers implements Users {
     return orgId === this.orgId;
   }
 
+  async runExists(runId: string): Promise<boolean> {
+    return runId === "run";
+  }
+
   async preview(_request: RunRequest) {
     const open = this.ids.filter((id) => this.written.get(id) !== this.orgId);
     return {
@@ -65,21 +72,21 @@ export class FakeUsers implements Users {
       const outcome = this.settledAtOnce[userId] ?? "pending";
       const attempts = this.outcomes.get(userId)?.attempts ?? 0;
       this.outcomes.set(userId, { outcome, attempts, error: null });
-      return { userId, orgId: this.orgId, outcome, attempts };
+      return { userId, value: this.orgId, outcome, attempts };
     });
     if (page.length > 0) this.pages.push(page.length);
     return page;
   }
 
-  async settle(_runId: string, results: SettledUser[]): Promise<string[]> {
-    const unwritten: string[] = [];
+  async settle(_runId: string, results: SettledUser[]): Promise<Map<string, Outcome>> {
+    const outcomes = new Map<string, Outcome>();
     for (const { userId, attempts, error, final } of results) {
       const before = this.outcomes.get(userId)?.attempts ?? 0;
       const outcome = this.written.get(userId) === this.orgId ? "updated" : error && final ? "failed" : "pending";
       this.outcomes.set(userId, { outcome, attempts: before + attempts, error });
-      if (outcome === "pending" && !error) unwritten.push(userId);
+      outcomes.set(userId, outcome);
     }
-    return unwritten;
+    return outcomes;
   }
 
   async endPass(): Promise<boolean> {
@@ -104,6 +111,13 @@ export class FakeUsers implements Users {
     };
   }
 
+  async *problems(): AsyncIterable<UserProblem[]> {
+    for (const [user_id, { outcome, error }] of this.outcomes) {
+      if (outcome === "updated" || outcome === "pending") continue;
+      yield [{ user_id, outcome: outcome as Outcome, reason: error ?? "" }];
+    }
+  }
+
   async close(): Promise<void> {
     this.closed = true;
   }
@@ -114,13 +128,18 @@ export function createFakeAuthAdmin(
   users: FakeUsers,
   behave: (userId: string, call: number) => Awaited<ReturnType<AuthAdmin["setOrganization"]>> | undefined = () =>
     undefined,
+  timing: Pick<Timing, "now"> = createClock(),
 ): AuthAdmin & { calls: string[]; mostAtOnce: number } {
   const calls: string[] = [];
   let atOnce = 0;
   const admin = {
     calls,
     mostAtOnce: 0,
-    setOrganization: async ({ userId, orgId }: UserToUpdate) => {
+    pausedUntil: () => 0,
+    setOrganization: async ({ userId, value }: UserToUpdate, { deadline, signal }: Stop) => {
+      if (timing.now() >= deadline || signal.aborted) {
+        return { attempts: 0, error: null, state: "unfinished" as const };
+      }
       calls.push(userId);
       atOnce++;
       admin.mostAtOnce = Math.max(admin.mostAtOnce, atOnce);
@@ -128,9 +147,24 @@ export function createFakeAuthAdmin(
       atOnce--;
       const decided = behave(userId, calls.filter((id) => id === userId).length);
       if (decided) return decided;
-      users.written.set(userId, orgId);
+      users.written.set(userId, value as string);
       return { attempts: 1, error: null, state: "answered" as const };
     },
   };
   return admin;
+}
+
+/** Someone who watches a run, and keeps what they are told. */
+export function createObserver(): Observer & { started: Progress[]; problems: UserProblem[]; stop: AbortController } {
+  const stop = new AbortController();
+  const started: Progress[] = [];
+  const problems: UserProblem[] = [];
+  return {
+    stop,
+    started,
+    problems,
+    signal: stop.signal,
+    onStart: (progress) => started.push(progress),
+    onProblem: (problem) => problems.push(problem),
+  };
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { createHandler } from "../../functions/update-user-org-metadata/handler.ts";
-import type { JobRequest, JobResult } from "../../functions/update-user-org-metadata/job.ts";
+import type { JobRequest, JobResult, Observer, Progress } from "../../functions/update-user-org-metadata/job.ts";
 import type { RunSummary } from "../../functions/update-user-org-metadata/users.ts";
 
 const summary: RunSummary = {
@@ -17,12 +17,14 @@ const summary: RunSummary = {
   problems: [],
 };
 const defaults: JobRequest = {
+  revertedRunId: null,
   orgId: null,
   onConflict: "keep",
-  pageSize: 100,
+  pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
   dryRun: false,
+  report: false,
 };
 
 interface Answer {
@@ -36,7 +38,7 @@ interface Answer {
 
 async function call(
   options: { method?: string; key?: string | null; headers?: Record<string, string>; body?: string },
-  run: () => Promise<JobResult> = async () => ({ kind: "summary", summary, pages: 1, seconds: 0.5 }),
+  run: () => Promise<JobResult> = async () => ({ kind: "summary", summary, pages: 1, seconds: 0.5, retryInSeconds: 0 }),
 ): Promise<Answer> {
   let job: JobRequest | undefined;
   let logged = "";
@@ -49,6 +51,7 @@ async function call(
       job = request;
       return await run();
     },
+    now: () => 0,
     log: (...event) => (logged += JSON.stringify(event)),
   });
   const { method = "POST", key = "sb_secret_right", headers = {}, body } = options;
@@ -106,17 +109,24 @@ describe("the request", () => {
     ["an empty object", "{}", defaults],
     [
       "every field",
-      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 140, "dry_run": true}',
+      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "dry_run": true, "report": true, "mode": "update"}',
       {
         orgId: "A0000000-0000-0000-0000-000000000001",
         onConflict: "overwrite",
         pageSize: 1000,
         concurrency: 1,
-        maxSeconds: 140,
+        revertedRunId: null,
+        maxSeconds: 130,
         dryRun: true,
+        report: true,
       },
     ],
     ["org_id null, which is all", '{"org_id": null}', defaults],
+    [
+      "a run to revert",
+      '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001"}',
+      { ...defaults, revertedRunId: "b0000000-0000-4000-8000-000000000001" },
+    ],
   ])("%s is understood", async (_name, body, expected) => {
     const { status, job } = await call(body === undefined ? {} : { body });
     expect(status).toBe(200);
@@ -131,17 +141,31 @@ describe("the request", () => {
     [
       '{"pagesize": 10}',
       "unknown_field",
-      'Cannot use the field "pagesize": the fields are org_id, on_conflict, page_size, concurrency, max_seconds, dry_run',
+      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, dry_run, report',
     ],
     ['{"page_size": "10"}', "invalid_field", 'Cannot parse page_size "10": not a whole number from 1 to 1000'],
     ['{"page_size": 0}', "invalid_field", "Cannot parse page_size 0: not a whole number from 1 to 1000"],
     ['{"page_size": 1001}', "invalid_field", "Cannot parse page_size 1001: not a whole number from 1 to 1000"],
     ['{"page_size": 1.5}', "invalid_field", "Cannot parse page_size 1.5: not a whole number from 1 to 1000"],
     ['{"concurrency": 21}', "invalid_field", "Cannot parse concurrency 21: not a whole number from 1 to 20"],
-    ['{"max_seconds": -1}', "invalid_field", "Cannot parse max_seconds -1: not a whole number from 1 to 140"],
+    ['{"max_seconds": -1}', "invalid_field", "Cannot parse max_seconds -1: not a whole number from 1 to 130"],
     ['{"dry_run": "yes"}', "invalid_field", 'Cannot parse dry_run "yes": neither true nor false'],
     ['{"on_conflict": "skip"}', "invalid_field", 'Cannot parse on_conflict "skip": neither "keep" nor "overwrite"'],
     ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],
+    ['{"report": 1}', "invalid_field", "Cannot parse report 1: neither true nor false"],
+    ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update" nor "revert"'],
+    ['{"mode": "revert"}', "invalid_field", "Cannot parse run_id null: not the UUID of the run to revert"],
+    ['{"run_id": "x"}', "invalid_field", 'Cannot parse run_id "x": only with the mode "revert"'],
+    [
+      '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "on_conflict": "overwrite"}',
+      "invalid_field",
+      'Cannot parse on_conflict "overwrite": not with the mode "revert"',
+    ],
+    [
+      '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "org_id": null}',
+      "invalid_field",
+      'Cannot parse org_id null: not with the mode "revert"',
+    ],
     ['{"org_id": 7}', "invalid_field", "Cannot parse org_id 7: not a UUID"],
   ])("%s gets 400 with the value and the rule", async (body, code, message) => {
     const { status, body: answer, job } = await call({ body });
@@ -166,7 +190,7 @@ describe("the request", () => {
 describe("the answer", () => {
   test("is the summary of the run", async () => {
     const { body } = await call({});
-    expect(body).toEqual({ ...summary, pages: 1, seconds: 0.5 });
+    expect(body).toEqual({ ...summary, pages: 1, seconds: 0.5, retry_in_seconds: 0 });
   });
 
   test("is the preview of a dry run", async () => {
@@ -183,6 +207,12 @@ describe("the answer", () => {
       422,
       "unknown_organization",
       'Cannot use org_id "b0000000-0000-4000-8000-000000000001": there is no such organization',
+    ],
+    [
+      { kind: "unknown_run", runId: "b0000000-0000-4000-8000-000000000001" },
+      422,
+      "unknown_run",
+      'Cannot revert the run "b0000000-0000-4000-8000-000000000001": there is no such run',
     ],
     [{ kind: "refused", message: "401 invalid key" }, 502, "auth_server_refused", "401 invalid key"],
   ])("of %j is %i", async (result, status, code, message) => {
@@ -208,5 +238,94 @@ describe("the answer", () => {
     expect(answer.body["error"]).toMatchObject({ code: expected });
     expect(JSON.stringify(answer.body)).not.toContain("the details");
     expect(answer.logged).toContain("the details");
+  });
+});
+
+describe("a stream", () => {
+  const progress: Progress = { runId: "r", done: 1, total: 5, failed: 0, doneNow: 0, startedAt: 0 };
+  const result: JobResult = { kind: "summary", summary, pages: 1, seconds: 4, retryInSeconds: 0 };
+
+  async function open(
+    run: (request: JobRequest, observer: Observer) => Promise<JobResult>,
+    now = () => 0,
+  ): Promise<Response> {
+    const handle = createHandler({
+      config: { supabaseUrl: "http://127.0.0.1", acceptedKeys: { default: "sb_secret_right" } },
+      updateUsers: run,
+      now,
+      log: () => {},
+    });
+    const headers = { apikey: "sb_secret_right", accept: "application/x-ndjson" };
+    return await handle(new Request("http://127.0.0.1/", { method: "POST", headers }));
+  }
+  const read = async (response: Response) =>
+    (await response.text()).trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
+
+  test("tells the start, the progress, each problem and the end, a JSON object a line", async () => {
+    const response = await open(async (_request, observer) => {
+      observer.onStart({ ...progress });
+      observer.onProblem({ user_id: "u", outcome: "failed", reason: "500" });
+      return result;
+    });
+    expect(response.headers.get("content-type")).toBe("application/x-ndjson");
+    expect(await read(response)).toEqual([
+      { event: "started", run_id: "r", done: 1, total: 5 },
+      { event: "problem", user_id: "u", outcome: "failed", reason: "500" },
+      { event: "progress", done: 1, total: 5, failed: 0, users_per_second: 0, eta_seconds: null },
+      { event: "finished", ...summary, pages: 1, seconds: 4, retry_in_seconds: 0 },
+    ]);
+  });
+
+  test("tells the progress at least once a second, with the pace and the time left", async () => {
+    const events = await read(
+      await open(async (_request, observer) => {
+        const live = { ...progress };
+        observer.onStart(live);
+        Object.assign(live, { done: 3, doneNow: 2, failed: 1 });
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+        return result;
+      }, () => 4000),
+    );
+    expect(events.map(({ event }) => event)).toEqual(["started", "progress", "progress", "finished"]);
+    expect(events[1]).toEqual({
+      event: "progress",
+      done: 3,
+      total: 5,
+      failed: 1,
+      users_per_second: 0.5,
+      eta_seconds: 4,
+    });
+  });
+
+  test("is none where the run does not begin", async () => {
+    const response = await open(async () => ({ kind: "busy" }));
+    expect([response.status, response.headers.get("content-type")]).toEqual([409, "application/json"]);
+  });
+
+  test("ends with the error where the run breaks off", async () => {
+    const events = await read(
+      await open(async (_request, observer) => {
+        observer.onStart({ ...progress });
+        await Promise.resolve();
+        throw Object.assign(new Error("the details"), { code: "57P01" });
+      }),
+    );
+    expect(events.at(-1)).toMatchObject({ event: "error", error: { code: "database_unavailable" } });
+    expect(JSON.stringify(events)).not.toContain("the details");
+  });
+
+  test("that nobody reads any more ends the run", async () => {
+    const stopped = new Promise<void>((resolve) =>
+      open((_request, observer) => {
+        observer.onStart({ ...progress });
+        return new Promise((finish) =>
+          observer.signal.addEventListener("abort", () => {
+            resolve();
+            finish(result);
+          })
+        );
+      }).then(async (response) => await response.body?.cancel())
+    );
+    await stopped;
   });
 });

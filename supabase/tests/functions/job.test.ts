@@ -1,18 +1,21 @@
 import { describe, expect, test } from "vitest";
-import type { UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
-import { type JobRequest, updateUsers } from "../../functions/update-user-org-metadata/job.ts";
-import { createClock, createFakeAuthAdmin, FakeUsers } from "./fakes.ts";
+import type { Stop, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import { type JobPorts, type JobRequest, updateUsers as run } from "../../functions/update-user-org-metadata/job.ts";
+import { createClock, createFakeAuthAdmin, createObserver, FakeUsers } from "./fakes.ts";
 
 const request: JobRequest = {
+  revertedRunId: null,
   orgId: null,
   onConflict: "keep",
   pageSize: 4,
   concurrency: 2,
   maxSeconds: 60,
   dryRun: false,
+  report: false,
 };
 const ids = (count: number) => Array.from({ length: count }, (_, index) => `user${index}`);
 const silent = () => {};
+const updateUsers = (asked: JobRequest, ports: JobPorts, observer = createObserver()) => run(asked, ports, observer);
 
 describe("updateUsers", () => {
   test("updates every user once, page by page, and ends on an empty page", async () => {
@@ -84,11 +87,13 @@ describe("updateUsers", () => {
   test("takes no new user when the time is up, and leaves the rest pending for the next call", async () => {
     const users = new FakeUsers(ids(10));
     const timing = createClock();
-    const authAdmin = createFakeAuthAdmin(users);
+    const authAdmin = createFakeAuthAdmin(users, undefined, timing);
     const slow = {
-      setOrganization: async (user: UserToUpdate, deadline: number) => {
+      ...authAdmin,
+      setOrganization: async (user: UserToUpdate, stop: Stop) => {
+        const result = await authAdmin.setOrganization(user, stop);
         await timing.sleep(1000);
-        return await authAdmin.setOrganization(user, deadline);
+        return result;
       },
     };
     const first = await updateUsers({ ...request, maxSeconds: 6, concurrency: 1 }, {
@@ -174,5 +179,66 @@ describe("updateUsers", () => {
         expect.objectContaining({ run_id: "run", done: true, updated: 1, failed: 1, pages: 1 }),
       ],
     ]);
+  });
+
+  test("tells how far it is: who was dealt with before, what comes, and how many failed", async () => {
+    const users = new FakeUsers(ids(6), "org", { user0: "unreachable", user1: "conflict" });
+    users.outcomes.set("user5", { outcome: "updated", attempts: 1, error: null });
+    users.written.set("user5", "org");
+    const authAdmin = createFakeAuthAdmin(
+      users,
+      (id) => id === "user2" ? { attempts: 5, error: "500", state: "answered" } : undefined,
+    );
+    const observer = createObserver();
+    const timing = createClock();
+    const running = updateUsers(request, { users, authAdmin, timing, log: silent }, observer);
+    while (observer.started.length === 0) await Promise.resolve();
+    expect(observer.started).toEqual([{ runId: "run", done: 1, total: 6, failed: 0, doneNow: 0, startedAt: 0 }]);
+    await running;
+    expect(observer.started).toEqual([{ runId: "run", done: 6, total: 6, failed: 2, doneNow: 5, startedAt: 0 }]);
+  });
+
+  test("stops when nobody waits for the answer any more, and leaves the rest for the next call", async () => {
+    const users = new FakeUsers(ids(10));
+    const observer = createObserver();
+    const authAdmin = createFakeAuthAdmin(users, (id) => {
+      if (id === "user2") observer.stop.abort();
+      return undefined;
+    });
+    const ports = { users, authAdmin, timing: createClock(), log: silent };
+    const stopped = await updateUsers({ ...request, concurrency: 1 }, ports, observer);
+    expect(stopped).toMatchObject({ summary: { done: false, updated: 3, remaining: 7 } });
+    expect(await updateUsers(request, ports)).toMatchObject({ summary: { done: true, updated: 10 } });
+  });
+
+  test("stops, and says when to come back, when the Auth server wants a longer pause than there is time", async () => {
+    const users = new FakeUsers(ids(3));
+    const authAdmin = {
+      pausedUntil: () => 90_500,
+      setOrganization: async () => ({ attempts: 0, error: null, state: "unfinished" as const }),
+    };
+    const result = await updateUsers(request, { users, authAdmin, timing: createClock(), log: silent });
+    expect(result).toMatchObject({ retryInSeconds: 91, summary: { done: false, remaining: 3, updated: 0 } });
+  });
+
+  test("tells every problem of a run that is done, when asked to", async () => {
+    const users = new FakeUsers(ids(3), "org", { user0: "conflict" });
+    const observer = createObserver();
+    const ports = { users, authAdmin: createFakeAuthAdmin(users), timing: createClock(), log: silent };
+    await updateUsers({ ...request, report: true }, ports, observer);
+    expect(observer.problems).toEqual([{ user_id: "user0", outcome: "conflict", reason: "" }]);
+    const unasked = createObserver();
+    await updateUsers(request, ports, unasked);
+    expect(unasked.problems).toEqual([]);
+  });
+
+  test("knows a run that does not exist from one that does", async () => {
+    const users = new FakeUsers(ids(1));
+    const ports = { users, authAdmin: createFakeAuthAdmin(users), timing: createClock(), log: silent };
+    expect(await updateUsers({ ...request, revertedRunId: "other" }, ports)).toEqual({
+      kind: "unknown_run",
+      runId: "other",
+    });
+    expect(await updateUsers({ ...request, revertedRunId: "run" }, ports)).toMatchObject({ kind: "summary" });
   });
 });

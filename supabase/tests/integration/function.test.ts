@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { readFileSync } from "node:fs";
+import { SignJWT } from "jose";
 import type { Fault } from "../../local/auth-server.ts";
 import { demoPassword } from "../../local/application.ts";
 import type { FunctionServer } from "../../local/function-server.ts";
@@ -18,6 +19,8 @@ describe("update-user-org-metadata over HTTP", () => {
   let services: Services;
   let served: FunctionServer;
   let choose: (request: { method: string; path: string }) => Fault | undefined;
+  /** How long the Auth server takes to write. */
+  let writeMs = 0;
   const requests: string[] = [];
 
   const call = async (body: unknown = {}, headers: Record<string, string> = { apikey: services.keys.secretKey }) => {
@@ -54,6 +57,19 @@ describe("update-user-org-metadata over HTTP", () => {
     return row?.["count"];
   };
 
+  const forgeToken = async (role: string, secret: string) =>
+    await new SignJWT({ role }).setProtectedHeader({ alg: "HS256" }).setExpirationTime("1h").sign(
+      new TextEncoder().encode(secret),
+    );
+  const userToken = async () => {
+    const response = await fetch(`${services.api.url}/auth/v1/token?grant_type=password`, {
+      method: "POST",
+      headers: { apikey: services.keys.publishableKey },
+      body: JSON.stringify({ email: "user1@example.com", password: demoPassword }),
+    });
+    return ((await response.json()) as { access_token: string }).access_token;
+  };
+
   beforeAll(async () => {
     database = await cloneDatabase("function_http", "migrated");
     services = await startTestServices(database.name, {
@@ -62,6 +78,7 @@ describe("update-user-org-metadata over HTTP", () => {
           requests.push(`${request.method} ${request.path}`);
           return choose(request);
         },
+        beforeWrite: async () => await new Promise((resolve) => setTimeout(resolve, writeMs)),
       },
     });
     served = await services.serve(functionName);
@@ -74,6 +91,7 @@ describe("update-user-org-metadata over HTTP", () => {
 
   beforeEach(async () => {
     choose = () => undefined;
+    writeMs = 0;
     requests.length = 0;
     await database.sql`delete from tenancy.user_metadata_audit`;
     await database.sql`delete from tenancy.user_metadata_runs`;
@@ -92,12 +110,16 @@ describe("update-user-org-metadata over HTTP", () => {
         { apikey: keys.anonKey },
         { authorization: `Bearer ${keys.secretKey}` },
         { authorization: `Bearer ${keys.serviceRoleKey}` },
+        { apikey: await forgeToken("service_role", "not the project's secret") },
+        { apikey: `${keys.serviceRoleKey.split(".").slice(0, 2).join(".")}.` },
+        { apikey: await userToken() },
+        { apikey: keys.publishableKey, authorization: `Bearer ${await userToken()}` },
       ]
     ) {
       const { status, reply } = await call({}, headers as Record<string, string>);
       expect([status, reply.error?.code], JSON.stringify(Object.keys(headers))).toEqual([401, "unauthorized"]);
     }
-    expect(requests).toEqual([]);
+    expect(requests.filter((request) => request.startsWith("PUT"))).toEqual([]);
     expect(await withoutOrg()).toBe(1);
     expect((await call({ dry_run: true }, { apikey: keys.serviceRoleKey })).status).toBe(200);
     expect((await call({}, { apikey: keys.secretKey })).status).toBe(200);
@@ -264,23 +286,32 @@ describe("update-user-org-metadata over HTTP", () => {
 
   test("refuses a second run while one is in progress", async () => {
     await addUsers(2);
-    let release: () => void = () => {};
-    const held = new Promise<void>((resolve) => (release = resolve));
     let arrived: () => void = () => {};
     const waiting = new Promise<void>((resolve) => (arrived = resolve));
     choose = () => {
       arrived();
-      return { status: 503, headers: { "retry-after": "2" }, body: "{}" };
+      return undefined;
     };
-    const first = call({ concurrency: 1, max_seconds: 2 });
+    writeMs = 1000;
+    const first = call({ concurrency: 1 });
     await waiting;
     expect(await call()).toMatchObject({ status: 409, reply: { error: { code: "run_in_progress" } } });
     expect((await call({ dry_run: true })).status).toBe(200);
+    writeMs = 0;
+    expect((await first).reply).toMatchObject({ done: true, updated: 2 });
+    expect((await call()).status).toBe(200);
+  });
+
+  test("stops at once when the Auth server asks for a longer pause than there is time, and says when to come back", async () => {
+    await addUsers(3);
+    choose = () => ({ status: 429, headers: { "retry-after": "30" }, body: "<html>" });
+    const { reply } = await call({ max_seconds: 20, concurrency: 1 });
+    expect(reply).toMatchObject({ done: false, remaining: 3 });
+    expect(Number(reply["retry_in_seconds"])).toBeGreaterThan(25);
+    expect(Number(reply["seconds"])).toBeLessThan(10);
+    expect(requests.length).toBe(1);
     choose = () => undefined;
-    release();
-    await held;
-    await first;
-    expect((await call()).reply).toMatchObject({ done: true, updated: 2 });
+    expect((await call()).reply).toMatchObject({ done: true, updated: 3, retry_in_seconds: 0 });
   });
 
   test("counts a user who is deleted under its hands, and fails nobody", async () => {
@@ -292,6 +323,136 @@ describe("update-user-org-metadata over HTTP", () => {
     const { reply } = await call({ concurrency: 1 });
     expect(reply).toMatchObject({ done: true, failed: 0, users_without_org: 0 });
     expect(Number(reply["updated"]) + Number(reply["deleted"])).toBe(2);
+  });
+
+  const stream = async (body: unknown, signal?: AbortSignal) =>
+    await fetch(`${services.api.url}/functions/v1/${functionName}`, {
+      method: "POST",
+      headers: { apikey: services.keys.secretKey, accept: "application/x-ndjson" },
+      body: JSON.stringify(body),
+      ...(signal ? { signal } : {}),
+    });
+
+  test("streams how far it is, at least once a second, and each problem when asked to", async () => {
+    await addUsers(40);
+    await database
+      .sql`update auth.users set raw_app_meta_data = jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${
+      idOf(1)
+    }`;
+    writeMs = 100;
+    const response = await stream({ concurrency: 2, page_size: 10, report: true });
+    expect(response.headers.get("content-type")).toBe("application/x-ndjson");
+    const events: { at: number; event: Record<string, unknown> }[] = [];
+    const decoder = new TextDecoder();
+    for await (const chunk of response.body ?? []) {
+      for (const line of decoder.decode(chunk).trim().split("\n")) {
+        events.push({ at: Date.now(), event: JSON.parse(line) });
+      }
+    }
+    expect(events.map(({ event }) => event["event"]).filter((name, index, all) => name !== all[index - 1])).toEqual([
+      "started",
+      "progress",
+      "problem",
+      "progress",
+      "finished",
+    ]);
+    expect(events[0]?.event).toMatchObject({ done: 0, total: 40 });
+    const done = events.filter(({ event }) => event["event"] === "progress").map(({ event }) => Number(event["done"]));
+    expect(done.length).toBeGreaterThan(2);
+    expect(done).toEqual([...done].sort((one, other) => one - other));
+    expect(done.at(-1)).toBe(40);
+    const pauses = events.slice(1).map(({ at }, index) => at - (events[index]?.at ?? 0));
+    expect(Math.max(...pauses)).toBeLessThan(1500);
+    expect(events.find(({ event }) => event["event"] === "problem")?.event).toMatchObject({
+      user_id: idOf(1),
+      outcome: "conflict",
+      reason: `has organization ${otherOrgId} already`,
+    });
+    expect(events.at(-1)?.event).toMatchObject({ event: "finished", done: true, updated: 39, conflicts: 1 });
+  });
+
+  test("stops when the reader of its stream has gone, and goes on when it is called again", async () => {
+    await addUsers(60);
+    writeMs = 100;
+    const gone = new AbortController();
+    const response = await stream({ concurrency: 2, page_size: 10 }, gone.signal);
+    const reader = response.body?.getReader();
+    await reader?.read();
+    await reader?.read();
+    gone.abort();
+    await reader?.closed.catch(() => {});
+
+    let again = await call();
+    for (let tries = 0; again.status === 409 && tries < 50; tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      again = await call({ dry_run: true });
+      if (again.status === 200) again = await call({ max_seconds: 1 });
+    }
+    const sent = requests.length;
+    expect(sent, "it had stopped before the rest").toBeLessThanOrEqual(60);
+    writeMs = 0;
+    const { reply } = await call();
+    expect(reply).toMatchObject({ users_without_org: 0 });
+    expect(new Set(requests).size).toBe(60);
+    expect(requests.length, "nobody was written twice").toBe(60);
+    const [runs] = await database
+      .sql`select count(*)::integer as runs from tenancy.user_metadata_runs where finished_at is null`;
+    expect(runs).toEqual({ runs: 0 });
+  });
+
+  test("puts back what a run changed, and leaves alone what has changed since", async () => {
+    await addUsers(4);
+    await database
+      .sql`update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${
+      idOf(1)
+    }`;
+    const before = await database.sql`select id, raw_app_meta_data from auth.users order by id`;
+    const { reply: run } = await call({ on_conflict: "overwrite" });
+    expect(run).toMatchObject({ done: true, updated: 4 });
+    await database
+      .sql`update auth.users set raw_app_meta_data = raw_app_meta_data || '{"org_id": "other", "plan": "x"}' where id = ${
+      idOf(2)
+    }`;
+
+    const { reply: preview } = await call({ mode: "revert", run_id: run["run_id"], dry_run: true });
+    expect(preview).toMatchObject({ dry_run: true, would_update: 3, conflicts: 1 });
+    const { reply: revert } = await call({ mode: "revert", run_id: run["run_id"] });
+    expect(revert).toMatchObject({
+      done: true,
+      updated: 3,
+      conflicts: 1,
+      problems: [{ user_id: idOf(2), reason: "has organization other now, which is not what the run gave" }],
+    });
+    const after = await database.sql`select id, raw_app_meta_data from auth.users order by id`;
+    expect(after.filter(({ id }) => id !== idOf(2))).toEqual(before.filter(({ id }) => id !== idOf(2)));
+    expect((await call({ mode: "revert", run_id: idOf(9) })).reply.error).toEqual({
+      code: "unknown_run",
+      message: `Cannot revert the run "${idOf(9)}": there is no such run`,
+    });
+  });
+
+  test("gives who signs up afterwards an organization, once the operator has said so", async () => {
+    const signUp = async (email: string) => {
+      const response = await fetch(`${services.api.url}/auth/v1/admin/users`, {
+        method: "POST",
+        headers: { apikey: services.keys.secretKey },
+        body: JSON.stringify({ email, password: demoPassword }),
+      });
+      return ((await response.json()) as { app_metadata: Record<string, unknown> }).app_metadata["org_id"];
+    };
+    expect(await signUp("before@example.com")).toBeUndefined();
+    await database.sql`select tenancy.assign_org_to_new_users()`;
+    await signUp("after@example.com");
+    await database.sql`select tenancy.stop_assigning_org_to_new_users()`;
+    await signUp("again@example.com");
+    const rows = await database.sql`
+      select email, raw_app_meta_data ->> 'org_id' as org_id from auth.users where email !~ 'user' order by email
+    `;
+    expect(rows).toEqual([
+      { email: "after@example.com", org_id: defaultOrgId },
+      { email: "again@example.com", org_id: null },
+      { email: "before@example.com", org_id: null },
+    ]);
   });
 
   test("says that the migrations are missing", async () => {
