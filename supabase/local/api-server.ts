@@ -43,7 +43,9 @@ export async function startApiServer(options: { port: number; auth: AuthServer; 
         request.socket.destroy();
         return;
       }
-      response.writeHead(reply.status, reply.headers).end(reply.body);
+      response.writeHead(reply.status, reply.headers);
+      if (reply.trickleMs === undefined) response.end(reply.body);
+      else trickle(response, reply.body ?? "", reply.trickleMs);
       return;
     }
     const target = version === "v1" && service === "functions" ? functions.get(name ?? "") : undefined;
@@ -77,6 +79,14 @@ function swapKey(headers: Headers, keys: ApiKeys): void {
   const token = keys.tokens.get(headers.get("apikey") ?? "");
   const sent = headers.get("authorization") ?? "";
   if (token && (sent === "" || sent.startsWith("Bearer sb_"))) headers.set("authorization", `Bearer ${token}`);
+}
+
+/** Sends the headers at once and the body byte by byte, then blanks, until the client has had enough. */
+function trickle(response: ServerResponse, body: string, milliseconds: number): void {
+  const bytes = Buffer.from(body).values();
+  response.flushHeaders();
+  const timer = setInterval(() => response.write(Buffer.of(bytes.next().value ?? 0x20)), milliseconds);
+  response.once("close", () => clearInterval(timer));
 }
 
 async function readAll(request: IncomingMessage): Promise<string> {

@@ -28,6 +28,8 @@ export interface Fault {
   body?: string;
   /** Never answer. */
   hang?: boolean;
+  /** Answer with the headers at once, then with a byte of the body every so many milliseconds, and never come to its end. */
+  trickleMs?: number;
   /** Answer 200 as if the write had been done, and do not write. */
   skipWrite?: boolean;
 }
@@ -98,6 +100,8 @@ export interface AuthReply {
   status: number;
   headers?: Record<string, string>;
   body?: string;
+  /** Milliseconds between the bytes of a body that never ends: blanks follow it. */
+  trickleMs?: number;
 }
 
 export interface AuthServer {
@@ -163,7 +167,8 @@ async function route(call: Call): Promise<AuthReply> {
 
 function faultReply(fault: Fault): AuthReply | undefined {
   if (fault.drop) return undefined;
-  return { status: fault.status ?? 500, headers: fault.headers ?? {}, body: fault.body ?? "" };
+  const { status = 500, headers = {}, body = "", trickleMs } = fault;
+  return { status, headers, body, ...(trickleMs === undefined ? {} : { trickleMs }) };
 }
 
 function reply(body: unknown, headers: Record<string, string> = {}): AuthReply {

@@ -6,24 +6,28 @@
 set lock_timeout = '1s';
 set statement_timeout = '1min';
 
-create or replace view tenancy.user_preflight as
+create or replace view tenancy.auth_users as
 select
     users.id as user_id,
-    concat_ws(
-        '; ',
-        case
-            when users.instance_id is distinct from '00000000-0000-0000-0000-000000000000'
-                then 'instance_id is not the nil UUID: the Auth server does not find the user'
-        end,
-        case
-            when unreadable.columns <> '' then unreadable.columns || ' NULL: the Auth server cannot read the user'
-        end,
-        case
-            when jsonb_typeof(users.raw_app_meta_data) not in ('object', 'null')
-                or jsonb_typeof(users.raw_user_meta_data) not in ('object', 'null')
-                then 'metadata that is no JSON object: the Auth server cannot read the user'
-        end
-    ) as reason
+    users.raw_app_meta_data,
+    nullif(
+        concat_ws(
+            '; ',
+            case
+                when users.instance_id is distinct from '00000000-0000-0000-0000-000000000000'
+                    then 'instance_id is not the nil UUID: the Auth server does not find the user'
+            end,
+            case
+                when unreadable.columns <> '' then unreadable.columns || ' NULL: the Auth server cannot read the user'
+            end,
+            case
+                when jsonb_typeof(users.raw_app_meta_data) not in ('object', 'null')
+                    or jsonb_typeof(users.raw_user_meta_data) not in ('object', 'null')
+                    then 'metadata that is no JSON object: the Auth server cannot read the user'
+            end
+        ),
+        ''
+    ) as unreachable
 from auth.users
 cross join lateral (
     select concat_ws(
@@ -42,39 +46,40 @@ cross join lateral (
         case when users.created_at is null then 'created_at' end,
         case when users.updated_at is null then 'updated_at' end
     ) as columns
-) as unreadable
-where users.instance_id is distinct from '00000000-0000-0000-0000-000000000000'
-    or unreadable.columns <> ''
-    or jsonb_typeof(users.raw_app_meta_data) not in ('object', 'null')
-    or jsonb_typeof(users.raw_user_meta_data) not in ('object', 'null');
+) as unreadable;
+comment on view tenancy.auth_users is 'Every user, and why the Auth server''s admin API cannot update them; NULL: it can.';
+
+create or replace view tenancy.user_preflight as
+select
+    auth_users.user_id,
+    auth_users.unreachable as reason
+from tenancy.auth_users
+where auth_users.unreachable is not null;
 comment on view tenancy.user_preflight is
 'Users whom the Auth server''s admin API cannot update, and why: rows that were inserted by hand or by an import. Nobody can'
 ' sign in as one of them either. Mend the named columns (token columns: an empty string) and they count.';
 
 create or replace view tenancy.users_without_org as
 select
-    users.id as user_id,
-    users.raw_app_meta_data -> 'org_id' as current_value,
+    auth_users.user_id,
+    auth_users.raw_app_meta_data -> 'org_id' as current_value,
     mapped.org_id,
     case
-        when user_preflight.reason is not null then 'unreachable'
-        when users.raw_app_meta_data ->> 'org_id' is not null then 'conflict'
+        when auth_users.unreachable is not null then 'unreachable'
+        when auth_users.raw_app_meta_data ->> 'org_id' is not null then 'conflict'
     end as obstacle,
     coalesce(
-        user_preflight.reason,
-        format('has organization %s already', users.raw_app_meta_data ->> 'org_id')
+        auth_users.unreachable,
+        format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
     ) as reason
-from auth.users
-cross join tenancy.settings
+from tenancy.auth_users
 left join tenancy.user_orgs
-    on user_orgs.user_id = users.id
+    on user_orgs.user_id = auth_users.user_id
 cross join lateral (
     -- As tenancy.org_of has it, without a call for every user.
-    select coalesce(user_orgs.org_id, settings.default_org_id) as org_id
+    select coalesce(user_orgs.org_id, (select settings.default_org_id from tenancy.settings)) as org_id
 ) as mapped
-left join tenancy.user_preflight
-    on user_preflight.user_id = users.id
-where lower(users.raw_app_meta_data ->> 'org_id') is distinct from mapped.org_id::text;
+where lower(auth_users.raw_app_meta_data ->> 'org_id') is distinct from mapped.org_id::text;
 comment on view tenancy.users_without_org is
 'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, an update mends'
 ' it; conflict: it is another, kept unless the run overwrites; unreachable: see tenancy.user_preflight.';
@@ -123,29 +128,52 @@ create or replace view tenancy.users_to_revert as
 select
     audit.run_id,
     audit.user_id,
-    users.raw_app_meta_data -> 'org_id' as current_value,
+    auth_users.raw_app_meta_data -> 'org_id' as current_value,
     audit.previous_value as new_value,
     case
-        when user_preflight.reason is not null then 'unreachable'
-        when users.raw_app_meta_data -> 'org_id' is distinct from audit.new_value then 'conflict'
+        when auth_users.unreachable is not null then 'unreachable'
+        when auth_users.raw_app_meta_data -> 'org_id' is distinct from audit.new_value then 'conflict'
     end as obstacle,
     coalesce(
-        user_preflight.reason,
+        auth_users.unreachable,
         format(
             'has %s now, which is not what the run gave',
-            coalesce('organization ' || (users.raw_app_meta_data ->> 'org_id'), 'no organization')
+            coalesce('organization ' || (auth_users.raw_app_meta_data ->> 'org_id'), 'no organization')
         )
     ) as reason
 from tenancy.user_metadata_audit as audit
-join auth.users
-    on users.id = audit.user_id
-left join tenancy.user_preflight
-    on user_preflight.user_id = audit.user_id
+join tenancy.auth_users
+    on auth_users.user_id = audit.user_id
 where audit.outcome = 'updated'
-    and users.raw_app_meta_data ->> 'org_id' is distinct from audit.previous_value #>> '{}';
+    and auth_users.raw_app_meta_data ->> 'org_id' is distinct from audit.previous_value #>> '{}';
 comment on view tenancy.users_to_revert is
 'For each run, the users whom it changed and who have not their previous app_metadata.org_id back. obstacle NULL: a revert puts it'
 ' back; conflict: it has changed since the run and is left alone; unreachable: see tenancy.user_preflight.';
+
+create or replace view tenancy.user_problems as
+select
+    audit.run_id,
+    audit.user_id,
+    audit.outcome,
+    audit.error as reason
+from tenancy.user_metadata_audit as audit
+where audit.outcome in ('conflict', 'unreachable', 'failed');
+comment on view tenancy.user_problems is 'For each run, the users whom it could not or must not update, and why.';
+
+do $do$
+begin
+    create type tenancy.user_change as (
+        user_id uuid,
+        current_value jsonb,
+        new_value jsonb,
+        obstacle text,
+        reason text
+    );
+    comment on type tenancy.user_change is 'A user of tenancy.users_without_org or users_to_revert, as tenancy.claim_users has them.';
+exception
+    when duplicate_object then null;
+end
+$do$;
 
 create or replace function tenancy.start_user_run(
     only_org_id uuid default null,
@@ -218,12 +246,13 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
--- A plan for each page: which of the two lists it takes, and that it begins in the middle, are parameters.
+-- A plan for each page: how far it is from the end of the list is a parameter.
 set plan_cache_mode = force_custom_plan
 as $function$
 #variable_conflict use_column
 declare
     run tenancy.user_metadata_runs;
+    page tenancy.user_change[];
 begin
     select runs.*
     into run
@@ -246,59 +275,70 @@ begin
         return;
     end if;
 
-    return query
-    with page as (
-        select candidate.*
-        from (
-            select
+    -- Two queries and not one over both lists, or none of them would be read in order and only as far as the page goes.
+    if run.reverted_run_id is null then
+        page := array(
+            select row(
                 users_without_org.user_id,
                 users_without_org.current_value,
-                to_jsonb(users_without_org.org_id) as new_value,
+                to_jsonb(users_without_org.org_id),
                 users_without_org.obstacle,
                 users_without_org.reason
+            )::tenancy.user_change
             from tenancy.users_without_org
-            where run.reverted_run_id is null
-                and users_without_org.org_id = coalesce(run.only_org_id, users_without_org.org_id)
-
-            union all
-
-            select
+            where users_without_org.user_id > run.last_user_id
+                and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
+                and not exists (
+                    select
+                    from tenancy.user_problems
+                    where user_problems.run_id = run.run_id
+                        and user_problems.user_id = users_without_org.user_id
+                )
+            order by users_without_org.user_id
+            limit page_size
+        );
+    else
+        page := array(
+            select row(
                 users_to_revert.user_id,
                 users_to_revert.current_value,
                 users_to_revert.new_value,
                 users_to_revert.obstacle,
                 users_to_revert.reason
+            )::tenancy.user_change
             from tenancy.users_to_revert
             where users_to_revert.run_id = run.reverted_run_id
-        ) as candidate
-        where candidate.user_id > run.last_user_id
-            and not exists (
-                select
-                from tenancy.user_metadata_audit as audit
-                where audit.run_id = run.run_id
-                    and audit.user_id = candidate.user_id
-                    and audit.outcome in ('conflict', 'unreachable', 'failed')
-            )
-        order by candidate.user_id
-        limit page_size
-    ),
-    advanced as (
-        update tenancy.user_metadata_runs as runs
-        set last_user_id = (select page.user_id from page order by page.user_id desc limit 1)
-        where runs.run_id = run.run_id
-            and exists (select from page)
-    )
+                and users_to_revert.user_id > run.last_user_id
+                and not exists (
+                    select
+                    from tenancy.user_problems
+                    where user_problems.run_id = run.run_id
+                        and user_problems.user_id = users_to_revert.user_id
+                )
+            order by users_to_revert.user_id
+            limit page_size
+        );
+    end if;
+
+    update tenancy.user_metadata_runs as runs
+    set last_user_id = page[cardinality(page)].user_id
+    where runs.run_id = run.run_id
+        and page <> '{}';
+
+    return query
     insert into tenancy.user_metadata_audit as audit (run_id, user_id, outcome, previous_value, new_value, error)
     select
         run.run_id,
-        page.user_id,
+        claimed.user_id,
         claimed.outcome,
-        page.current_value,
-        page.new_value,
-        case when claimed.outcome <> 'pending' then page.reason end
-    from page
-    cross join lateral (
-        select tenancy.claim_outcome(page.obstacle, run.on_conflict) as outcome
+        claimed.current_value,
+        claimed.new_value,
+        case when claimed.outcome <> 'pending' then claimed.reason end
+    from (
+        select
+            candidate.*,
+            tenancy.claim_outcome(candidate.obstacle, run.on_conflict) as outcome
+        from unnest(page) as candidate
     ) as claimed
     on conflict on constraint user_metadata_audit_pkey do update
     set
@@ -395,7 +435,7 @@ as $function$
         select users_without_org.user_id
         from tenancy.users_without_org
         where run.reverted_run_id is null
-            and users_without_org.org_id = coalesce(run.only_org_id, users_without_org.org_id)
+            and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
 
         union all
 
@@ -410,16 +450,6 @@ as $function$
         and coalesce(audit.outcome, 'pending') not in ('conflict', 'unreachable', 'failed')
 $function$;
 comment on function tenancy.users_remaining(uuid) is 'How many users the run has still to try.';
-
-create or replace view tenancy.user_problems as
-select
-    audit.run_id,
-    audit.user_id,
-    audit.outcome,
-    audit.error as reason
-from tenancy.user_metadata_audit as audit
-where audit.outcome in ('conflict', 'unreachable', 'failed');
-comment on view tenancy.user_problems is 'For each run, the users whom it could not or must not update, and why.';
 
 create or replace function tenancy.user_run_summary(run_id uuid)
 returns jsonb
@@ -487,7 +517,7 @@ as $function$
         select tenancy.claim_outcome(users_without_org.obstacle, user_run_preview.on_conflict) as outcome
         from tenancy.users_without_org
         where user_run_preview.reverted_run_id is null
-            and users_without_org.org_id = coalesce(only_org_id, users_without_org.org_id)
+            and (only_org_id is null or users_without_org.org_id = only_org_id)
 
         union all
 

@@ -141,6 +141,7 @@ export function createAuthFetch(
       ...init,
       signal: init?.signal ? AbortSignal.any([init.signal, limit]) : limit,
     });
+    if (response.ok && Number(response.headers.get("content-length") ?? Infinity) <= maxAnswerBytes) return response;
     const body = await readBody(response.body, maxAnswerBytes);
     if (body === null) throw new Error(`an answer of more than ${maxAnswerBytes} bytes`);
     const { status, headers } = response;

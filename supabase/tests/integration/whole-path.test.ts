@@ -197,7 +197,7 @@ describe("an application with data is pushed, its users are updated", () => {
       select
         count(*)::integer as rows,
         count(distinct user_id)::integer as users,
-        bool_and(outcome = 'updated' and attempts = 1 and previous_value is null and org_id = ${defaultOrgId}) as right
+        bool_and(outcome = 'updated' and attempts = 1 and previous_value is null and new_value = to_jsonb(${defaultOrgId}::text)) as right
       from tenancy.user_metadata_audit
     `;
     expect(audit).toEqual({ rows: 60, users: 60, right: true });
