@@ -108,6 +108,7 @@ create table if not exists tenancy.user_metadata_audit (
     new_value jsonb,
     attempts integer not null default 0,
     error text,
+    session_pid integer not null default pg_backend_pid(),
     recorded_at timestamptz not null default clock_timestamp(),
     primary key (run_id, user_id)
 );
@@ -121,6 +122,7 @@ comment on table tenancy.user_metadata_audit is
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
 ' failed: the last error is in error. deleted: gone before it could be updated.';
+comment on column tenancy.user_metadata_audit.session_pid is 'Whose claim it is: what another session left pending is claimed again.';
 comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
@@ -260,16 +262,23 @@ begin
     where runs.run_id = claim_users.run_id;
 
     return query
-    select
+    update tenancy.user_metadata_audit as audit
+    set session_pid = default
+    where audit.run_id = run.run_id
+        and audit.user_id in (
+            select leftover.user_id
+            from tenancy.user_metadata_audit as leftover
+            where leftover.run_id = run.run_id
+                and leftover.outcome = 'pending'
+                and leftover.session_pid <> pg_backend_pid()
+            order by leftover.user_id
+            limit page_size
+        )
+    returning
         audit.user_id,
         audit.new_value,
         audit.outcome,
-        audit.attempts
-    from tenancy.user_metadata_audit as audit
-    where audit.run_id = run.run_id
-        and audit.outcome = 'pending'
-    order by audit.user_id
-    limit page_size;
+        audit.attempts;
 
     if found then
         return;
@@ -345,6 +354,7 @@ begin
         outcome = excluded.outcome,
         new_value = excluded.new_value,
         error = excluded.error,
+        session_pid = excluded.session_pid,
         recorded_at = excluded.recorded_at
     returning
         audit.user_id,
@@ -354,7 +364,7 @@ begin
 end
 $function$;
 comment on function tenancy.claim_users(uuid, integer) is
-'The next page of users that lack their organization, each with its audit row: first what an earlier call left pending, then by'
+'The next page of users that lack their organization, each with its audit row: first what another session left pending, then by'
 ' id, never by OFFSET. Conflicts and unreachable users come settled. No row: the pass is over.';
 
 create or replace function tenancy.settle_users(run_id uuid, results jsonb)

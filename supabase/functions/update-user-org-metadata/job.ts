@@ -37,7 +37,7 @@ export interface Progress {
   /** Users that the run has dealt with. */
   done: number;
   total: number;
-  /** Of those done: failed or out of reach. */
+  /** Of those done. */
   failed: number;
   /** Users that this call has dealt with, and since when. */
   doneNow: number;
@@ -74,21 +74,13 @@ export async function updateUsers(request: JobRequest, ports: JobPorts, observer
   const progress = readProgress(await users.summary(runId), startedAt);
   observer.onStart(progress);
 
-  let pages = 0;
-  while (timing.now() < stop.deadline && !stop.signal.aborted) {
-    const page = await users.claim(runId, request.pageSize);
-    if (page.length === 0) {
-      if (await users.endPass(runId)) break;
-      continue;
-    }
-    pages++;
-    const end = await updatePage(page, { request, ports, progress, stop });
-    if (end.refusal !== null) {
-      log("error", "key_refused", { run_id: runId, error: end.refusal });
-      return { kind: "refused", message: end.refusal };
-    }
-    if (end.unfinished) break;
+  const run = createRun(request, ports, progress, stop);
+  const refusal = await run.work();
+  if (refusal !== null) {
+    log("error", "key_refused", { run_id: runId, error: refusal });
+    return { kind: "refused", message: refusal };
   }
+  const { pages } = run;
 
   const summary = await users.summary(runId);
   if (summary.done && request.report) {
@@ -108,55 +100,63 @@ function readProgress(summary: RunSummary, startedAt: number): Progress {
     runId: summary.run_id,
     done,
     total: done + remaining,
-    failed: failed + unreachable,
+    failed,
     doneNow: 0,
     startedAt,
   };
 }
 
-interface PageEnd {
-  /** Why the Auth server refuses every request, if it does. */
-  refusal: string | null;
-  /** Whether it was time to stop before everyone was dealt with. */
-  unfinished: boolean;
+/** A user to update, and how often an update of this call has been answered with 200. */
+interface Task {
+  user: ClaimedUser;
+  writes: number;
 }
 
-/** Updates a page's pending users and settles them. */
-async function updatePage(
-  page: ClaimedUser[],
-  { request, ports, progress, stop }: { request: JobRequest; ports: JobPorts; progress: Progress; stop: Stop },
-): Promise<PageEnd> {
-  const { users, authAdmin, log } = ports;
+interface Run {
+  /** Pages that have been claimed. */
+  readonly pages: number;
+  /** Works until nobody is left or it is time to stop. Returns why the Auth server refuses every request, if it does. */
+  work(): Promise<string | null>;
+}
+
+/**
+ * The work of one call: while one page's requests are under way, the next page is claimed and the last one settled, so that the
+ * Auth server does not wait for the database.
+ */
+function createRun(
+  request: JobRequest,
+  { users, authAdmin, timing, log }: JobPorts,
+  progress: Progress,
+  stop: Stop,
+): Run {
   const { runId } = progress;
-  const note = (count: number, failed: number) => {
+  let pages = 0;
+
+  const claim = () => handled(users.claim(runId, request.pageSize));
+
+  function note(count: number, failed: number): void {
     progress.done += count;
     progress.doneNow += count;
     progress.failed += failed;
     progress.total = Math.max(progress.total, progress.done);
-  };
-  note(
-    page.filter(({ outcome }) => outcome !== "pending").length,
-    page.filter(({ outcome }) => outcome === "unreachable").length,
-  );
+  }
 
-  let todo = page.filter((user) => user.outcome === "pending");
-  for (let write = 1; todo.length > 0; write++) {
+  async function send(tasks: Task[]): Promise<{ results: Map<string, UpdateResult>; refusal: string | null }> {
     const results = new Map<string, UpdateResult>();
     let refusal: string | null = null;
-    let answered = 0;
-    await forEachConcurrently(todo, request.concurrency, async (user) => {
+    await forEachConcurrently(tasks, request.concurrency, async ({ user }) => {
       if (refusal !== null) return;
       const result = await authAdmin.setOrganization(user, stop);
       results.set(user.userId, result);
       if (result.state === "refused") refusal = result.error;
       if (result.error) log("warn", "update_failed", { run_id: runId, user_id: user.userId, error: result.error });
-      if (result.state === "answered") {
-        answered++;
-        note(1, 0);
-      }
+      if (result.state === "answered") note(1, 0);
     });
+    return { results, refusal };
+  }
 
-    // What each answer was worth, the database says.
+  /** Settles by what the database holds. Returns those whom the Auth server said it updated and who are not, to be written again. */
+  async function settle(tasks: Task[], results: Map<string, UpdateResult>): Promise<Task[]> {
     const outcomes = await users.settle(
       runId,
       [...results].map(([userId, { attempts, error, state }]): SettledUser => ({
@@ -167,26 +167,70 @@ async function updatePage(
       })),
     );
     const settled = [...outcomes.values()].filter((outcome) => outcome !== "pending");
-    note(settled.length - answered, settled.filter((outcome) => outcome === "failed").length);
-    if (refusal !== null) return { refusal, unfinished: true };
+    const answered = [...results.values()].filter(({ state }) => state === "answered");
+    note(settled.length - answered.length, settled.filter((outcome) => outcome === "failed").length);
 
-    const isLost = ({ userId }: ClaimedUser) =>
-      outcomes.get(userId) === "pending" && results.get(userId)?.state === "answered";
-    const unfinished = todo.some(({ userId }) => outcomes.get(userId) === "pending") && !todo.some(isLost);
-    todo = todo.filter(isLost).map((user) => ({
-      ...user,
-      attempts: user.attempts + (results.get(user.userId)?.attempts ?? 0),
-    }));
-    if (unfinished) return { refusal, unfinished };
-    if (todo.length > 0) log("warn", "updates_lost", { run_id: runId, users: todo.length });
-    if (todo.length > 0 && write === maxWrites) {
+    const lost = tasks
+      .filter(({ user: { userId } }) => outcomes.get(userId) === "pending" && results.get(userId)?.state === "answered")
+      .map(({ user, writes }) => ({
+        user: { ...user, attempts: user.attempts + (results.get(user.userId)?.attempts ?? 0) },
+        writes: writes + 1,
+      }));
+    if (lost.length > 0) log("warn", "updates_lost", { run_id: runId, users: lost.length });
+    const givenUp = lost.filter(({ writes }) => writes === maxWrites);
+    if (givenUp.length > 0) {
       const error = `not written: ${maxWrites} updates were answered with 200 and none is in the database`;
-      await users.settle(runId, todo.map(({ userId }) => ({ userId, attempts: 0, error, final: true })));
-      note(todo.length, todo.length);
-      break;
+      await users.settle(runId, givenUp.map(({ user: { userId } }) => ({ userId, attempts: 0, error, final: true })));
+      note(givenUp.length, givenUp.length);
     }
+    return lost.filter(({ writes }) => writes < maxWrites);
   }
-  return { refusal: null, unfinished: false };
+
+  async function work(): Promise<string | null> {
+    let next = claim();
+    let settling: Promise<Task[]> = Promise.resolve([]);
+    let lost: Task[] = [];
+    let end: { refusal: string | null } | null = null;
+    while (!end && timing.now() < stop.deadline && !stop.signal.aborted) {
+      const page = await next;
+      if (page.length > 0) {
+        pages++;
+        next = claim();
+      } else {
+        lost.push(...await settling);
+        settling = Promise.resolve([]);
+        if (lost.length === 0) {
+          if (await users.endPass(runId)) break;
+          next = claim();
+          continue;
+        }
+      }
+      note(page.filter(({ outcome }) => outcome !== "pending").length, 0);
+      const pending = page.filter(({ outcome }) => outcome === "pending");
+      const tasks = [...lost, ...pending.map((user) => ({ user, writes: 0 }))];
+      const { results, refusal } = await send(tasks);
+      lost = await settling;
+      settling = handled(settle(tasks, results));
+      const unfinished = [...results.values()].some(({ state }) => state === "unfinished");
+      if (refusal !== null || unfinished) end = { refusal };
+    }
+    // What has been claimed and not sent stays pending, for the next call.
+    await Promise.all([settling, next]);
+    return end?.refusal ?? null;
+  }
+
+  return {
+    get pages() {
+      return pages;
+    },
+    work,
+  };
+}
+
+/** A promise that is awaited later; its failure until then is nobody's surprise. */
+function handled<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
 }
 
 /** Runs an action for each item, at most `limit` at a time. */

@@ -115,10 +115,19 @@ select results_eq(
     $$ values ('1', 'updated'), ('2', 'pending') $$,
     'an update that is in the database is settled, one that was answered and is not stays pending'
 );
+create function pg_temp.come_back()
+returns void
+language sql
+as $function$
+    update tenancy.user_metadata_audit
+    set session_pid = 0
+    where run_id = (select id from run)
+$function$;
+select pg_temp.come_back();
 select results_eq(
     $$ select right(user_id::text, 1), outcome from tenancy.claim_users((select id from run), 3) $$,
     $$ values ('2', 'pending') $$,
-    'what is pending is claimed again first'
+    'what another session left pending is claimed again first'
 );
 select results_eq(
     $$
@@ -131,10 +140,11 @@ select results_eq(
     $$ values ('pending') $$,
     'an update that did not come to its end stays pending'
 );
+select pg_temp.come_back();
 select results_eq(
     $$ select right(user_id::text, 1), outcome, attempts from tenancy.claim_users((select id from run), 3) $$,
     $$ values ('2', 'pending', 3) $$,
-    'but with the next page, its attempts counted'
+    'and is claimed again by the next call, its attempts counted'
 );
 select results_eq(
     $$

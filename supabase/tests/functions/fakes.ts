@@ -59,19 +59,25 @@ export class FakeUsers implements Users {
     };
   }
 
+  /** Whom this call has claimed. */
+  #claimed = new Set<string>();
+
   async start(_request: RunRequest): Promise<string | null> {
+    this.#claimed.clear();
     return this.locked ? null : "run";
   }
 
   async claim(_runId: string, pageSize: number): Promise<ClaimedUser[]> {
     const open = this.ids.filter((id) => {
       const outcome = this.outcomes.get(id)?.outcome;
+      if (this.#claimed.has(id)) return false;
       return this.written.get(id) !== this.orgId && (outcome === undefined || outcome === "pending");
     });
     const page = open.slice(0, pageSize).map((userId): ClaimedUser => {
       const outcome = this.settledAtOnce[userId] ?? "pending";
       const attempts = this.outcomes.get(userId)?.attempts ?? 0;
       this.outcomes.set(userId, { outcome, attempts, error: null });
+      this.#claimed.add(userId);
       return { userId, value: this.orgId, outcome, attempts };
     });
     if (page.length > 0) this.pages.push(page.length);
