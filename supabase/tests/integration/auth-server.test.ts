@@ -1,4 +1,6 @@
+import { spawn } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { root } from "../../local/project.ts";
 import type { Services } from "../../local/stack.ts";
 import { authContract } from "../auth-contract.ts";
 import { cloneDatabase } from "../databases.ts";
@@ -32,6 +34,49 @@ describe("the Auth server's stand-in", () => {
   for (const { name, run } of authContract) {
     test(name, async () => await run(target()));
   }
+
+  const runContract = async (parameters: string[], key: string) => {
+    const child = spawn("npm", ["run", "--silent", "test:auth", "--", ...parameters], {
+      cwd: root,
+      env: { ...process.env, SUPABASE_SECRET_KEY: key },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+    return { code, output, lines: output.trimEnd().split("\n") };
+  };
+
+  test("npm run test:auth runs the same checks on any address, and leaves no users", async () => {
+    const { key, url } = target();
+    const { code, output, lines } = await runContract(["--url", `${url}/`, "--key", key], "");
+    expect(code, output).toBe(0);
+    expect(lines[0]).toContain("create users of their own");
+    expect(lines.slice(1, -1)).toEqual(authContract.map(({ name }) => `✔ ${name}`));
+    expect(lines.at(-1)).toBe(`${authContract.length} passed, 0 failed`);
+    expect(output).not.toContain(key);
+    const [left] = await database.sql`select count(*)::integer as count from auth.users where email like 'contract-%'`;
+    expect(left?.["count"]).toBe(0);
+  });
+
+  test("npm run test:auth ends with 1 and names what fails when the key is wrong", async () => {
+    const { code, output, lines } = await runContract(["--url", target().url], "sb_secret_wrong");
+    expect(code).toBe(1);
+    expect(output).toContain(`✘ ${authContract[0]?.name}\n    `);
+    expect(lines.at(-1)).toMatch(/^\d+ passed, [1-9]\d* failed$/);
+    expect(output).not.toContain("sb_secret_wrong");
+  });
+
+  test.each([
+    [[], "some-key", "Cannot check an Auth server: give --url"],
+    [["--url", "http://127.0.0.1:1/auth/v1"], "", "Cannot check an Auth server: set SUPABASE_SECRET_KEY"],
+    [["--url", "auth"], "some-key", 'Cannot use --url "auth": not a URL'],
+    [["--frob"], "some-key", "Unknown option '--frob'"],
+  ])("npm run test:auth called wrong, with %j, says the rule and ends with 2", async (parameters, key, rule) => {
+    const { code, output } = await runContract(parameters, key);
+    expect([code, output]).toEqual([2, expect.stringContaining(rule)]);
+  });
 
   test.each([
     ["a NULL where GoTrue has none", "confirmation_token = null", 500],
