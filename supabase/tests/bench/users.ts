@@ -269,7 +269,7 @@ function compareSizes(few: Measured[], many: Measured): string {
     ["", `${formatCount(fewUsers)} users`, `${formatCount(many.users)} users`, "ratio"],
     [
       both("seconds of all calls", (run) => run.seconds, (value) => `${value.toFixed(1)} s`),
-      both("calls", (run) => run.calls, (value) => String(value)),
+      both("calls", (run) => run.calls, formatCount),
       both("per user", (run) => (run.seconds / run.users) * 1000, perUser, true),
       both("requests per user", (run) => run.requests / run.users, (value) => value.toFixed(3)),
       both("CPU of the worker per user", (run) => (run.cpuSeconds / run.users) * 1000, perUser, true),
