@@ -43,9 +43,13 @@ export async function startApiServer(options: { port: number; auth: AuthServer; 
         request.socket.destroy();
         return;
       }
-      response.writeHead(reply.status, reply.headers);
-      if (reply.trickleMs === undefined) response.end(reply.body);
-      else trickle(response, reply.body ?? "", reply.trickleMs);
+      const { status, headers: replyHeaders, body: answer = "", trickleMs } = reply;
+      if (trickleMs === undefined) {
+        response.writeHead(status, { ...replyHeaders, "content-length": Buffer.byteLength(answer) }).end(answer);
+        return;
+      }
+      response.writeHead(status, replyHeaders);
+      trickle(response, answer, trickleMs);
       return;
     }
     const target = version === "v1" && service === "functions" ? functions.get(name ?? "") : undefined;

@@ -34,6 +34,8 @@ export async function serveFunction(
       "serve",
       "--allow-all",
       "--no-prompt",
+      // What the platform gives a worker.
+      "--v8-flags=--max-heap-size=256",
       "--cached-only",
       "--node-modules-dir=manual",
       "--host=127.0.0.1",

@@ -108,13 +108,11 @@ create table if not exists tenancy.user_metadata_audit (
     new_value jsonb,
     attempts integer not null default 0,
     error text,
-    session_pid integer not null default pg_backend_pid(),
     recorded_at timestamptz not null default clock_timestamp(),
     primary key (run_id, user_id)
-);
-create index if not exists user_metadata_audit_user_id_idx on tenancy.user_metadata_audit (user_id);
-create index if not exists user_metadata_audit_pending_idx on tenancy.user_metadata_audit (run_id, user_id)
-where outcome = 'pending';
+)
+-- Every row is inserted, and soon afterwards updated once: in its own page, if there is room, and in no index.
+with (fillfactor = 50);
 create index if not exists user_metadata_runs_reverted_run_id_idx on tenancy.user_metadata_runs (reverted_run_id);
 comment on table tenancy.user_metadata_audit is
 'What each run did to each user. The row is written before the user is touched, as pending, and settled by what auth.users holds'
@@ -122,7 +120,6 @@ comment on table tenancy.user_metadata_audit is
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
 ' failed: the last error is in error. deleted: gone before it could be updated.';
-comment on column tenancy.user_metadata_audit.session_pid is 'Whose claim it is: what another session left pending is claimed again.';
 comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
@@ -210,6 +207,29 @@ begin
         from tenancy.user_metadata_audit as audit
         where audit.run_id = run
             and audit.outcome = 'pending';
+
+        -- Back to the first whom the call before claimed and did not deal with.
+        update tenancy.user_metadata_runs as runs
+        set last_user_id = coalesce(
+            (
+                select audit.user_id
+                from tenancy.user_metadata_audit as audit
+                where audit.run_id = run
+                    and audit.user_id < left_over.user_id
+                order by audit.user_id desc
+                limit 1
+            ),
+            '00000000-0000-0000-0000-000000000000'
+        )
+        from (
+            select audit.user_id
+            from tenancy.user_metadata_audit as audit
+            where audit.run_id = run
+                and audit.outcome = 'pending'
+            order by audit.user_id
+            limit 1
+        ) as left_over
+        where runs.run_id = run;
         return run;
     end if;
 
@@ -222,20 +242,6 @@ $function$;
 comment on function tenancy.start_user_run(uuid, text, uuid) is
 'Takes the lock that keeps runs apart until this connection ends, and returns the unfinished run of the same request, or a new'
 ' one; with reverted_run_id, one that puts back what that run changed. Returns NULL while another connection has the lock.';
-
-create or replace function tenancy.claim_outcome(obstacle text, on_conflict text)
-returns text
-language sql
-immutable
-security invoker
-set search_path = ''
-as $function$
-    select case
-        when obstacle = 'conflict' and on_conflict = 'overwrite' then 'pending'
-        else coalesce(obstacle, 'pending')
-    end
-$function$;
-comment on function tenancy.claim_outcome(text, text) is 'How a user of tenancy.users_without_org enters a run: pending, conflict or unreachable.';
 
 create or replace function tenancy.claim_users(run_id uuid, page_size integer)
 returns table (
@@ -260,29 +266,6 @@ begin
     into run
     from tenancy.user_metadata_runs as runs
     where runs.run_id = claim_users.run_id;
-
-    return query
-    update tenancy.user_metadata_audit as audit
-    set session_pid = default
-    where audit.run_id = run.run_id
-        and audit.user_id in (
-            select leftover.user_id
-            from tenancy.user_metadata_audit as leftover
-            where leftover.run_id = run.run_id
-                and leftover.outcome = 'pending'
-                and leftover.session_pid <> pg_backend_pid()
-            order by leftover.user_id
-            limit page_size
-        )
-    returning
-        audit.user_id,
-        audit.new_value,
-        audit.outcome,
-        audit.attempts;
-
-    if found then
-        return;
-    end if;
 
     -- Two queries and not one over both lists, or none of them would be read in order and only as far as the page goes.
     if run.reverted_run_id is null then
@@ -346,7 +329,10 @@ begin
     from (
         select
             candidate.*,
-            tenancy.claim_outcome(candidate.obstacle, run.on_conflict) as outcome
+            case
+                when candidate.obstacle = 'conflict' and run.on_conflict = 'overwrite' then 'pending'
+                else coalesce(candidate.obstacle, 'pending')
+            end as outcome
         from unnest(page) as candidate
     ) as claimed
     on conflict on constraint user_metadata_audit_pkey do update
@@ -354,7 +340,6 @@ begin
         outcome = excluded.outcome,
         new_value = excluded.new_value,
         error = excluded.error,
-        session_pid = excluded.session_pid,
         recorded_at = excluded.recorded_at
     returning
         audit.user_id,
@@ -364,7 +349,7 @@ begin
 end
 $function$;
 comment on function tenancy.claim_users(uuid, integer) is
-'The next page of users that lack their organization, each with its audit row: first what another session left pending, then by'
+'The next page of users that lack their organization, each with its audit row, by'
 ' id, never by OFFSET. Conflicts and unreachable users come settled. No row: the pass is over.';
 
 create or replace function tenancy.settle_users(run_id uuid, results jsonb)
@@ -524,7 +509,10 @@ as $function$
         'users_without_org', (select count(*) from tenancy.users_without_org)
     )
     from (
-        select tenancy.claim_outcome(users_without_org.obstacle, user_run_preview.on_conflict) as outcome
+        select case
+            when users_without_org.obstacle = 'conflict' and user_run_preview.on_conflict = 'overwrite' then 'pending'
+            else coalesce(users_without_org.obstacle, 'pending')
+        end as outcome
         from tenancy.users_without_org
         where user_run_preview.reverted_run_id is null
             and (only_org_id is null or users_without_org.org_id = only_org_id)

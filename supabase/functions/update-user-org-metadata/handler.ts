@@ -87,8 +87,19 @@ export function parseJobRequest(body: string): JobRequest {
   if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
     throw new RequestError(400, "invalid_body", `Cannot use the body ${shorten(fields)}: not a JSON object`);
   }
-  const { mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, dry_run, report, ...unknown } =
-    fields as Record<string, unknown>;
+  const {
+    mode,
+    run_id,
+    org_id,
+    on_conflict,
+    page_size,
+    concurrency,
+    max_seconds,
+    max_users,
+    dry_run,
+    report,
+    ...unknown
+  } = fields as Record<string, unknown>;
   const [name] = Object.keys(unknown);
   if (name !== undefined) {
     throw new RequestError(
@@ -96,7 +107,7 @@ export function parseJobRequest(body: string): JobRequest {
       "unknown_field",
       `Cannot use the field ${
         shorten(name)
-      }: the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, dry_run, report`,
+      }: the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, max_users, dry_run, report`,
     );
   }
   const invalid = (field: string, value: unknown, rule: string) =>
@@ -132,6 +143,7 @@ export function parseJobRequest(body: string): JobRequest {
     pageSize: integer("page_size", page_size, 500, 1, 1000),
     concurrency: integer("concurrency", concurrency, 5, 1, 20),
     maxSeconds: integer("max_seconds", max_seconds, 60, 1, 130),
+    maxUsers: integer("max_users", max_users, 5000, 1, 1_000_000),
     dryRun: boolean("dry_run", dry_run),
     report: boolean("report", report),
   };

@@ -9,6 +9,8 @@ export interface JobRequest extends RunRequest {
   concurrency: number;
   /** No new work after this many seconds. */
   maxSeconds: number;
+  /** No new work after this many users, since a worker's CPU time is limited. */
+  maxUsers: number;
   /** Count, write nothing. */
   dryRun: boolean;
   /** Tell every problem of a run that is done. */
@@ -131,8 +133,9 @@ function createRun(
 ): Run {
   const { runId } = progress;
   let pages = 0;
+  let room = request.maxUsers;
 
-  const claim = () => handled(users.claim(runId, request.pageSize));
+  const claim = () => handled(room > 0 ? users.claim(runId, Math.min(request.pageSize, room)) : Promise.resolve([]));
 
   function note(count: number, failed: number): void {
     progress.done += count;
@@ -195,12 +198,13 @@ function createRun(
       const page = await next;
       if (page.length > 0) {
         pages++;
+        room -= page.length;
         next = claim();
       } else {
         lost.push(...await settling);
         settling = Promise.resolve([]);
         if (lost.length === 0) {
-          if (await users.endPass(runId)) break;
+          if (room <= 0 || await users.endPass(runId)) break;
           next = claim();
           continue;
         }

@@ -69,7 +69,7 @@ export interface Users {
   preview(request: RunRequest): Promise<RunPreview>;
   /** The run to go on with, or a new one; null while another connection runs one. */
   start(request: RunRequest): Promise<string | null>;
-  /** The next page, whom this connection has not claimed yet; empty at the end of a pass. */
+  /** The next page; empty at the end of a pass. What it claims and does not settle, the next call claims again. */
   claim(runId: string, pageSize: number): Promise<ClaimedUser[]>;
   /** Settles by what the database holds, and returns how. */
   settle(runId: string, results: SettledUser[]): Promise<Map<string, Outcome>>;

@@ -21,7 +21,7 @@ const functionName = "update-user-org-metadata";
 const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const runs = 3;
 /** Users of a run against the bare load. */
-const comparedUsers = 3000;
+const comparedUsers = 10_000;
 /** Users of a small run, which the large one is measured against. */
 const fewUsers = 1000;
 const run = promisify(execFile);

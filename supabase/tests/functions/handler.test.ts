@@ -23,6 +23,7 @@ const defaults: JobRequest = {
   pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
+  maxUsers: 5000,
   dryRun: false,
   report: false,
 };
@@ -109,7 +110,7 @@ describe("the request", () => {
     ["an empty object", "{}", defaults],
     [
       "every field",
-      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "dry_run": true, "report": true, "mode": "update"}',
+      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
       {
         orgId: "A0000000-0000-0000-0000-000000000001",
         onConflict: "overwrite",
@@ -117,6 +118,7 @@ describe("the request", () => {
         concurrency: 1,
         revertedRunId: null,
         maxSeconds: 130,
+        maxUsers: 7,
         dryRun: true,
         report: true,
       },
@@ -141,7 +143,7 @@ describe("the request", () => {
     [
       '{"pagesize": 10}',
       "unknown_field",
-      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, dry_run, report',
+      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, max_users, dry_run, report',
     ],
     ['{"page_size": "10"}', "invalid_field", 'Cannot parse page_size "10": not a whole number from 1 to 1000'],
     ['{"page_size": 0}', "invalid_field", "Cannot parse page_size 0: not a whole number from 1 to 1000"],
@@ -149,6 +151,7 @@ describe("the request", () => {
     ['{"page_size": 1.5}', "invalid_field", "Cannot parse page_size 1.5: not a whole number from 1 to 1000"],
     ['{"concurrency": 21}', "invalid_field", "Cannot parse concurrency 21: not a whole number from 1 to 20"],
     ['{"max_seconds": -1}', "invalid_field", "Cannot parse max_seconds -1: not a whole number from 1 to 130"],
+    ['{"max_users": 0}', "invalid_field", "Cannot parse max_users 0: not a whole number from 1 to 1000000"],
     ['{"dry_run": "yes"}', "invalid_field", 'Cannot parse dry_run "yes": neither true nor false'],
     ['{"on_conflict": "skip"}', "invalid_field", 'Cannot parse on_conflict "skip": neither "keep" nor "overwrite"'],
     ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],

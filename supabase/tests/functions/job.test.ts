@@ -10,6 +10,7 @@ const request: JobRequest = {
   pageSize: 4,
   concurrency: 2,
   maxSeconds: 60,
+  maxUsers: 1000,
   dryRun: false,
   report: false,
 };
@@ -196,6 +197,17 @@ describe("updateUsers", () => {
     expect(observer.started).toEqual([{ runId: "run", done: 1, total: 6, failed: 0, doneNow: 0, startedAt: 0 }]);
     await running;
     expect(observer.started).toEqual([{ runId: "run", done: 6, total: 6, failed: 1, doneNow: 5, startedAt: 0 }]);
+  });
+
+  test("takes no more users than it was told, and leaves the rest for the next call", async () => {
+    const users = new FakeUsers(ids(10));
+    const ports = { users, authAdmin: createFakeAuthAdmin(users), timing: createClock(), log: silent };
+    const first = await updateUsers({ ...request, maxUsers: 6 }, ports);
+    expect(first).toMatchObject({ pages: 2, summary: { done: false, updated: 6, remaining: 4 } });
+    expect(users.pages).toEqual([4, 2]);
+    expect(await updateUsers({ ...request, maxUsers: 6 }, ports)).toMatchObject({
+      summary: { done: true, updated: 10 },
+    });
   });
 
   test("stops when nobody waits for the answer any more, and leaves the rest for the next call", async () => {
