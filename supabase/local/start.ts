@@ -8,6 +8,7 @@ import { decodeJwt } from "jose";
 import type { Sql } from "postgres";
 import { demoPassword, digestTables, fillApplication, pushApplicationBefore, type TableDigest } from "./application.ts";
 import { connect } from "./databases.ts";
+import { createInterruption } from "./interruption.ts";
 import { formatCount, formatSeconds, formatTable } from "./print.ts";
 import { readConfig, stateFolder } from "./project.ts";
 import { type Stack, startStack } from "./stack.ts";
@@ -284,13 +285,11 @@ async function main(): Promise<void> {
 
   title("1. The local stack");
   const starting = timed(() => startStack({ ...readConfig(), folder }));
-  let interrupted = false;
-  const interrupt = () => {
-    if (interrupted) process.exit(130);
-    interrupted = true;
+  const { signal, interrupt } = createInterruption(() => performance.now(), () => process.exit(130));
+  signal.addEventListener("abort", () => {
     say("\nStopping …");
     void starting.then(async ([stack]) => await stack.stop()).catch(() => {}).finally(() => process.exit(130));
-  };
+  });
   process.on("SIGINT", interrupt);
   process.on("SIGTERM", interrupt);
 
@@ -305,9 +304,9 @@ async function main(): Promise<void> {
     }
   } catch (error) {
     failures++;
-    if (!interrupted) console.error(`\n${(error as Error).message}`);
+    if (!signal.aborted) console.error(`\n${(error as Error).message}`);
   }
-  if (!interrupted) {
+  if (!signal.aborted) {
     await stack?.stop();
     process.exit(failures === 0 ? 0 : 1);
   }

@@ -6,7 +6,7 @@ import type { Throttle } from "./throttle.ts";
 export interface AuthAdmin {
   /**
    * Writes app_metadata.org_id of one user, or takes it away, and no other key. Retries what may pass, until it is time to stop
-   * and five attempts in all, those of earlier calls included. Never throws for what the Auth server does.
+   * or five attempts have been made in all, those of earlier calls included; fifteen while the server is away. Never throws for what the Auth server does.
    */
   setOrganization(user: UserToUpdate, stop: Stop): Promise<UpdateResult>;
   /** Until when the Auth server wants to be left alone, in milliseconds as the clock counts them. */
@@ -55,8 +55,15 @@ export interface Pause {
 }
 
 const maxAttempts = 5;
+/** While the server is away, which is not the user's fault. */
+const maxAttemptsAway = 15;
 const firstBackoff = 250;
 const longestBackoff = 10_000;
+/** The pause of everyone after a 429 that names none. */
+const longestUnasked = 1000;
+/** So many answers of a server that is away, and none between them of one that is there, pause everyone. */
+const awayInARow = 6;
+const longestAway = 30_000;
 
 export function createAuthAdmin(
   admin: Pick<SupabaseClient["auth"]["admin"], "updateUserById">,
@@ -64,6 +71,21 @@ export function createAuthAdmin(
   pause: Pause,
   timing: Timing,
 ): AuthAdmin {
+  let away = 0;
+  let pausedAt = -Infinity;
+
+  /** An outage is to cost time, not the attempts of each user: the longer it lasts, the longer everyone waits. */
+  const noteAnswer = (answer: Failure | null, sentAt: number) => {
+    if (!answer?.away) {
+      away = 0;
+    } else if (sentAt > pausedAt) {
+      away++;
+      if (away < awayInARow) return;
+      pausedAt = timing.now();
+      pause.until = Math.max(pause.until, pausedAt + Math.min(firstBackoff * 2 ** (away - awayInARow), longestAway));
+    }
+  };
+
   return {
     pausedUntil: () => pause.until,
     setOrganization: async ({ userId, value, attempts: earlier }, { deadline, signal }) => {
@@ -72,22 +94,27 @@ export function createAuthAdmin(
       for (let attempts = 0;;) {
         if (mustStop(timing.now())) return { attempts, error: last?.message ?? null, state: "unfinished" };
         await timing.sleep(pause.until - timing.now(), signal);
+        let sentAt = 0;
         const answer = await throttle.send(
-          async () =>
-            pause.until > timing.now() || mustStop(timing.now()) ? "later" : await update(admin, userId, value),
+          async () => {
+            sentAt = timing.now();
+            return pause.until > sentAt || mustStop(sentAt) ? "later" : await update(admin, userId, value);
+          },
           (answer) => answer === "later" ? null : answer?.retryable ?? false,
         );
         // While it waited for its turn, the server asked for a pause, or the time ran out.
         if (answer === "later") continue;
         attempts++;
+        noteAnswer(answer, sentAt);
         if (!answer) return { attempts, error: null, state: "answered" };
         last = answer;
         if (last.status === 401 || last.status === 403) return { attempts, error: last.message, state: "refused" };
-        if (!last.retryable || earlier + attempts >= maxAttempts) {
+        const most = away < awayInARow ? maxAttempts : maxAttemptsAway;
+        if (!last.retryable || earlier + attempts >= most) {
           return { attempts, error: last.message, state: "answered" };
         }
         const backoff = timing.random() * Math.min(firstBackoff * 2 ** attempts, longestBackoff);
-        if (last.status === 429) pause.until = Math.max(pause.until, timing.now() + backoff);
+        if (last.status === 429) pause.until = Math.max(pause.until, timing.now() + Math.min(backoff, longestUnasked));
         if (mustStop(timing.now() + backoff)) return { attempts, error: last.message, state: "unfinished" };
         await timing.sleep(backoff, signal);
       }
@@ -98,6 +125,8 @@ export function createAuthAdmin(
 interface Failure {
   status: number | undefined;
   retryable: boolean;
+  /** The server itself is away or overloaded, whoever the user is; a 500 may be this user's alone. */
+  away: boolean;
   message: string;
 }
 
@@ -110,16 +139,25 @@ async function update(
   try {
     ({ error } = await admin.updateUserById(userId, { app_metadata: { org_id: value } }));
   } catch (thrown) {
-    return { status: undefined, retryable: true, message: `unreadable answer: ${(thrown as Error).message}` };
+    const message = `unreadable answer: ${(thrown as Error).message}`;
+    return { status: undefined, retryable: true, away: false, message };
   }
   if (!error) return null;
   const { status, code, message } = error;
+  const away = !status || [408, 429, 502, 503, 504].includes(status);
   return {
     status,
-    retryable: !status || status === 408 || status === 429 || status >= 500,
-    message: [status || "no answer", code, message].filter(Boolean).join(" "),
+    retryable: away || status >= 500,
+    away,
+    // Of a connection that failed, the message has addresses of the inside.
+    message: status
+      ? [status, code, message].filter(Boolean).join(" ")
+      : ownWords.exec(message)?.[0] ?? "no connection",
   };
 }
+
+/** What createAuthFetch says where there is no answer. */
+const ownWords = /no answer in \d+ ms|an answer of more than \d+ bytes/;
 
 /** The largest answer that is read, in bytes; a user is about a thousand. */
 const maxAnswerBytes = 1_048_576;

@@ -113,6 +113,39 @@ describe("setOrganization", () => {
     expect(clock.slept).toEqual([61_000]);
   });
 
+  test("makes everyone wait, longer and longer, while the server is away, so that an outage costs nobody's attempts", async () => {
+    const clock = createClock(0);
+    const down = authAdmin(answering(unavailable), clock);
+    const attempts: number[] = [];
+    for (let number = 1; number <= 6; number++) {
+      attempts.push((await down.setOrganization({ ...user, attempts: 4 }, never)).attempts);
+    }
+    expect(attempts, "fifteen in all, where five are the rule").toEqual([1, 1, 1, 1, 1, 11]);
+    expect(clock.slept).toEqual([250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+
+    const well = authAdmin(answering(unavailable, unavailable, null), createClock(), { until: 0 });
+    const result = await well.setOrganization(user, never);
+    expect(result).toEqual({ attempts: 3, error: null, state: "answered" });
+  });
+
+  test("does not take one user's 500 for an outage", async () => {
+    const pause: Pause = { until: 0 };
+    const broken = authAdmin(answering(new AuthRetryableFetchError("Error updating user", 500)), createClock(), pause);
+    for (let user = 0; user < 4; user++) {
+      await broken.setOrganization({ userId: `${user}`, value: "org", attempts: 0 }, never);
+    }
+    expect(pause.until).toBe(0);
+  });
+
+  test("says no address of a connection that failed", async () => {
+    const failed = new AuthRetryableFetchError("error sending request from 127.0.0.1:33070 for http://kong:8000/x", 0);
+    const result = await authAdmin(answering(failed)).setOrganization({ ...user, attempts: 4 }, never);
+    expect(result).toEqual({ attempts: 1, error: "no connection", state: "answered" });
+    const slow = new AuthRetryableFetchError("no answer in 10000 ms", 0);
+    const other = await authAdmin(answering(slow)).setOrganization({ ...user, attempts: 4 }, never);
+    expect(other.error).toBe("no answer in 10000 ms");
+  });
+
   test("takes the key away with null", async () => {
     const admin = answering(null);
     await authAdmin(admin).setOrganization({ ...user, value: null }, never);

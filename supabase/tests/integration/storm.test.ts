@@ -16,6 +16,8 @@ const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const faultPercent = 30;
 /** Requests to the Auth server at a time in these tests. */
 const concurrency = 10;
+/** Long enough for five attempts of a user, had each its own pauses alone. */
+const outageSeconds = 15;
 /** What no user may cost: three writes, each of five attempts. */
 const mostRequests = 15;
 
@@ -112,15 +114,15 @@ describe("update-user-org-metadata in a storm", () => {
 
   /**
    * Faults for a share of the requests, each user's drawn for itself, so that a seed gives the same in whatever order they come.
-   * A user meets four at most, two of them lost writes: the function tries an update five times and a lost one three times, so
+   * A user meets so many at most, two of them lost writes: the function tries an update five times and a lost one three times, so
    * whoever meets more may rightly be called failed.
    */
-  const storm = (kinds: readonly ((random: Random) => Fault)[]) => {
+  const storm = (kinds: readonly ((random: Random) => Fault)[], mostFaults = 4) => {
     const users = new Map<string, { random: Random; faults: number; lost: number }>();
     return (userId: string): Fault | undefined => {
       const user = users.get(userId) ?? { random: createRandom(seed + Number(userId.slice(-12))), faults: 0, lost: 0 };
       users.set(userId, user);
-      if (user.faults === 4 || user.random.below(100) >= faultPercent) return undefined;
+      if (user.faults === mostFaults || user.random.below(100) >= faultPercent) return undefined;
       const fault = user.random.pick(kinds)(user.random);
       if (fault.skipWrite && user.lost === 2) return undefined;
       if (fault.skipWrite) user.lost++;
@@ -197,7 +199,8 @@ describe("update-user-org-metadata in a storm", () => {
 
   test.each(Object.keys(faultKinds))("updates everyone while a third of the requests meet: %s", async (name) => {
     await addUsers(20);
-    choose = storm([faultKinds[name] as (random: Random) => Fault]);
+    // The pause before a fourth attempt is long enough: the fifth is made where all kinds are mixed.
+    choose = storm([faultKinds[name] as (random: Random) => Fault], 3);
     const reply = await callUntilDone();
     expect(reply, inSeed).toMatchObject({ updated: 20, failed: 0, users_without_org: 0 });
     await expectAllDoneBut([]);
@@ -255,6 +258,18 @@ describe("update-user-org-metadata in a storm", () => {
     expect(reply).toMatchObject({ updated: 300, failed: 0, users_without_org: 0 });
     expect(underPressure).toBeLessThanOrEqual(concurrency + 4 * pressedSeconds);
     expect(secondsAfter).toBeLessThan(10);
+    await expectAllDoneBut([]);
+  });
+
+  test("waits for an Auth server that is away, and calls nobody failed for it", async () => {
+    await addUsers(100);
+    let backAt = 0;
+    choose = () => {
+      backAt ||= Date.now() + outageSeconds * 1000;
+      return Date.now() < backAt ? { drop: true } : undefined;
+    };
+    const reply = await callUntilDone();
+    expect(reply).toMatchObject({ updated: 100, failed: 0, users_without_org: 0 });
     await expectAllDoneBut([]);
   });
 

@@ -1,0 +1,79 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { root } from "../../local/project.ts";
+import { cloneDatabase } from "../databases.ts";
+
+const readme = readFileSync(join(root, "README.md"), "utf8");
+
+/** The block of SQL in the README that has this text. */
+function findSql(text: string): string {
+  const blocks = [...readme.matchAll(/```sql\n([^]*?)```/g)].map(([, block]) => block ?? "");
+  const found = blocks.filter((block) => block.includes(text));
+  expect(found.length, `one block of SQL with ${text}`).toBe(1);
+  return found[0] as string;
+}
+
+describe("the README's SQL", () => {
+  let database: Awaited<ReturnType<typeof cloneDatabase>>;
+
+  beforeAll(async () => {
+    database = await cloneDatabase("readme", "migrated");
+    // What pg_cron, pg_net and the Vault are to it: their signatures, and a note of what they were told.
+    await database.sql.unsafe(`
+      create schema cron;
+      create table cron.job (jobname text primary key, schedule text, command text);
+      create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as
+      'insert into cron.job values (job_name, schedule, command) returning 1::bigint';
+      create function cron.unschedule(job_name text) returns boolean language sql as
+      'delete from cron.job where jobname = job_name returning true';
+      create schema net;
+      create table net.sent (url text, body jsonb, headers jsonb, timeout_milliseconds integer);
+      create function net.http_post(
+        url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds integer default 5000
+      ) returns bigint language sql as 'insert into net.sent values (url, body, headers, timeout_milliseconds) returning 1::bigint';
+      create schema vault;
+      create view vault.decrypted_secrets as select 'secret_key' as name, 'sb_secret_of_the_vault' as decrypted_secret;
+    `).simple();
+  });
+
+  afterAll(async () => await database?.drop());
+
+  test("keeps calling the function from the database, while there is somebody to update", async () => {
+    const { sql } = database;
+    await sql.unsafe(findSql("cron.schedule("));
+    const [job] = await sql`select jobname, schedule, command from cron.job`;
+    expect(job).toMatchObject({ jobname: "update-user-org-metadata", schedule: "* * * * *" });
+
+    await sql.unsafe(job?.["command"] as string);
+    expect(await sql`select from net.sent`, "nobody is without organization").toHaveLength(0);
+    await sql`
+      insert into auth.users (
+        instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
+        created_at, updated_at
+      )
+      values (
+        '00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated', 'new@example.com',
+        '', '', '', '', now(), now()
+      )
+    `;
+    await sql.unsafe(job?.["command"] as string);
+    expect(await sql`select * from net.sent`).toEqual([{
+      url: "https://<ref>.supabase.co/functions/v1/update-user-org-metadata",
+      body: { max_seconds: 50 },
+      headers: { apikey: "sb_secret_of_the_vault" },
+      timeout_milliseconds: 60000,
+    }]);
+    await sql.unsafe("select cron.unschedule('update-user-org-metadata')");
+    expect(await sql`select from cron.job`).toHaveLength(0);
+  });
+
+  test.each([
+    "tenancy.backfill_progress where state",
+    "update tenancy.settings set paused = true;",
+    "tenancy.next_step('{fill_missing_org_id}', target)",
+    "tenancy.roll_back(1, target)",
+  ])("runs as it is written: %s", async (text) => {
+    await database.sql.unsafe(findSql(text));
+  });
+});
