@@ -243,7 +243,7 @@ async function compareWithBareLoad(stage: Stage): Promise<string> {
     const rates = { bare: [] as number[], ours: [] as number[] };
     for (let turn = 1; turn <= runs; turn++) {
       rates.bare.push(await measureBareLoad(stage, comparedUsers, concurrency));
-      const measured = await measureFunction(stage, comparedUsers, { concurrency });
+      const measured = await measureFunction(stage, comparedUsers, { concurrency, max_users: comparedUsers });
       rates.ours.push(measured.users / measured.seconds);
       say(
         `  concurrency ${concurrency}, run ${turn} of ${runs}: ` +
