@@ -8,28 +8,21 @@ set lock_timeout = '1s';
 set statement_timeout = 0;
 set client_connection_check_interval = '1s';
 
-create or replace function tenancy.backfill_leftovers(target regclass)
-returns boolean
+create or replace function tenancy.fill_leftovers(target regclass, last_resort boolean)
+returns bigint
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $function$
 declare
-    leftovers boolean;
-    row_filter constant text := format('todo.ctid = any (array(select ctid from %s where org_id is null limit 1000))', target);
     batch record;
 begin
-    execute format('select exists (select from %s where org_id is null)', target)
-    into leftovers;
-    if not leftovers then
-        return false;
-    end if;
-
-    batch := tenancy.backfill_rows(target, tenancy.decision_query(target, false), row_filter);
-    if batch.updated = 0 and batch.undecided > 0 then
-        batch := tenancy.backfill_rows(target, tenancy.decision_query(target, true), row_filter);
-    end if;
+    batch := tenancy.backfill_rows(
+        target,
+        tenancy.decision_query(target, last_resort),
+        format('todo.ctid = any (array(select ctid from %s where org_id is null limit 1000))', target)
+    );
 
     update tenancy.backfills
     set
@@ -39,12 +32,64 @@ begin
         triggers_fired = backfills.triggers_fired or batch.triggers_fired,
         last_written_at = clock_timestamp()
     where backfills.relation = target;
-    return true;
+    return batch.updated;
 end
 $function$;
+comment on function tenancy.fill_leftovers(regclass, boolean) is
+'Fills up to 1000 rows that came without organization since the backfill, found by the index; with last_resort also those whose'
+' parent has none. Returns how many. Raises lock_not_available where another session holds one of them.';
+
+create or replace function tenancy.has_null_org_id(target regclass)
+returns boolean
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $function$
+declare
+    found_one boolean;
+begin
+    execute format('select exists (select from %s where org_id is null)', target)
+    into found_one;
+    return found_one;
+end
+$function$;
+comment on function tenancy.has_null_org_id(regclass) is 'Whether a row of the table has no organization.';
+
+create or replace function tenancy.backfill_leftovers(target regclass)
+returns boolean
+language sql
+volatile
+security invoker
+set search_path = ''
+as $function$
+    select tenancy.has_null_org_id(target) and tenancy.fill_leftovers(target, false) > 0
+$function$;
 comment on function tenancy.backfill_leftovers(regclass) is
-'Step: fills up to 1000 rows that came without organization since the backfill, found by the index. Returns whether there were any.'
-' Raises lock_not_available where another session holds one of them.';
+'Step: fills rows that came without organization since the backfill, but for those whose parent has none yet. Returns whether it did.';
+
+create or replace function tenancy.awaits_parents(target regclass)
+returns boolean
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select exists (
+        select
+        from tenancy.org_id_sources(target) as source
+        join tenancy.org_scoped_tables as parent
+            on parent.relation = source.parent
+        join tenancy.org_scoped_tables as own
+            on own.relation = target
+            and own.position > parent.position
+        where (tenancy.org_id_check(parent.relation)).conname is null
+            or tenancy.has_null_org_id(parent.relation)
+    )
+$function$;
+comment on function tenancy.awaits_parents(regclass) is
+'Whether a table that this one references, and that comes before it in tenancy.org_scoped_tables, may still have rows without'
+' organization: its own rows are not to be decided before.';
 
 create or replace function tenancy.refuse_null_org_id(target regclass)
 returns boolean
@@ -62,6 +107,14 @@ begin
     end if;
 
     if tenancy.backfill_leftovers(target) then
+        return true;
+    end if;
+
+    if tenancy.has_null_org_id(target) then
+        if tenancy.awaits_parents(target) then
+            return false;
+        end if;
+        perform tenancy.fill_leftovers(target, true);
         return true;
     end if;
 
@@ -92,7 +145,7 @@ end
 $function$;
 comment on function tenancy.refuse_null_org_id(regclass) is
 'Step: leftovers, CHECK not valid (no new NULL from here on), the leftovers of the moment between: one of them a call, one a'
-' transaction. Returns whether it had to.';
+' transaction. A table whose rows depend on those of its parents waits for them. Returns whether it had to.';
 
 create or replace function tenancy.enforce_org_id(target regclass)
 returns boolean

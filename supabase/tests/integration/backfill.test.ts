@@ -226,6 +226,32 @@ describe("with organizations to tell apart", () => {
   });
 });
 
+test("rows that come without organization between the backfill and phase 4 go with their parents, whatever the order of names", async () => {
+  const database = await clone("late_children");
+  const { sql } = database;
+  const copy = copyProject(`${inject("folder")}/late_children`);
+  copy.append("_discover_org_scoped_tables.sql", mapping);
+  copy.append(
+    "_add_org_id_foreign_keys.sql",
+    `with late as (
+       insert into public.calls (user_id, started_at, status)
+       select id, now(), 'completed' from auth.users where id in (select user_id from tenancy.user_orgs)
+       returning id
+     )
+     insert into public.call_tracking (call_id, event) select id, 'late' from late;`,
+  );
+  const { code, output } = await copy.push(database.url);
+  expect(code, output).toBe(0);
+  const [late] = await sql`
+    select count(*)::integer as rows, bool_and(call_tracking.org_id = user_orgs.org_id) as with_their_owner
+    from public.call_tracking
+    join public.calls on calls.id = call_tracking.call_id
+    join tenancy.user_orgs on user_orgs.user_id = calls.user_id
+    where call_tracking.event = 'late'
+  `;
+  expect(late).toEqual({ rows: 60, with_their_owner: true });
+});
+
 test("personal organizations are refused once the rows belong to the default organization", async () => {
   const database = await clone("too_late");
   await supabase(["db", "push", ...pushTarget(database.url)]);
