@@ -10,7 +10,7 @@ set client_connection_check_interval = '1s';
 
 create table if not exists tenancy.backfills (
     relation regclass primary key,
-    state text not null check (state in ('catalog', 'waiting', 'running', 'stuck', 'last_resort', 'finished')),
+    state text not null check (state in ('catalog', 'waiting', 'running', 'stuck', 'finished')),
     blocks bigint not null,
     passes integer not null,
     pass integer not null default 1,
@@ -39,7 +39,7 @@ comment on table tenancy.backfills is
 ' through in strided passes, each touching a fraction of every page''s rows; after the last group, sweeps find what is left.';
 comment on column tenancy.backfills.state is
 'catalog: phase 2 stored the value for all rows in the catalog, no row is touched. waiting: for the parents'' tables. stuck: what is'
-' left references rows without organization. last_resort: those are all of them stuck, so what is left goes to the default.';
+' left references rows without organization; when those are all there are, it is finished, and phase 4 decides them.';
 comment on column tenancy.backfills.rows_undecided is 'Of the current sweep: rows whose parent has no organization yet.';
 comment on column tenancy.backfills.rows_skipped is 'Of the current sweep: rows left alone because others held them.';
 comment on column tenancy.backfills.orphans is 'Rows that got the default organization because neither an owner nor a parent says another.';
@@ -85,7 +85,7 @@ select
     backfills.rows_updated,
     round(backfills.rows_updated / nullif(spent.seconds, 0)) as rows_per_second,
     case
-        when backfills.state in ('running', 'last_resort') and done.blocks > 0 then
+        when backfills.state = 'running' and done.blocks > 0 then
             make_interval(secs => round(spent.seconds * (backfills.blocks - done.blocks) / done.blocks))
     end as time_left,
     backfills.orphans,
@@ -488,20 +488,20 @@ as $function$
             from parents
             where parents.child = target
                 and parents.position < own.position
-                and parents.state in ('waiting', 'running', 'last_resort')
+                and parents.state in ('waiting', 'running')
         ) then 'running'
         when own.state = 'stuck' and target in (select freed.relation from freed) then 'running'
         when own.state = 'stuck'
             and not exists (select from freed)
-            and not exists (select from progress where progress.state in ('waiting', 'running', 'last_resort'))
-            then 'last_resort'
+            and not exists (select from progress where progress.state in ('waiting', 'running'))
+            then 'finished'
     end
     from progress as own
     where own.relation = target
 $function$;
 comment on function tenancy.backfill_turn(regclass) is
 'What a table that waits or is stuck may do now: running, when its parents are done, or have written rows since it got stuck;'
-' last_resort, when every other table is done or stuck for good; NULL: wait on.';
+' finished, when every other table is done or stuck for good; NULL: wait on.';
 
 create or replace function tenancy.backfill_org_id(target regclass)
 returns boolean
@@ -541,11 +541,21 @@ begin
         if backfill.state is null then
             return false;
         end if;
+        -- Rows whose parents came without organization meanwhile, or that reference one another in a circle: phase 4 has them,
+        -- where no more such parents can come.
+        if backfill.state = 'finished' then
+            update tenancy.backfills
+            set
+                state = 'finished',
+                finished_at = clock_timestamp()
+            where backfills.relation = target;
+            return true;
+        end if;
         backfill.decided_by_pid := null;
     end if;
 
     if backfill.decided_by_pid is distinct from pg_backend_pid() then
-        backfill.decision := tenancy.decision_query(target, backfill.state = 'last_resort');
+        backfill.decision := tenancy.decision_query(target, false);
         backfill.decided_by_pid := pg_backend_pid();
     end if;
 

@@ -14,7 +14,7 @@ select
     coalesce(
         backfill_progress.state
             || case
-                when backfill_progress.state in ('running', 'last_resort') then format(
+                when backfill_progress.state = 'running' then format(
                     ', %s of %s blocks, %s left',
                     backfill_progress.blocks_done,
                     backfill_progress.blocks_total,
