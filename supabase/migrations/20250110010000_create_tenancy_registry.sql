@@ -27,6 +27,7 @@ create table if not exists tenancy.settings (
     paused boolean not null default false,
     fill_org_id boolean not null default false,
     assign_org_to_new_users boolean not null default false,
+    small_table_bytes bigint not null default 8388608 check (small_table_bytes >= 0),
     platform_schemas text[] not null default array[
         'auth',
         'cron',
@@ -56,6 +57,7 @@ comment on column tenancy.settings.fill_org_id is
 'Whether rows that come without org_id get it from their owner or parent, by a trigger: for the time until the application sends it.'
 ' After a change run tenancy.next_step(''{fill_missing_org_id}'') until it is done.';
 comment on column tenancy.settings.assign_org_to_new_users is 'Whether who signs up gets an organization, see tenancy.assign_org_to_new_users().';
+comment on column tenancy.settings.small_table_bytes is 'Up to which size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
 comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s.';
 
 insert into tenancy.settings default values
@@ -160,10 +162,10 @@ select
     namespace.nspname::text collate "default" as schema_name,
     relation.relname::text collate "default" as table_name,
     relation.relkind,
-    relation.relowner,
     registry.scope,
     registry.priority,
     registry.parent_column,
+    registry.owner_column as registered_owner_column,
     owner.attname::text collate "default" as owner_column,
     owner.atttypid::regtype as owner_type
 from pg_catalog.pg_class as relation
@@ -184,7 +186,7 @@ where relation.relkind in ('r', 'p', 'f')
     and namespace.nspname <> all (settings.platform_schemas)
     and namespace.nspname not like 'pg\_%'
     and namespace.nspname <> 'information_schema'
-    and relation.oid <> to_regclass('public.organizations')
+    and relation.oid is distinct from to_regclass('public.organizations')
     and not exists (
         select
         from pg_catalog.pg_depend as dependency
@@ -194,37 +196,62 @@ where relation.relkind in ('r', 'p', 'f')
     );
 comment on view tenancy.application_tables is 'Every table of the application with its classification, if it has one. Partitions stand behind their root.';
 
+create or replace view tenancy.table_members as
+select
+    application_tables.relation as root,
+    coalesce(tree.relid, application_tables.relation) as relation
+from tenancy.application_tables
+left join lateral pg_partition_tree(application_tables.relation) as tree
+    on true;
+comment on view tenancy.table_members is 'Every table of the application with itself and, where it is partitioned, its partitions of all levels.';
+
 create or replace view tenancy.references_between_tables as
 select
     reference.conrelid::regclass as relation,
     reference.confrelid::regclass as parent,
     reference.conname as constraint_name,
-    reference.conkey as columns,
-    reference.confkey as parent_columns
+    referencing.column_names,
+    referencing.parent_column_names
 from pg_catalog.pg_constraint as reference
+cross join lateral (
+    select
+        array_agg(child_column.attname::text collate "default" order by pair.position) as column_names,
+        array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names
+    from unnest(reference.conkey, reference.confkey) with ordinality as pair (child_key, parent_key, position)
+    join pg_catalog.pg_attribute as child_column
+        on child_column.attrelid = reference.conrelid
+        and child_column.attnum = pair.child_key
+    join pg_catalog.pg_attribute as parent_column
+        on parent_column.attrelid = reference.confrelid
+        and parent_column.attnum = pair.parent_key
+    where child_column.attname <> 'org_id'
+) as referencing
 where reference.contype = 'f'
-    and reference.conparentid = 0;
-comment on view tenancy.references_between_tables is 'Every foreign key, once.';
+    and reference.conparentid = 0
+    and referencing.column_names is not null;
+comment on view tenancy.references_between_tables is
+'Every foreign key, once, with the columns that say which row is meant: org_id, which may stand beside them, is left out.';
 
 create or replace view tenancy.unclassified_tables as
-with recursive unclassified (relation, reason) as (
+with recursive evident (relation, reason) as (
     select
         candidate.relation,
-        case
-            when candidate.owner_column is not null then 'has the column user_id'
-            else 'references auth.users'
-        end
+        'has the column user_id'
     from tenancy.application_tables as candidate
     where candidate.scope is null
-        and (
-            candidate.owner_column is not null
-            or exists (
-                select
-                from tenancy.references_between_tables as reference
-                where reference.relation = candidate.relation
-                    and reference.parent = to_regclass('auth.users')
-            )
-        )
+        and candidate.owner_column is not null
+
+    union
+
+    select
+        candidate.relation,
+        format('references auth.users in %s', array_to_string(reference.column_names, ', '))
+    from tenancy.application_tables as candidate
+    join tenancy.references_between_tables as reference
+        on reference.relation = candidate.relation
+        and reference.parent = to_regclass('auth.users')
+    where candidate.scope is null
+        and candidate.owner_column is null
 
     union
 
@@ -242,8 +269,8 @@ with recursive unclassified (relation, reason) as (
 
         union all
 
-        select unclassified.relation
-        from unclassified
+        select evident.relation
+        from evident
     ) as parent
         on parent.relation = reference.parent
         and parent.relation <> candidate.relation
@@ -252,22 +279,126 @@ select
     application_tables.relation,
     application_tables.schema_name,
     application_tables.table_name,
-    string_agg(distinct unclassified.reason, ', ') as reason,
-    format(
-        '(%L, %L, ''org'', ''secondary'', null)',
-        application_tables.schema_name,
-        application_tables.table_name
-    ) as registry_row
-from unclassified
-join tenancy.application_tables
+    case when count(evident.relation) > 0 then 'org' else 'excluded' end as suggested_scope,
+    coalesce(
+        string_agg(distinct evident.reason, ', ' order by evident.reason),
+        'has nothing that says whose its rows are'
+    ) as reason,
+    format('(%L, %L, ''org'', ''secondary'', null)', application_tables.schema_name, application_tables.table_name) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'')', application_tables.schema_name, application_tables.table_name) as excluded_row
+from tenancy.application_tables
+left join evident
     using (relation)
+where application_tables.scope is null
 group by
     application_tables.relation,
     application_tables.schema_name,
     application_tables.table_name;
 comment on view tenancy.unclassified_tables is
-'Tables that hold users'' rows, directly or by what they reference, and are in the registry neither as org nor as excluded.'
-' The push stops while there is one.';
+'Tables that are in the registry neither as org nor as excluded, with what speaks for org, and the row to add for either. The push'
+' stops while there is one: nothing but its owner''s word tells a table that has no organization from one that was forgotten.';
+
+create or replace view tenancy.coined_names as
+select
+    relation.oid::regclass as relation,
+    coined.kind,
+    case
+        when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63
+            then coined.prefix || relation.relname || coined.suffix
+        else (
+            select coined.prefix || left(relation.relname, kept) || digest || coined.suffix
+            from (select '_' || left(md5(relation.relname), 8)) as shortened (digest)
+            cross join generate_series(length(relation.relname), 0, -1) as kept
+            where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63
+            limit 1
+        )
+    end::name as name
+from pg_catalog.pg_class as relation
+cross join (
+    values
+        ('foreign_key', 'fk_', '_org_id'),
+        ('index', 'idx_', '_org_id'),
+        ('check', '', '_org_id_not_null'),
+        ('other_check', '', '_org_id_not_null_check'),
+        ('filler', 'zzz_fill_org_id_', ''),
+        ('guard', 'org_id_immutable_', ''),
+        ('early_guard', 'zzz_org_id_immutable_', ''),
+        ('moving_guard', 'org_id_immutable_rows_', '')
+) as coined (kind, prefix, suffix)
+where relation.relkind in ('r', 'p');
+comment on view tenancy.coined_names is
+'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
+
+create or replace function tenancy.name_of(kind text, target regclass)
+returns name
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select coined_names.name
+    from tenancy.coined_names
+    where coined_names.relation = target
+        and coined_names.kind = name_of.kind
+$function$;
+comment on function tenancy.name_of(text, regclass) is 'The name in tenancy.coined_names.';
+
+create or replace function tenancy.members(target regclass)
+returns setof regclass
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select target
+
+    union
+
+    select tree.relid
+    from pg_partition_tree(target) as tree
+$function$;
+comment on function tenancy.members(regclass) is 'The table and, where it is partitioned, its partitions of all levels.';
+
+create or replace function tenancy.leaves(target regclass)
+returns setof regclass
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select member
+    from tenancy.members(target) as member
+    join pg_catalog.pg_class
+        on pg_class.oid = member
+    where pg_class.relkind <> 'p'
+    order by member
+$function$;
+comment on function tenancy.leaves(regclass) is
+'The tables that hold the table''s rows: itself, or, where it is partitioned, the partitions that are not partitioned again.';
+
+create or replace function tenancy.root_of(target regclass)
+returns regclass
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select coalesce(pg_partition_root(target), target)
+$function$;
+comment on function tenancy.root_of(regclass) is 'The partitioned table that a partition belongs to; any other table itself.';
+
+create or replace function tenancy.is_partitioned(target regclass)
+returns boolean
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select pg_class.relkind = 'p'
+    from pg_catalog.pg_class
+    where pg_class.oid = target
+$function$;
+comment on function tenancy.is_partitioned(regclass) is 'Whether the table is partitioned and so holds no row itself.';
 
 create or replace view tenancy.org_scoped_tables as
 with recursive org_scoped as materialized (
@@ -323,6 +454,30 @@ join (
 comment on view tenancy.org_scoped_tables is
 'The registered org-scoped tables that exist, parents before the tables that reference them.';
 
+create or replace view tenancy.org_references as
+select
+    reference.*,
+    row_number() over (
+        partition by reference.relation
+        order by
+            (
+                select array_agg(referencing.attnum order by array_position(reference.column_names, referencing.attname::text))
+                from pg_catalog.pg_attribute as referencing
+                where referencing.attrelid = reference.relation
+                    and referencing.attname = any (reference.column_names)
+            ),
+            reference.constraint_name
+    ) as position
+from tenancy.references_between_tables as reference
+join tenancy.application_tables as child
+    on child.relation = reference.relation
+    and child.scope = 'org'
+join tenancy.application_tables as parent
+    on parent.relation = reference.parent
+    and parent.scope = 'org';
+comment on view tenancy.org_references is
+'The foreign keys from an org-scoped table to an org-scoped table, those of a table numbered in the order of their columns.';
+
 create or replace function tenancy.org_id_sources(target regclass)
 returns table (
     ordinal bigint,
@@ -349,49 +504,40 @@ as $function$
             end,
             owned.owner_column
         )
-    from tenancy.org_scoped_tables as owned
-    where owned.relation = target
+    from tenancy.application_tables as owned
+    where owned.relation = tenancy.root_of(target)
         and owned.owner_column is not null
 
     union all
 
     select
         reference.position,
-        key.column_names,
+        array_to_string(reference.column_names, ', '),
         reference.parent,
-        format('left join %s as source_%s on %s', reference.parent, reference.position, key.condition)
-    from (
-        select
-            row_number() over (order by numbered.columns, numbered.constraint_name) as position,
-            numbered.*
-        from tenancy.references_between_tables as numbered
-        where numbered.relation = target
-            and numbered.parent in (select org_scoped_tables.relation from tenancy.org_scoped_tables)
-    ) as reference
-    cross join lateral (
-        select
-            string_agg(referencing.attname, ', ' order by pair.position) as column_names,
-            string_agg(
-                format('source_%s.%I = todo.%I', reference.position, referenced.attname, referencing.attname),
-                ' and '
-                order by pair.position
-            ) as condition
-        from unnest(reference.columns, reference.parent_columns)
-            with ordinality as pair (referencing_column, referenced_column, position)
-        join pg_catalog.pg_attribute as referencing
-            on referencing.attrelid = reference.relation
-            and referencing.attnum = pair.referencing_column
-        join pg_catalog.pg_attribute as referenced
-            on referenced.attrelid = reference.parent
-            and referenced.attnum = pair.referenced_column
-    ) as key
-    join tenancy.org_scoped_tables as child
-        on child.relation = target
-        and coalesce(child.parent_column, key.column_names) = key.column_names
+        format(
+            'left join %s as source_%s on %s',
+            reference.parent,
+            reference.position,
+            (
+                select string_agg(
+                    format('source_%s.%I = todo.%I', reference.position, pair.parent_column, pair.child_column),
+                    ' and '
+                    order by pair.ordinal
+                )
+                from unnest(reference.column_names, reference.parent_column_names)
+                    with ordinality as pair (child_column, parent_column, ordinal)
+            )
+        )
+    from tenancy.org_references as reference
+    join tenancy.application_tables as child
+        on child.relation = reference.relation
+    where reference.relation = tenancy.root_of(target)
+        and (child.parent_column is null or reference.column_names = array[child.parent_column])
     order by 1
 $function$;
 comment on function tenancy.org_id_sources(regclass) is
-'Where a row''s organization can come from, in the order that decides: ordinal 0 its owner, then each org-scoped parent.';
+'Where a row''s organization can come from, in the order that decides: ordinal 0 its owner, then each org-scoped parent.'
+' A partition''s rows get theirs as those of its partitioned table.';
 
 create or replace view tenancy.backfill_plan as
 select
@@ -418,12 +564,19 @@ select
         when exists (select from tenancy.user_orgs) then 'batches'
         else 'catalog: no row is touched'
     end as method,
-    greatest(statistics.reltuples, 0)::bigint as estimated_rows,
-    pg_relation_size(org_scoped_tables.relation) as table_bytes,
-    pg_indexes_size(org_scoped_tables.relation) as index_bytes
+    size.estimated_rows,
+    size.table_bytes,
+    size.index_bytes
 from tenancy.org_scoped_tables
-join pg_catalog.pg_class as statistics
-    on statistics.oid = org_scoped_tables.relation
+cross join lateral (
+    select
+        coalesce(sum(greatest(statistics.reltuples, 0)), 0)::bigint as estimated_rows,
+        coalesce(sum(pg_relation_size(leaf)), 0)::bigint as table_bytes,
+        coalesce(sum(pg_indexes_size(leaf)), 0)::bigint as index_bytes
+    from tenancy.leaves(org_scoped_tables.relation) as leaf
+    join pg_catalog.pg_class as statistics
+        on statistics.oid = leaf
+) as size
 left join pg_catalog.pg_attribute as org_id
     on org_id.attrelid = org_scoped_tables.relation
     and org_id.attname = 'org_id'
@@ -433,18 +586,378 @@ comment on view tenancy.backfill_plan is
 'What phases 2 and 3 will do to each table, in this order: where its rows get their organization from, how, and how many there are.'
 ' Rows are the statistics'' estimate, sizes are bytes.';
 
+create or replace view tenancy.table_obstacles as
+select
+    candidate.relation,
+    candidate.schema_name,
+    candidate.table_name,
+    candidate.scope,
+    obstacle.problem collate "default" as problem,
+    obstacle.remedy collate "default" as remedy
+from tenancy.application_tables as candidate
+left join pg_catalog.pg_attribute as org_id
+    on org_id.attrelid = candidate.relation
+    and org_id.attname = 'org_id'
+    and not org_id.attisdropped
+cross join lateral (
+    -- What it is --------------------------------------------------------------------------------------------------------
+
+    select
+        case
+            when member_class.relkind <> 'f' then null
+            when candidate.relkind = 'f' then 'is a foreign table, which takes neither foreign key nor trigger of ours'
+            else format('has a foreign table among its partitions, %s', member.relation)
+        end,
+        'register it as excluded'
+    from tenancy.table_members as member
+    join pg_catalog.pg_class as member_class
+        on member_class.oid = member.relation
+    where member.root = candidate.relation
+
+    union all
+
+    select
+        case
+            when pg_has_role(current_user, member_class.relowner, 'usage') then null
+            when member.relation = candidate.relation
+                then format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member_class.relowner))
+            else format('has the partition %s, which belongs to %s', member.relation, pg_get_userbyid(member_class.relowner))
+        end,
+        format('alter table %s owner to %I, as its owner', member.relation, current_user)
+    from tenancy.table_members as member
+    join pg_catalog.pg_class as member_class
+        on member_class.oid = member.relation
+    where member.root = candidate.relation
+
+    union all
+
+    select
+        case
+            when member_class.reloftype <> 0 then format('is a typed table (of %s)', member_class.reloftype::regtype)
+            when member_class.relnatts >= 1600 then 'has 1600 columns, with the dropped ones, and takes no more'
+            when member_class.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper
+                then format('hides its rows from %s: row-level security is forced on it', me.rolname)
+            when not has_schema_privilege(member_class.relnamespace, 'create')
+                then format('is in a schema in which %s may not create an index', me.rolname)
+        end,
+        'change that, or register it as excluded'
+    from tenancy.table_members as member
+    join pg_catalog.pg_class as member_class
+        on member_class.oid = member.relation
+    join pg_catalog.pg_roles as me
+        on me.rolname = current_user
+    where member.root = candidate.relation
+
+    union all
+
+    select
+        case
+            when inheritance.inhdetachpending then 'has a partition that is being detached'
+            when candidate.relkind = 'p' then null
+            when inheritance.inhrelid = candidate.relation then 'inherits from another table'
+            else 'has tables that inherit from it'
+        end,
+        case
+            when inheritance.inhdetachpending then 'alter table … detach partition … finalize'
+            else 'register it as excluded and give it org_id by hand'
+        end
+    from pg_catalog.pg_inherits as inheritance
+    where inheritance.inhrelid = candidate.relation
+        or inheritance.inhparent in (
+            select member.relation
+            from tenancy.table_members as member
+            where member.root = candidate.relation
+        )
+
+    union all
+
+    select
+        format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname),
+        'add the column by hand, which PostgreSQL allows without a default, or register it as excluded'
+    from tenancy.table_members as member
+    join pg_catalog.pg_type as row_type
+        on row_type.typrelid = member.relation
+    join pg_catalog.pg_attribute as using_column
+        on using_column.atttypid in (row_type.oid, row_type.typarray)
+        and not using_column.attisdropped
+    join pg_catalog.pg_class as using_table
+        on using_table.oid = using_column.attrelid
+        and using_table.relkind in ('r', 'p', 'm', 'f')
+    where member.root = candidate.relation
+
+    union all
+
+    -- What happens when its rows are written ----------------------------------------------------------------------------
+
+    select
+        format('has the rule %I, which rewrites what is written to it', rule.rulename),
+        'replace the rule by a trigger, or register it as excluded'
+    from tenancy.table_members as member
+    join pg_catalog.pg_rewrite as rule
+        on rule.ev_class = member.relation
+    where member.root = candidate.relation
+
+    union all
+
+    select
+        format('has the trigger %I, which is enabled always or for replicas and would fire on the backfill', unstoppable.tgname),
+        format('alter table %s enable trigger %I, until the push is over', member.relation, unstoppable.tgname)
+    from tenancy.table_members as member
+    join pg_catalog.pg_trigger as unstoppable
+        on unstoppable.tgrelid = member.relation
+        and unstoppable.tgenabled in ('A', 'R')
+        and unstoppable.tgtype::integer & 16 > 0
+    join pg_catalog.pg_proc as function
+        on function.oid = unstoppable.tgfoid
+        and function.pronamespace is distinct from to_regnamespace('tenancy')
+    where member.root = candidate.relation
+
+    union all
+
+    select
+        format('cannot be updated: %s publishes updates and has no replica identity', member.relation),
+        format('alter table %s replica identity full, or give it a primary key', member.relation)
+    from tenancy.table_members as member
+    join pg_catalog.pg_class as member_class
+        on member_class.oid = member.relation
+        and member_class.relkind = 'r'
+        and member_class.relreplident <> 'f'
+    where member.root = candidate.relation
+        and pg_get_replica_identity_index(member.relation) is null
+        and exists (
+            select
+            from tenancy.table_members as published
+            join pg_catalog.pg_class as published_class
+                on published_class.oid = published.relation
+            join pg_catalog.pg_publication_tables as published_table
+                on published_table.schemaname = published_class.relnamespace::regnamespace::name
+                and published_table.tablename = published_class.relname
+            join pg_catalog.pg_publication as publication
+                on publication.pubname = published_table.pubname
+                and publication.pubupdate
+            where published.root = candidate.relation
+                and published.relation in (member.relation, candidate.relation)
+        )
+
+    union all
+
+    -- What its registration says ----------------------------------------------------------------------------------------
+
+    select
+        case
+            when candidate.owner_column is null and candidate.registered_owner_column is not null
+                then format('has no column %s, its registered owner_column', candidate.registered_owner_column)
+            when candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) then format(
+                'keeps its owner in %s %s, which is neither uuid nor text',
+                candidate.owner_column,
+                candidate.owner_type
+            )
+        end,
+        'name another owner_column in tenancy.registry'
+
+    union all
+
+    select
+        format('has no foreign key from %s, its registered parent_column, to an org-scoped table', candidate.parent_column),
+        'mend its row in tenancy.registry'
+    where candidate.parent_column is not null
+        and not exists (
+            select
+            from tenancy.references_between_tables as reference
+            join tenancy.application_tables as parent
+                on parent.relation = reference.parent
+                and parent.scope = 'org'
+            where reference.relation = candidate.relation
+                and reference.column_names = array[candidate.parent_column]
+        )
+
+    union all
+
+    -- What it has of org_id already -------------------------------------------------------------------------------------
+
+    select
+        case
+            when org_id.atttypid <> 'uuid'::regtype or org_id.attgenerated <> '' then format(
+                'has an org_id already that is %s%s and not a plain uuid',
+                format_type(org_id.atttypid, org_id.atttypmod),
+                case when org_id.attgenerated <> '' then ', generated,' end
+            )
+        end,
+        'rename that column, or make it uuid'
+
+    union all
+
+    select
+        format('has an org_id already whose default is %s', pg_get_expr(its_default.adbin, its_default.adrelid)),
+        format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.relation)
+    from pg_catalog.pg_attrdef as its_default
+    where its_default.adrelid = candidate.relation
+        and its_default.adnum = org_id.attnum
+        and org_id.attgenerated = ''
+        and pg_get_expr(its_default.adbin, its_default.adrelid) !~ '^(public\.)?auth_org_id\(\)$'
+
+    union all
+
+    select
+        'is partitioned and has org_id already',
+        'drop that column, or register it as excluded and do it by hand'
+    where candidate.relkind = 'p'
+        and org_id.attnum is not null
+        and not exists (
+            select
+            from pg_catalog.pg_attrdef as its_default
+            where its_default.adrelid = candidate.relation
+                and its_default.adnum = org_id.attnum
+        )
+
+    union all
+
+    select
+        format(
+            'has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade',
+            stranger.conname
+        ),
+        format('alter table %s drop constraint %I', candidate.relation, stranger.conname)
+    from pg_catalog.pg_constraint as stranger
+    where stranger.conrelid = candidate.relation
+        and stranger.contype = 'f'
+        and stranger.conkey = array[org_id.attnum]
+        and (
+            stranger.confrelid is distinct from to_regclass('public.organizations')
+            or stranger.confdeltype <> 'c'
+            or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)'
+            or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED'
+        )
+
+    union all
+
+    select
+        case when strange.row_count <> '0' then format('has %s rows whose org_id is no organization', strange.row_count) end,
+        format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation)
+    from (
+        select (
+            xpath(
+                '/row/count/text()',
+                query_to_xml(
+                    format(
+                        'select count(*) from %s as held where held.org_id is not null and not exists'
+                        ' (select from public.organizations where organizations.id = held.org_id)',
+                        candidate.relation
+                    ),
+                    false,
+                    true,
+                    ''
+                )
+            )
+        )[1]::text as row_count
+        where candidate.relkind = 'r'
+            and org_id.atttypid = 'uuid'::regtype
+            and to_regclass('public.organizations') is not null
+            and not exists (
+                select
+                from pg_catalog.pg_constraint as reference
+                where reference.conrelid = candidate.relation
+                    and reference.contype = 'f'
+                    and reference.convalidated
+                    and reference.conkey = array[org_id.attnum]
+            )
+    ) as strange
+
+    union all
+
+    -- What has the name of something of ours ----------------------------------------------------------------------------
+
+    select
+        format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_', ' ')),
+        format('alter table %s rename constraint %I to …', member.relation, namesake.conname)
+    from tenancy.table_members as member
+    join tenancy.coined_names as coined
+        on coined.relation = member.relation
+    join pg_catalog.pg_constraint as namesake
+        on namesake.conrelid = member.relation
+        and namesake.conname = coined.name
+    left join pg_catalog.pg_attribute as member_org_id
+        on member_org_id.attrelid = member.relation
+        and member_org_id.attname = 'org_id'
+        and not member_org_id.attisdropped
+    where member.root = candidate.relation
+        and namesake.contype <> 'n'
+        and (
+            (coined.kind = 'foreign_key' and (namesake.contype <> 'f' or namesake.conkey is distinct from array[member_org_id.attnum]))
+            or (
+                coined.kind = 'check'
+                and (
+                    namesake.contype <> 'c'
+                    or pg_get_expr(namesake.conbin, namesake.conrelid) is distinct from '(org_id IS NOT NULL)'
+                )
+            )
+        )
+
+    union all
+
+    select
+        format('cannot have the index %I: there is something else of that name', namesake.relname),
+        format('rename %s', namesake.oid::regclass)
+    from tenancy.table_members as member
+    join pg_catalog.pg_class as member_class
+        on member_class.oid = member.relation
+    join tenancy.coined_names as coined
+        on coined.relation = member.relation
+        and coined.kind = 'index'
+    join pg_catalog.pg_class as namesake
+        on namesake.relnamespace = member_class.relnamespace
+        and namesake.relname = coined.name
+    where member.root = candidate.relation
+        and not exists (
+            select
+            from pg_catalog.pg_index
+            join pg_catalog.pg_attribute as first_column
+                on first_column.attrelid = pg_index.indrelid
+                and first_column.attnum = pg_index.indkey[0]
+            where pg_index.indexrelid = namesake.oid
+                and pg_index.indrelid = member.relation
+                and first_column.attname = 'org_id'
+        )
+
+    union all
+
+    select
+        format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname),
+        format('alter trigger %I on %s rename to …', namesake.tgname, member.relation)
+    from tenancy.table_members as member
+    join tenancy.coined_names as coined
+        on coined.relation in (member.relation, candidate.relation)
+        and coined.kind in ('filler', 'guard', 'early_guard', 'moving_guard')
+    join pg_catalog.pg_trigger as namesake
+        on namesake.tgrelid = member.relation
+        and namesake.tgname = coined.name
+    join pg_catalog.pg_proc as function
+        on function.oid = namesake.tgfoid
+        and function.pronamespace is distinct from to_regnamespace('tenancy')
+    where member.root = candidate.relation
+) as obstacle (problem, remedy)
+where obstacle.problem is not null;
+comment on view tenancy.table_obstacles is
+'What stands in the way of giving a table org_id, whatever its registration: tables that these migrations do not handle, and what'
+' they would collide with. The push stops before it touches anything while an org-scoped table has one.';
+
 create or replace view tenancy.registry_problems as
 select
     unclassified_tables.schema_name,
     unclassified_tables.table_name,
     format('is not classified: it %s', unclassified_tables.reason) as problem,
-    format(
-        'add %s to the migration ending in _discover_org_scoped_tables.sql, and its line to the one ending in _index_org_id.sql;'
-        ' or, if it is not to have org_id, add (%L, %L, ''excluded'', null, ''<why not>'') to the former',
-        unclassified_tables.registry_row,
-        unclassified_tables.schema_name,
-        unclassified_tables.table_name
-    ) as remedy
+    case
+        when unclassified_tables.suggested_scope = 'org' then format(
+            'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if it is not to have org_id, %s',
+            unclassified_tables.org_row,
+            unclassified_tables.excluded_row
+        )
+        else format(
+            'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if its rows belong to organizations, %s',
+            unclassified_tables.excluded_row,
+            unclassified_tables.org_row
+        )
+    end as remedy
 from tenancy.unclassified_tables
 
 union all
@@ -460,75 +973,37 @@ where to_regclass(format('%I.%I', registry.schema_name, registry.table_name)) is
 union all
 
 select
-    candidate.schema_name,
-    candidate.table_name,
-    obstacle.problem collate "default",
-    obstacle.remedy collate "default"
-from tenancy.application_tables as candidate
-join tenancy.registry
+    registry.schema_name,
+    registry.table_name,
+    'is registered as org and is no table of the application',
+    'take its row out of the migration ending in _discover_org_scoped_tables.sql; of a partition, register the partitioned table'
+from tenancy.registry
+left join tenancy.application_tables
     using (schema_name, table_name)
-left join pg_catalog.pg_attribute as org_id
-    on org_id.attrelid = candidate.relation
-    and org_id.attname = 'org_id'
-    and not org_id.attisdropped
-cross join lateral (
-    values
-        (
-            candidate.relkind <> 'r',
-            case candidate.relkind
-                when 'f' then 'is a foreign table, which takes neither foreign key nor trigger of ours'
-                else 'is partitioned'
-            end,
-            'register it as excluded and give it org_id by hand'
-        ),
-        (
-            exists (select from pg_catalog.pg_inherits where pg_inherits.inhparent = candidate.relation),
-            'has tables that inherit from it',
-            'register it as excluded and give it org_id by hand'
-        ),
-        (
-            not pg_has_role(current_user, candidate.relowner, 'usage'),
-            format('belongs to %s, and only its owner can alter it', pg_get_userbyid(candidate.relowner)),
-            format('alter table %s owner to %I, as its owner', candidate.relation, current_user)
-        ),
-        (
-            candidate.owner_column is null and registry.owner_column is not null,
-            format('has no column %s, its registered owner_column', registry.owner_column),
-            'mend its row in tenancy.registry'
-        ),
-        (
-            candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype),
-            format('keeps its owner in %s %s, which is neither uuid nor text', candidate.owner_column, candidate.owner_type),
-            'name another owner_column in tenancy.registry'
-        ),
-        (
-            registry.parent_column is not null
-            and not exists (
-                select
-                from tenancy.references_between_tables as reference
-                join tenancy.org_scoped_tables as parent
-                    on parent.relation = reference.parent
-                join pg_catalog.pg_attribute as referencing
-                    on referencing.attrelid = reference.relation
-                    and referencing.attname = registry.parent_column
-                where reference.relation = candidate.relation
-                    and reference.columns = array[referencing.attnum]
-            ),
-            format('has no foreign key from %s, its registered parent_column, to an org-scoped table', registry.parent_column),
-            'mend its row in tenancy.registry'
-        ),
-        (
-            org_id.atttypid <> 'uuid'::regtype or org_id.attgenerated <> '',
-            format(
-                'has an org_id already that is %s%s and not a plain uuid',
-                format_type(org_id.atttypid, org_id.atttypmod),
-                case when org_id.attgenerated <> '' then ', generated,' end
-            ),
-            'rename that column, or make it uuid'
-        )
-) as obstacle (stands, problem, remedy)
-where candidate.scope = 'org'
-    and obstacle.stands;
+where registry.scope = 'org'
+    and application_tables.relation is null
+    and to_regclass(format('%I.%I', registry.schema_name, registry.table_name)) is not null
+
+union all
+
+select
+    table_obstacles.schema_name,
+    table_obstacles.table_name,
+    table_obstacles.problem,
+    table_obstacles.remedy
+from tenancy.table_obstacles
+where table_obstacles.scope = 'org'
+
+union all
+
+select
+    'public',
+    'organizations',
+    format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)) collate "default",
+    format('alter table public.organizations owner to %I, as its owner', current_user) collate "default"
+from pg_catalog.pg_class as organizations
+where organizations.oid = to_regclass('public.organizations')
+    and not pg_has_role(current_user, organizations.relowner, 'usage');
 comment on view tenancy.registry_problems is
 'What stops the push before it touches a table: tables that nobody classified, that do not exist, or that cannot be handled.';
 
@@ -547,6 +1022,9 @@ declare
 begin
     if definition is null then
         return 'does not exist';
+    end if;
+    if not has_function_privilege('authenticated', 'public.auth_org_id()', 'execute') then
+        return 'cannot be called by authenticated, whose inserts need it as the default of org_id';
     end if;
     if regexp_replace(definition, '--[^\n]*', '', 'g') ~* 'user_meta_?data' then
         return 'reads user_metadata, which every user can write: one update of it and the user is in another organization';
@@ -676,7 +1154,10 @@ as $function$
             on session.pid = held.pid
         where held.locktype = 'relation'
             and held.database = (select oid from pg_catalog.pg_database where datname = current_database())
-            and held.relation in (target, 'public.organizations'::regclass)
+            and (
+                held.relation = 'public.organizations'::regclass
+                or held.relation in (select tenancy.members(target))
+            )
             and held.granted
             and held.pid is distinct from pg_backend_pid()
         group by description
@@ -694,18 +1175,21 @@ volatile
 security invoker
 set search_path = ''
 as $function$
+declare
+    milliseconds constant integer := (select settings.lock_timeout_ms from tenancy.settings);
+    tables constant integer := (select count(*) from tenancy.members(target));
 begin
     perform set_config('lock_timeout', '1200ms', true);
-    execute format('lock table only %s in share update exclusive mode', target);
-    perform set_config('lock_timeout', format('%sms', (select settings.lock_timeout_ms from tenancy.settings)), true);
+    execute format('lock table %s in share update exclusive mode', target);
+    perform set_config('lock_timeout', format('%sms', greatest(milliseconds / tables, 1)), true);
     execute statement;
 end
 $function$;
 comment on function tenancy.change_table(regclass, text) is
 'Runs one DDL statement on a table under the lock rules. First it takes the lock that autovacuum has and reads and writes do not'
 ' mind: a worker in the way is cancelled after deadlock_timeout (1 s) and cannot come back, and the application waits for none of'
-' that. Only then it asks for the strong lock, for lock_timeout_ms, since the application queues behind that one.'
-' Raises lock_not_available when either wait is over.';
+' that. Only then it asks for the strong lock, for lock_timeout_ms, since the application queues behind that one; partitions, which'
+' are locked one after the other, share that time. Raises lock_not_available when either wait is over.';
 
 create or replace function tenancy.wait_for_lock(step text, target regclass, waiting tenancy.lock_waits)
 returns void
@@ -809,6 +1293,33 @@ $function$;
 comment on function tenancy.work_on(text, regclass) is
 'Runs tenancy.<step>(regclass) once on one table: one bounded piece of work, to be committed by the caller. Returns whether it'
 ' worked, so that it should be called again; false also while the table''s lock is not to be had, which tenancy.lock_waits tells.';
+
+create or replace function tenancy.work_on_leaves(step text, target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    leaf regclass;
+    worked boolean;
+begin
+    for leaf in
+        select tenancy.leaves(target)
+    loop
+        execute format('select tenancy.%I($1)', step)
+        into worked
+        using leaf;
+        if worked then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$function$;
+comment on function tenancy.work_on_leaves(text, regclass) is
+'Runs tenancy.<step>(regclass) on the first partition of a partitioned table that needs it. Returns whether one did.';
 
 create or replace function tenancy.next_step(steps text[], target regclass default null)
 returns regclass

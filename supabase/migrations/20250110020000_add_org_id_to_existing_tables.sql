@@ -102,28 +102,29 @@ $function$;
 comment on function tenancy.org_id_index(regclass) is
 'A valid index over all rows that starts with org_id, under whatever name; NULL without one.';
 
-create or replace function tenancy.name_for(prefix text, target regclass, suffix text)
-returns name
-language plpgsql
-stable
+create or replace function tenancy.rows_inserted(target regclass)
+returns bigint
+language sql
+volatile
 security invoker
 set search_path = ''
 as $function$
-declare
-    table_name text := (select relname from pg_catalog.pg_class where oid = target);
-    digest constant text := left(md5(table_name), 8);
-begin
-    if octet_length(prefix || table_name || suffix) > 63 then
-        while octet_length(prefix || table_name || digest || suffix) > 62 loop
-            table_name := left(table_name, -1);
-        end loop;
-        table_name := table_name || '_' || digest;
-    end if;
-    return prefix || table_name || suffix;
-end
+    select coalesce(sum(pg_stat_get_tuples_inserted(leaf)), 0)::bigint
+    from tenancy.leaves(target) as leaf
 $function$;
-comment on function tenancy.name_for(text, regclass, text) is
-'prefix, table name, suffix; over the server''s 63 bytes the table name is cut and gets eight digits of its md5.';
+comment on function tenancy.rows_inserted(regclass) is 'How many rows were ever inserted into the table, as the statistics count them.';
+
+create or replace function tenancy.rows_deleted(target regclass)
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $function$
+    select coalesce(sum(pg_stat_get_tuples_deleted(leaf)), 0)::bigint
+    from tenancy.leaves(target) as leaf
+$function$;
+comment on function tenancy.rows_deleted(regclass) is 'How many rows were ever deleted from the table, as the statistics count them.';
 
 create or replace function tenancy.record_table_before(target regclass)
 returns boolean
@@ -146,8 +147,8 @@ begin
     values (
         target,
         counted,
-        pg_stat_get_tuples_inserted(target),
-        pg_stat_get_tuples_deleted(target),
+        tenancy.rows_inserted(target),
+        tenancy.rows_deleted(target),
         (tenancy.org_id_column(target)).attnum is not null,
         coalesce((tenancy.org_id_column(target)).atthasdef, false),
         coalesce((tenancy.org_id_column(target)).attnotnull, false),
@@ -242,10 +243,11 @@ as $function$
 declare
     broken constant regclass := (
         select org_id_index.indexrelid
-        from pg_catalog.pg_index as org_id_index
-        where org_id_index.indrelid = target
-            and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
+        from tenancy.leaves(target) as leaf
+        join pg_catalog.pg_index as org_id_index
+            on org_id_index.indrelid = leaf
             and not org_id_index.indisvalid
+        where org_id_index.indkey[0] = (tenancy.org_id_column(leaf)).attnum
         limit 1
     );
 begin
@@ -275,7 +277,7 @@ declare
             on index_class.oid = org_id_index.indexrelid
         where org_id_index.indrelid = target
             and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
-            and index_class.relname = tenancy.name_for('idx_', target, '_org_id')
+            and index_class.relname = tenancy.name_of('index', target)
             and exists (
                 select
                 from tenancy.tables_before
@@ -294,6 +296,32 @@ $function$;
 comment on function tenancy.drop_org_id_index(regclass) is
 'Undo of the index file: drops idx_<table>_org_id unless it was there before. Returns whether it had to.';
 
+create or replace function tenancy.index_partitioned_table(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+begin
+    if not tenancy.is_partitioned(target)
+        or (tenancy.org_id_index(target)).indexrelid is not null
+        or exists (
+            select
+            from tenancy.leaves(target) as leaf
+            where (tenancy.org_id_index(leaf)).indnatts is distinct from 1
+        )
+    then
+        return false;
+    end if;
+    perform tenancy.change_table(target, format('create index %I on %s (org_id)', tenancy.name_of('index', target), target));
+    return true;
+end
+$function$;
+comment on function tenancy.index_partitioned_table(regclass) is
+'Step: gives a partitioned table the index that its partitions, each indexed concurrently by its line, have already: PostgreSQL'
+' takes those in and builds none. Partitions that come later get theirs from it. Returns whether it had to.';
+
 create or replace function tenancy.assert_org_id_indexes()
 returns void
 language plpgsql
@@ -304,40 +332,30 @@ as $function$
 declare
     missing text := (
         select string_agg(
-            case
-                when taken.name is null then format(
-                    'create index concurrently if not exists %I on %s (org_id);',
-                    tenancy.name_for('idx_', org_scoped_tables.relation, '_org_id'),
-                    org_scoped_tables.relation
-                )
-                else format('rename the index %s first: it has the name of the one on org_id and is none', taken.name)
-            end,
+            format(
+                'create index concurrently if not exists %I on %s (org_id);',
+                tenancy.name_of('index', leaf),
+                leaf
+            ),
             E'\n'
-            order by org_scoped_tables.position
+            order by org_scoped_tables.position, leaf::text
         )
         from tenancy.org_scoped_tables
-        cross join lateral (
-            select to_regclass(
-                format(
-                    '%I.%I',
-                    org_scoped_tables.schema_name,
-                    tenancy.name_for('idx_', org_scoped_tables.relation, '_org_id')
-                )
-            ) as name
-        ) as taken
-        where (tenancy.org_id_index(org_scoped_tables.relation)).indexrelid is null
+        cross join lateral tenancy.leaves(org_scoped_tables.relation) as leaf
+        where (tenancy.org_id_index(leaf)).indexrelid is null
     );
 begin
     if missing is not null then
         raise exception 'org_id is not indexed on every org-scoped table'
         using
             errcode = 'undefined_object',
-            detail = E'To do in the file ending in _index_org_id.sql, then push again:\n' || missing;
+            detail = E'Add to the file ending in _index_org_id.sql, then push again:\n' || missing;
     end if;
 end
 $function$;
 comment on function tenancy.assert_org_id_indexes() is
-'Raises undefined_object while an org-scoped table has no valid index that starts with org_id; the DETAIL has the lines to add.';
+'Raises undefined_object while an org-scoped table, or a partition of one, has no valid index that starts with org_id; the DETAIL'
+' has the lines to add.';
 
 revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;
 revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;

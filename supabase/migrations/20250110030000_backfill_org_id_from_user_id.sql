@@ -250,7 +250,7 @@ begin
                 when (new.org_id is null)
                 execute function tenancy.fill_row_org_id(%L)
             $ddl$,
-            tenancy.name_for('zzz_fill_org_id_', target, ''),
+            tenancy.name_of('filler', target),
             target,
             query
         )
@@ -453,14 +453,16 @@ set search_path = ''
 as $function$
     with progress as materialized (
         select
-            org_scoped_tables.relation,
+            leaf as relation,
+            org_scoped_tables.relation as root,
             org_scoped_tables.position,
             coalesce(backfills.state, 'waiting') as state,
             backfills.last_written_at,
             backfills.stuck_at
         from tenancy.org_scoped_tables
+        cross join lateral tenancy.leaves(org_scoped_tables.relation) as leaf
         left join tenancy.backfills
-            using (relation)
+            on backfills.relation = leaf
     ),
     parents as materialized (
         select
@@ -469,8 +471,8 @@ as $function$
         from progress as child
         cross join lateral tenancy.org_id_sources(child.relation) as source
         join progress as parent
-            on parent.relation = source.parent
-            and parent.relation <> child.relation
+            on parent.root = source.parent
+            and parent.root <> child.root
         where child.relation = target
             or child.state = 'stuck'
     ),
@@ -522,6 +524,10 @@ declare
     began timestamptz;
     wal_before pg_lsn;
 begin
+    if tenancy.is_partitioned(target) then
+        return tenancy.work_on_leaves('backfill_org_id', target);
+    end if;
+
     select backfills.*
     into backfill
     from tenancy.backfills
@@ -629,7 +635,7 @@ $function$;
 comment on function tenancy.backfill_org_id(regclass) is
 'Step: one batch of the table''s backfill with its progress, in one transaction. Returns false when the table is done or has to'
 ' wait for its parents. Batches are ranges of blocks, so they need no key; passes are strided, so the new versions of a page''s'
-' rows find room on it (HOT) and the table does not double.';
+' rows find room on it (HOT) and the table does not double. A partitioned table goes partition by partition.';
 
 create or replace function tenancy.next_batch_blocks(batch_blocks integer, began timestamptz)
 returns integer
@@ -721,10 +727,10 @@ set search_path = ''
 as $function$
 begin
     delete from tenancy.backfill_conflicts
-    where backfill_conflicts.relation = target;
+    where backfill_conflicts.relation in (select tenancy.leaves(target));
 
     delete from tenancy.backfills
-    where backfills.relation = target;
+    where backfills.relation in (select tenancy.leaves(target));
     return found;
 end
 $function$;

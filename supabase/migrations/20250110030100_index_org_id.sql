@@ -1,5 +1,5 @@
 -- pg-delta: transaction=false
--- Purpose: phase 2, indexes: one on org_id for every org-scoped table, one plain line each; the other file to edit.
+-- Purpose: phase 2, indexes: one on org_id for every org-scoped table or partition, one plain line each; the other file to edit.
 -- Touches: new indexes only. After the backfill, because an index on org_id would make every one of its updates dearer.
 -- Locks:   SHARE UPDATE EXCLUSIVE: reads and writes go on; a long transaction anywhere delays the build, never the other way round.
 -- Undo:    tenancy.drop_org_id_index(regclass), or tenancy.roll_back(1) for all.
@@ -68,5 +68,17 @@ create index concurrently if not exists idx_onboarding_events_org_id on public.o
 create index concurrently if not exists idx_payment_events_log_org_id on public.payment_events_log (org_id);
 create index concurrently if not exists idx_payments_org_id on public.payments (org_id);
 create index concurrently if not exists idx_billing_cycles_org_id on public.billing_cycles (org_id);
+
+do $do$
+declare
+    target regclass;
+begin
+    loop
+        target := tenancy.next_step('{index_partitioned_table}', target);
+        exit when target is null;
+        commit;
+    end loop;
+end
+$do$;
 
 select tenancy.assert_org_id_indexes();

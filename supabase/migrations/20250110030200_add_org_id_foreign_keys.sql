@@ -17,25 +17,34 @@ set search_path = ''
 as $function$
 declare
     existing constant pg_catalog.pg_constraint := tenancy.org_id_foreign_key(target);
+    partitioned constant boolean := tenancy.is_partitioned(target);
 begin
     if existing.convalidated then
         return false;
     end if;
 
+    if partitioned and tenancy.work_on_leaves('add_org_id_foreign_key', target) then
+        return true;
+    end if;
+
     if existing.conname is null then
         -- The constraint needs this lock too, and nobody but a writer of organizations minds it: first, therefore, so that
-        -- the table's own is never held while waiting.
+        -- the table's own is never held while waiting. To take in those of the partitions it needs it exclusively.
         perform set_config('lock_timeout', format('%sms', (select settings.lock_timeout_ms from tenancy.settings)), true);
-        lock table public.organizations in share row exclusive mode;
+        execute format(
+            'lock table public.organizations in %s mode',
+            case when partitioned then 'access exclusive' else 'share row exclusive' end
+        );
         perform tenancy.change_table(
             target,
             format(
                 $ddl$
                     alter table %s
-                    add constraint %I foreign key (org_id) references public.organizations (id) on delete cascade not valid
+                    add constraint %I foreign key (org_id) references public.organizations (id) on delete cascade %s
                 $ddl$,
                 target,
-                tenancy.name_for('fk_', target, '_org_id')
+                tenancy.name_of('foreign_key', target),
+                case when not partitioned then 'not valid' end
             )
         );
     else
@@ -51,7 +60,8 @@ end
 $function$;
 comment on function tenancy.add_org_id_foreign_key(regclass) is
 'Step: adds fk_<table>_org_id not valid, or validates it: two calls, two transactions, so that no scan runs under the strong'
-' lock. A foreign key with that definition counts under any name. Returns whether it had to.';
+' lock. A partitioned table gets its own after its partitions have theirs, and takes those in without another scan. A foreign key'
+' with that definition counts under any name. Returns whether it had to.';
 
 create or replace function tenancy.drop_org_id_foreign_key(target regclass)
 returns boolean
@@ -63,10 +73,14 @@ as $function$
 declare
     existing constant name := (tenancy.org_id_foreign_key(target)).conname;
 begin
+    if existing is null and tenancy.is_partitioned(target) then
+        return tenancy.work_on_leaves('drop_org_id_foreign_key', target);
+    end if;
+
     if existing is null or not exists (
         select
         from tenancy.tables_before
-        where tables_before.relation = target
+        where tables_before.relation = tenancy.root_of(target)
             and tables_before.foreign_key is distinct from existing
     ) then
         return false;

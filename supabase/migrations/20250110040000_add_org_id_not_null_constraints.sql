@@ -8,37 +8,6 @@ set lock_timeout = '1s';
 set statement_timeout = 0;
 set client_connection_check_interval = '1s';
 
-create or replace function tenancy.fill_leftovers(target regclass, last_resort boolean)
-returns bigint
-language plpgsql
-volatile
-security invoker
-set search_path = ''
-as $function$
-declare
-    batch record;
-begin
-    batch := tenancy.backfill_rows(
-        target,
-        tenancy.decision_query(target, last_resort),
-        format('todo.ctid = any (array(select ctid from %s where org_id is null limit 1000))', target)
-    );
-
-    update tenancy.backfills
-    set
-        rows_updated = backfills.rows_updated + batch.updated,
-        orphans = backfills.orphans + batch.orphans,
-        conflicts = backfills.conflicts + batch.conflicts,
-        triggers_fired = backfills.triggers_fired or batch.triggers_fired,
-        last_written_at = clock_timestamp()
-    where backfills.relation = target;
-    return batch.updated;
-end
-$function$;
-comment on function tenancy.fill_leftovers(regclass, boolean) is
-'Fills up to 1000 rows that came without organization since the backfill, found by the index; with last_resort also those whose'
-' parent has none. Returns how many. Raises lock_not_available where another session holds one of them.';
-
 create or replace function tenancy.has_null_org_id(target regclass)
 returns boolean
 language plpgsql
@@ -56,6 +25,46 @@ end
 $function$;
 comment on function tenancy.has_null_org_id(regclass) is 'Whether a row of the table has no organization.';
 
+create or replace function tenancy.fill_leftovers(target regclass, last_resort boolean)
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    leaf regclass;
+    batch record;
+    updated bigint := 0;
+begin
+    for leaf in
+        select member
+        from tenancy.leaves(target) as member
+        where tenancy.has_null_org_id(member)
+    loop
+        batch := tenancy.backfill_rows(
+            leaf,
+            tenancy.decision_query(leaf, last_resort),
+            format('todo.ctid = any (array(select ctid from %s where org_id is null limit 1000))', leaf)
+        );
+
+        update tenancy.backfills
+        set
+            rows_updated = backfills.rows_updated + batch.updated,
+            orphans = backfills.orphans + batch.orphans,
+            conflicts = backfills.conflicts + batch.conflicts,
+            triggers_fired = backfills.triggers_fired or batch.triggers_fired,
+            last_written_at = clock_timestamp()
+        where backfills.relation = leaf;
+        updated := updated + batch.updated;
+    end loop;
+    return updated;
+end
+$function$;
+comment on function tenancy.fill_leftovers(regclass, boolean) is
+'Fills up to 1000 rows, of each partition, that came without organization since the backfill, found by the index; with last_resort'
+' also those whose parent has none. Returns how many. Raises lock_not_available where another session holds one of them.';
+
 create or replace function tenancy.backfill_leftovers(target regclass)
 returns boolean
 language sql
@@ -63,7 +72,7 @@ volatile
 security invoker
 set search_path = ''
 as $function$
-    select tenancy.has_null_org_id(target) and tenancy.fill_leftovers(target, false) > 0
+    select tenancy.fill_leftovers(target, false) > 0
 $function$;
 comment on function tenancy.backfill_leftovers(regclass) is
 'Step: fills rows that came without organization since the backfill, but for those whose parent has none yet. Returns whether it did.';
@@ -100,7 +109,7 @@ set search_path = ''
 as $function$
 declare
     existing constant pg_catalog.pg_constraint := tenancy.org_id_check(target);
-    check_name name := tenancy.name_for('', target, '_org_id_not_null');
+    check_name name := tenancy.name_of('check', target);
 begin
     if existing.convalidated then
         return false;
@@ -129,7 +138,7 @@ begin
         where namesake.conrelid = target
             and namesake.conname = check_name
     ) then
-        check_name := tenancy.name_for('', target, '_org_id_not_null_check');
+        check_name := tenancy.name_of('other_check', target);
     end if;
 
     perform tenancy.change_table(

@@ -1,6 +1,6 @@
 -- pg-delta: transaction=false
--- Purpose: phase 6: once a row has its organization, nothing changes it: one refusing trigger on every org-scoped table.
--- Touches: one trigger function and one trigger a table; no row.
+-- Purpose: phase 6: once a row has its organization, nothing changes it: refusing triggers on every org-scoped table.
+-- Touches: one trigger function and two triggers a table, three where it is partitioned; no row.
 -- Locks:   SHARE ROW EXCLUSIVE on one table at a time for a millisecond: reads go on, writes wait that long.
 -- Undo:    tenancy.allow_org_id_change(regclass), or tenancy.roll_back(5) for all.
 
@@ -14,11 +14,36 @@ language plpgsql
 security invoker
 set search_path = ''
 as $function$
+declare
+    org_id_before uuid;
+    org_id_after uuid;
 begin
+    if tg_level = 'ROW' then
+        org_id_before := old.org_id;
+        org_id_after := new.org_id;
+    else
+        -- A row that moves between partitions stands in both tables at the same place, as every row does.
+        select
+            old_row.org_id,
+            new_row.org_id
+        into
+            org_id_before,
+            org_id_after
+        from (select org_id, row_number() over () as place from old_rows) as old_row
+        full join (select org_id, row_number() over () as place from new_rows) as new_row
+            using (place)
+        where old_row.org_id is distinct from new_row.org_id
+        limit 1;
+
+        if not found then
+            return null;
+        end if;
+    end if;
+
     raise exception 'org_id of %.% is immutable', quote_ident(tg_table_schema), quote_ident(tg_table_name)
     using
         errcode = 'restrict_violation',
-        detail = format('A row of organization %s would go to %s.', old.org_id, coalesce(new.org_id::text, 'none')),
+        detail = format('A row of organization %s would go to %s.', org_id_before, coalesce(org_id_after::text, 'none')),
         schema = tg_table_schema,
         table = tg_table_name,
         column = 'org_id',
@@ -26,27 +51,64 @@ begin
 end
 $function$;
 comment on function tenancy.refuse_org_id_change() is
-'Trigger function: raises restrict_violation (23001) naming table, column and trigger. It fires only where org_id changed.';
+'Trigger function: raises restrict_violation (23001) naming table, column and trigger. For a row it fires only where org_id changed;'
+' for a statement, on a partitioned table, it looks for such a row.';
 
-create or replace function tenancy.org_id_trigger(target regclass)
-returns pg_catalog.pg_trigger
+create or replace function tenancy.org_id_guards(target regclass)
+returns table (
+    relation regclass,
+    kind text,
+    trigger_name name,
+    definition text,
+    intact boolean
+)
 language sql
 stable
 security invoker
 set search_path = ''
 as $function$
-    select guard.*
-    from pg_catalog.pg_trigger as guard
-    where guard.tgrelid = target
-        and guard.tgenabled = 'A'
-        and pg_get_triggerdef(guard.oid) = format(
-            'CREATE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))'
-            ' EXECUTE FUNCTION tenancy.refuse_org_id_change()',
-            guard.tgname,
-            target
+    select
+        guard.*,
+        exists (
+            select
+            from pg_catalog.pg_trigger as existing
+            where existing.tgrelid = guard.relation
+                and existing.tgname = guard.trigger_name
+                and existing.tgenabled = 'A'
+                and pg_get_triggerdef(existing.oid) = 'CREATE TRIGGER ' || guard.definition
         )
+    from (
+        select
+            member,
+            form.kind,
+            named.trigger_name,
+            format(
+                '%I %s UPDATE ON %s %s EXECUTE FUNCTION tenancy.refuse_org_id_change()',
+                named.trigger_name,
+                form.timing,
+                member,
+                form.condition
+            )
+        from tenancy.members(target) as member
+        cross join (
+            values
+                ('guard', 'AFTER', 'FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))'),
+                ('early_guard', 'BEFORE', 'FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))'),
+                ('moving_guard', 'AFTER', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT')
+        ) as form (kind, timing, condition)
+        cross join lateral (
+            -- A partition's row triggers are its table's, and have their names.
+            select tenancy.name_of(form.kind, case when form.kind = 'moving_guard' then member else target end) as trigger_name
+        ) as named
+        where form.kind <> 'moving_guard'
+            or tenancy.is_partitioned(member)
+    ) as guard (relation, kind, trigger_name, definition)
 $function$;
-comment on function tenancy.org_id_trigger(regclass) is 'The table''s refusing trigger, whole and enabled ALWAYS; NULL without one.';
+comment on function tenancy.org_id_guards(regclass) is
+'The triggers that a table and its partitions are to have, what each is in words of PostgreSQL, and whether it is there, whole and'
+' enabled ALWAYS. guard: AFTER, so that no other trigger can change the value behind it. early_guard: BEFORE, sorted last, so that'
+' the error is the same also where a constraint would speak first. moving_guard: for rows that move between partitions, which fire'
+' no AFTER UPDATE trigger.';
 
 create or replace function tenancy.make_org_id_immutable(target regclass)
 returns boolean
@@ -56,51 +118,49 @@ security invoker
 set search_path = ''
 as $function$
 declare
-    trigger_name constant name := tenancy.name_for('org_id_immutable_', target, '');
+    guard record;
+    is_replaced boolean;
 begin
-    if (tenancy.org_id_trigger(target)).tgname is not null then
+    select
+        wanted.relation,
+        wanted.trigger_name,
+        wanted.definition
+    into guard
+    from tenancy.org_id_guards(target) as wanted
+    join tenancy.org_id_guards(target) as broken
+        on broken.kind = wanted.kind
+        and not broken.intact
+    -- Those of the rows are made on the table, and come to its partitions from there.
+    where wanted.relation = case when wanted.kind = 'moving_guard' then broken.relation else target end
+    order by wanted.kind desc
+    limit 1;
+
+    if not found then
         return false;
     end if;
 
-    if exists (
+    is_replaced := exists (
         select
-        from pg_catalog.pg_trigger as stranger
-        where stranger.tgrelid = target
-            and stranger.tgname = trigger_name
-            and stranger.tgfoid <> 'tenancy.refuse_org_id_change()'::regprocedure
-    ) then
-        raise exception 'the trigger % on % is not ours and has the name of the one that keeps org_id', trigger_name, target
-        using
-            errcode = 'duplicate_object',
-            detail = 'Rename it (alter trigger … on … rename to …), then push again.';
-    end if;
-
-    perform tenancy.change_table(
-        target,
-        format(
-            $ddl$
-                create or replace trigger %I
-                after update on %s
-                for each row
-                when (old.org_id is distinct from new.org_id)
-                execute function tenancy.refuse_org_id_change()
-            $ddl$,
-            trigger_name,
-            target
-        )
+        from pg_catalog.pg_trigger as existing
+        where existing.tgrelid = guard.relation
+            and existing.tgname = guard.trigger_name
+            and existing.tgfoid = 'tenancy.refuse_org_id_change()'::regprocedure
     );
-    perform tenancy.change_table(target, format('alter table %s enable always trigger %I', target, trigger_name));
-
-    if (tenancy.org_id_trigger(target)).tgname is null then
-        raise exception 'the trigger % on % was created and does not have the definition that it should have', trigger_name, target
-        using errcode = 'internal_error';
-    end if;
+    perform tenancy.change_table(
+        guard.relation,
+        format('create %s trigger %s', case when is_replaced then 'or replace' end, guard.definition)
+    );
+    perform tenancy.change_table(
+        guard.relation,
+        format('alter table %s enable always trigger %I', guard.relation, guard.trigger_name)
+    );
     return true;
 end
 $function$;
 comment on function tenancy.make_org_id_immutable(regclass) is
-'Step: creates org_id_immutable_<table>. AFTER, so that no other trigger can change the value behind it; ALWAYS, so that a'
-' replica session cannot pass it by; with WHEN, so that other updates pay nothing. Returns whether it had to.';
+'Step: creates, or mends, the first of tenancy.org_id_guards that is not whole. ALWAYS, so that a replica session cannot pass it by;'
+' with WHEN, so that other updates do not call it. Returns whether it had to. Raises duplicate_object where a trigger of that name'
+' is not ours.';
 
 create or replace function tenancy.allow_org_id_change(target regclass)
 returns boolean
@@ -110,23 +170,28 @@ security invoker
 set search_path = ''
 as $function$
 declare
-    guard constant name := (
-        select existing.tgname
-        from pg_catalog.pg_trigger as existing
-        where existing.tgrelid = target
-            and existing.tgfoid = 'tenancy.refuse_org_id_change()'::regprocedure
-        limit 1
-    );
+    guard record;
 begin
-    if guard is null then
+    select
+        existing.tgrelid::regclass as relation,
+        existing.tgname as trigger_name
+    into guard
+    from tenancy.members(target) as member
+    join pg_catalog.pg_trigger as existing
+        on existing.tgrelid = member
+        and existing.tgparentid = 0
+    where existing.tgfoid = 'tenancy.refuse_org_id_change()'::regprocedure
+    limit 1;
+
+    if not found then
         return false;
     end if;
-    perform tenancy.change_table(target, format('drop trigger %I on %s', guard, target));
+    perform tenancy.change_table(guard.relation, format('drop trigger %I on %s', guard.trigger_name, guard.relation));
     return true;
 end
 $function$;
 comment on function tenancy.allow_org_id_change(regclass) is
-'Undo of make_org_id_immutable: drops the trigger. Returns whether it had to. On the platform DROP TRIGGER locks the auth'
+'Undo of make_org_id_immutable: drops one of its triggers. Returns whether it had to. On the platform DROP TRIGGER locks the auth'
 ' tables exclusively until it commits, so commit after each call.';
 
 revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;

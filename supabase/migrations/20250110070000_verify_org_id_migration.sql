@@ -11,25 +11,13 @@ select
     org_scoped_tables.relation,
     org_scoped_tables.priority,
     coalesce(format_type(org_id.atttypid, org_id.atttypmod), 'missing') as org_id,
-    coalesce(
-        backfill_progress.state
-            || case
-                when backfill_progress.state = 'running' then format(
-                    ', %s of %s blocks, %s left',
-                    backfill_progress.blocks_done,
-                    backfill_progress.blocks_total,
-                    backfill_progress.time_left
-                )
-                else ''
-            end,
-        'not started'
-    ) as backfill,
-    backfill_progress.rows_updated,
+    coalesce(backfill.state, 'not started') as backfill,
+    backfill.rows_updated,
     (tenancy.org_id_index(org_scoped_tables.relation)).indexrelid is not null as indexed,
     coalesce((tenancy.org_id_foreign_key(org_scoped_tables.relation)).convalidated, false) as references_organizations,
     coalesce((tenancy.org_id_check(org_scoped_tables.relation)).convalidated, false) as checked,
     coalesce(org_id.attnotnull, false) as not_null,
-    (tenancy.org_id_trigger(org_scoped_tables.relation)).oid is not null as immutable,
+    (select bool_and(guards.intact) from tenancy.org_id_guards(org_scoped_tables.relation) as guards) as immutable,
     (
         select string_agg(lock_waits.blocked_by, E'\n')
         from tenancy.lock_waits
@@ -40,8 +28,26 @@ select
 from tenancy.org_scoped_tables
 left join lateral tenancy.org_id_column(org_scoped_tables.relation) as org_id
     on true
-left join tenancy.backfill_progress
-    on backfill_progress.relation = org_scoped_tables.relation;
+cross join lateral (
+    select
+        string_agg(
+            distinct backfill_progress.state
+                || case
+                    when backfill_progress.state = 'running' then format(
+                        ', %s of %s blocks, %s left',
+                        backfill_progress.blocks_done,
+                        backfill_progress.blocks_total,
+                        backfill_progress.time_left
+                    )
+                    else ''
+                end,
+            '; '
+        ) as state,
+        sum(backfill_progress.rows_updated)::bigint as rows_updated
+    from tenancy.leaves(org_scoped_tables.relation) as leaf
+    join tenancy.backfill_progress
+        on backfill_progress.relation = leaf
+) as backfill;
 comment on view tenancy.status is 'Every org-scoped table, one row: how far it is, and whom it waits for.';
 
 create or replace function tenancy.verify_schema()
@@ -73,8 +79,16 @@ as $function$
         on true
     left join lateral tenancy.org_id_check(org_scoped_tables.relation) as not_null_check
         on true
-    left join lateral tenancy.org_id_trigger(org_scoped_tables.relation) as guard
-        on true
+    cross join lateral (
+        select
+            string_agg(guards.trigger_name, ', ' order by guards.trigger_name) filter (where guards.intact) as intact,
+            string_agg(
+                format('%s on %s', guards.trigger_name, guards.relation),
+                ', '
+                order by guards.trigger_name
+            ) filter (where not guards.intact) as broken
+        from tenancy.org_id_guards(org_scoped_tables.relation) as guards
+    ) as guard
     cross join lateral (
         values
             (1, 'column', org_id.attnum is not null, 'org_id', 'no column org_id'),
@@ -113,9 +127,9 @@ as $function$
             (
                 7,
                 'immutable',
-                guard.oid is not null,
-                format('%s: after update, enabled always', guard.tgname),
-                'no trigger that refuses changes of org_id, whole and enabled always'
+                guard.broken is null,
+                format('%s: enabled always', guard.intact),
+                format('missing, changed or not enabled always: %s', guard.broken)
             )
     ) as checks (ordinal, check_name, passed, found, missing)
 
@@ -197,8 +211,8 @@ begin
         from tenancy.tables_before
         where tables_before.relation = target;
 
-        inserted := pg_stat_get_tuples_inserted(target) - before.rows_inserted;
-        deleted := pg_stat_get_tuples_deleted(target) - before.rows_deleted;
+        inserted := tenancy.rows_inserted(target) - before.rows_inserted;
+        deleted := tenancy.rows_deleted(target) - before.rows_deleted;
         check_name := 'row_count';
         passed := coalesce(row_count >= before.row_count - greatest(deleted, 0), false);
         detail := case

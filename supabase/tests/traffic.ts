@@ -28,6 +28,9 @@ function isRefusedCopy(error: unknown): boolean {
 /** The tables that the writers write, and that are on record. */
 const tables = ["calls", "leads", "call_logs", "call_tracking", "imports"];
 
+/** The row of the record in the list of tables. */
+export const recordRow = "    ('watch', 'record', 'excluded', null, 'a test'),\n";
+
 /**
  * Keeps a copy of each row as the application wrote it, without org_id. The backfill fires no trigger, so what it does
  * besides org_id shows as a difference between the rows and the record.

@@ -19,29 +19,38 @@ select lives_ok(
 create schema harbour;
 create table harbour.ships (id uuid primary key, user_id uuid);
 create table harbour.cargo (id uuid primary key, ship_id uuid references harbour.ships (id));
+create table harbour.crews (id uuid primary key, captain_id uuid references auth.users (id));
 create table harbour.ports (id uuid primary key, name text);
 
 select results_eq(
     $$
-        select table_name, reason
+        select table_name, suggested_scope, reason
         from tenancy.unclassified_tables
         where schema_name = 'harbour'
         order by table_name
     $$,
-    $$ values ('cargo', 'references harbour.ships'), ('ships', 'has the column user_id') $$,
-    'a table with user_id is unclassified, and so is what references it; a table without either is not'
+    $$
+        values
+            ('cargo', 'org', 'references harbour.ships'),
+            ('crews', 'org', 'references auth.users in captain_id'),
+            ('ports', 'excluded', 'has nothing that says whose its rows are'),
+            ('ships', 'org', 'has the column user_id')
+    $$,
+    'every table that is not registered is unclassified, with what speaks for an organization'
 );
 select throws_ok(
     $$ select tenancy.assert_registry() $$,
     '55000',
-    'the registry does not fit the database: 2 of its tables stop the push',
+    'the registry does not fit the database: 4 of its tables stop the push',
     'unclassified tables stop the push'
 );
 
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
 values
     ('harbour', 'ships', 'org', 'secondary', null),
-    ('harbour', 'cargo', 'excluded', null, 'a test');
+    ('harbour', 'cargo', 'excluded', null, 'a test'),
+    ('harbour', 'crews', 'excluded', null, 'a test'),
+    ('harbour', 'ports', 'excluded', null, 'a test');
 select lives_ok(
     $$ select tenancy.assert_registry() $$,
     'once each is classified, as org-scoped or as excluded, the check lets them pass'

@@ -5,9 +5,9 @@ import { connect } from "../../local/databases.ts";
 import { databaseUrl } from "../../local/postgres.ts";
 import { cloneDatabase } from "../databases.ts";
 import { findWrongRows } from "../oracle.ts";
-import { copyProject } from "../project-copy.ts";
+import { copyProject, type ProjectCopy } from "../project-copy.ts";
 import { chooseSeed } from "../random.ts";
-import { differencesFromRecord, keepRecord, startTraffic, type TrafficReport } from "../traffic.ts";
+import { differencesFromRecord, keepRecord, recordRow, startTraffic, type TrafficReport } from "../traffic.ts";
 
 const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const mapping = `
@@ -60,13 +60,20 @@ async function hold(url: string, statement: string, milliseconds: number): Promi
   await sql.end();
 }
 
+/** The project with the table of the record in its list. */
+function copyFor(database: Database): ProjectCopy {
+  const copy = copyProject(`${inject("folder")}/${database.name}`);
+  copy.edit("_discover_org_scoped_tables.sql", "values\n", `values\n${recordRow}`);
+  return copy;
+}
+
 /** Pushes under traffic, with three sessions in the way. */
 async function pushUnderTraffic(
   database: Database,
   seed: number,
   settings: string,
 ): Promise<{ code: number | null; output: string; report: TrafficReport; holders: number }> {
-  const copy = copyProject(`${inject("folder")}/${database.name}`);
+  const copy = copyFor(database);
   copy.append("_discover_org_scoped_tables.sql", `${mapping} ${settings}`);
   const traffic = startTraffic(database.url, { writers: 4, seed });
   const pushed = copy.push(database.url);
@@ -133,7 +140,7 @@ describe("a table that is held", () => {
           select pid from pg_stat_activity where backend_type = 'autovacuum worker' and query like '%call_logs%'
         `).length > 0;
       while (!(await working())) await sleep(50);
-      const { code, output } = await copyProject(`${inject("folder")}/autovacuum`).push(database.url);
+      const { code, output } = await copyFor(database).push(database.url);
       expect(code, output).toBe(0);
     } finally {
       await admin`alter system reset autovacuum_naptime`;
@@ -144,7 +151,7 @@ describe("a table that is held", () => {
 
   test("for longer than the push has patience for ends it with the holder's name, and the next push goes on", async () => {
     const database = await prepare("held");
-    const copy = copyProject(`${inject("folder")}/held`);
+    const copy = copyFor(database);
     copy.append(
       "_discover_org_scoped_tables.sql",
       "update tenancy.settings set lock_attempts = 5, lock_timeout_ms = 20;",

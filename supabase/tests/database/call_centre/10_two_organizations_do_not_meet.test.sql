@@ -61,8 +61,8 @@ select is_empty(
 );
 select throws_ok(
     $$ update public.calls set org_id = 'b0000000-0000-4000-8000-000000000002' where id = 'c0000000-0000-4000-8000-000000000001' $$,
-    '42501',
-    null,
+    '23001',
+    'org_id of public.calls is immutable',
     'nor can a call be given away'
 );
 
