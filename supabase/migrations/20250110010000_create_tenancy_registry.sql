@@ -1240,6 +1240,25 @@ comment on function tenancy.wait_for_lock(text, regclass, tenancy.lock_waits) is
 'Notes a lock that was not to be had and when to ask again: pauses grow from 50 ms to 10 s, with jitter.'
 ' Raises lock_not_available with the holders once settings.lock_attempts are used up.';
 
+create or replace function tenancy.run_step(step text, target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+declare
+    worked boolean;
+begin
+    execute format('select tenancy.%I($1)', step)
+    into worked
+    using target;
+    return worked;
+end
+$function$;
+comment on function tenancy.run_step(text, regclass) is
+'Runs tenancy.<step>(regclass) once and returns what that does: whether it had something to do.';
+
 create or replace function tenancy.work_on(step text, target regclass)
 returns boolean
 language plpgsql
@@ -1275,9 +1294,7 @@ begin
     perform pg_advisory_xact_lock(hashtext('tenancy.work_on'));
 
     begin
-        execute format('select tenancy.%I($1)', step)
-        into worked
-        using target;
+        worked := tenancy.run_step(step, target);
     exception
         when lock_not_available or deadlock_detected or serialization_failure then
             perform tenancy.wait_for_lock(step, target, waiting);
@@ -1303,15 +1320,11 @@ set search_path = ''
 as $function$
 declare
     leaf regclass;
-    worked boolean;
 begin
     for leaf in
         select tenancy.leaves(target)
     loop
-        execute format('select tenancy.%I($1)', step)
-        into worked
-        using leaf;
-        if worked then
+        if tenancy.run_step(step, leaf) then
             return true;
         end if;
     end loop;

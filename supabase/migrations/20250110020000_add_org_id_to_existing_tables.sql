@@ -18,7 +18,7 @@ create table if not exists tenancy.tables_before (
     had_not_null boolean not null,
     foreign_key name,
     check_constraint name,
-    index name,
+    indexes name[] not null,
     counted_at timestamptz not null default clock_timestamp()
 );
 comment on table tenancy.tables_before is
@@ -154,10 +154,13 @@ begin
         coalesce((tenancy.org_id_column(target)).attnotnull, false),
         (tenancy.org_id_foreign_key(target)).conname,
         (tenancy.org_id_check(target)).conname,
-        (
-            select org_id_index.relname
-            from pg_catalog.pg_class as org_id_index
-            where org_id_index.oid = (tenancy.org_id_index(target)).indexrelid
+        array(
+            select index_class.relname
+            from pg_catalog.pg_index as org_id_index
+            join pg_catalog.pg_class as index_class
+                on index_class.oid = org_id_index.indexrelid
+            where org_id_index.indrelid = target
+                and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
         )
     );
     return true;
@@ -275,15 +278,14 @@ declare
         from pg_catalog.pg_index as org_id_index
         join pg_catalog.pg_class as index_class
             on index_class.oid = org_id_index.indexrelid
+        join tenancy.tables_before
+            on tables_before.relation = target
+            and index_class.relname <> all (tables_before.indexes)
         where org_id_index.indrelid = target
             and org_id_index.indkey[0] = (tenancy.org_id_column(target)).attnum
-            and index_class.relname = tenancy.name_of('index', target)
-            and exists (
-                select
-                from tenancy.tables_before
-                where tables_before.relation = target
-                    and tables_before.index is distinct from index_class.relname
-            )
+            and org_id_index.indnatts = 1
+            and not org_id_index.indisunique
+        limit 1
     );
 begin
     if built is null then
@@ -294,7 +296,7 @@ begin
 end
 $function$;
 comment on function tenancy.drop_org_id_index(regclass) is
-'Undo of the index file: drops idx_<table>_org_id unless it was there before. Returns whether it had to.';
+'Undo of the index file: drops an index on org_id alone that was not there before. Returns whether it had to.';
 
 create or replace function tenancy.index_partitioned_table(target regclass)
 returns boolean

@@ -262,6 +262,27 @@ comment on function tenancy.fill_missing_org_id(regclass) is
 'Step: has a trigger fill org_id of rows that come without, while settings.fill_org_id is on, and drops it when it is off. Its'
 ' name sorts last, so that it sees the row as other triggers leave it. Returns whether it had to.';
 
+create or replace function tenancy.key_of(target regclass, row_name text)
+returns text
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    select format(
+        'jsonb_build_object(%s)',
+        string_agg(format('%1$L, %2$I.%1$I', key_column.attname, row_name), ', ' order by key_column.attnum)
+    )
+    from pg_catalog.pg_index as primary_key
+    join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = primary_key.indrelid
+        and key_column.attnum = any (primary_key.indkey)
+    where primary_key.indrelid = target
+        and primary_key.indisprimary
+$function$;
+comment on function tenancy.key_of(regclass, text) is
+'The primary key of a row, named so in a query, as an SQL expression of type jsonb; an empty object where there is no primary key.';
+
 create or replace function tenancy.decision_query(target regclass, last_resort boolean)
 returns text
 language sql
@@ -275,22 +296,14 @@ as $function$
                 todo.ctid as row_id,
                 %1$s as org_id,
                 %2$s as is_orphan,
-                case when %3$s then jsonb_build_object(%4$s) end as conflict_key,
+                case when %3$s then %4$s end as conflict_key,
                 case when %3$s then %5$s end as candidates
             from %6$s as todo %7$s
         $sql$,
         rules.org_id,
         rules.is_orphan,
         rules.is_conflict,
-        (
-            select string_agg(format('%1$L, todo.%1$I', key_column.attname), ', ' order by key_column.attnum)
-            from pg_catalog.pg_index as primary_key
-            join pg_catalog.pg_attribute as key_column
-                on key_column.attrelid = primary_key.indrelid
-                and key_column.attnum = any (primary_key.indkey)
-            where primary_key.indrelid = target
-                and primary_key.indisprimary
-        ),
+        tenancy.key_of(target, 'todo'),
         rules.candidates,
         target,
         rules.joins

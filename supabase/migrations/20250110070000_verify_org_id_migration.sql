@@ -18,6 +18,8 @@ select
     coalesce((tenancy.org_id_check(org_scoped_tables.relation)).convalidated, false) as checked,
     coalesce(org_id.attnotnull, false) as not_null,
     (select bool_and(guards.intact) from tenancy.org_id_guards(org_scoped_tables.relation) as guards) as immutable,
+    isolation.row_security,
+    isolation.isolated,
     (
         select string_agg(lock_waits.blocked_by, E'\n')
         from tenancy.lock_waits
@@ -47,8 +49,16 @@ cross join lateral (
     from tenancy.leaves(org_scoped_tables.relation) as leaf
     join tenancy.backfill_progress
         on backfill_progress.relation = leaf
-) as backfill;
-comment on view tenancy.status is 'Every org-scoped table, one row: how far it is, and whom it waits for.';
+) as backfill
+cross join lateral (
+    select
+        bool_and(member.row_security) as row_security,
+        bool_and(member.isolated) as isolated
+    from tenancy.org_isolation(org_scoped_tables.relation) as member
+) as isolation;
+comment on view tenancy.status is
+'Every org-scoped table, one row: how far it is, whether row-level security is on and tenancy.enable_org_isolation done (for all of its'
+' partitions, where it has any), and whom it waits for.';
 
 create or replace function tenancy.verify_schema()
 returns table (
@@ -255,6 +265,58 @@ comment on function tenancy.verify() is
 'The plan''s checklist: verify_schema(), and for each table no NULL left and no row lost, and for the users none without organization.'
 ' One row a check and table. It counts every table, so it takes as long as that.';
 
+create or replace view tenancy.org_id_dependents as
+select
+    org_scoped_tables.relation,
+    pg_describe_object(dependency.classid, dependency.objid, dependency.objsubid) as dependent
+from tenancy.org_scoped_tables
+join tenancy.tables_before
+    on tables_before.relation = org_scoped_tables.relation
+    and not tables_before.had_org_id
+cross join lateral tenancy.members(org_scoped_tables.relation) as member
+join lateral tenancy.org_id_column(member) as org_id
+    on org_id.attnum is not null
+join pg_catalog.pg_depend as dependency
+    on dependency.refclassid = 'pg_catalog.pg_class'::regclass
+    and dependency.refobjid = member
+    and dependency.refobjsubid = org_id.attnum
+left join pg_catalog.pg_constraint as its_constraint
+    on dependency.classid = 'pg_catalog.pg_constraint'::regclass
+    and its_constraint.oid = dependency.objid
+left join pg_catalog.pg_trigger as its_trigger
+    on dependency.classid = 'pg_catalog.pg_trigger'::regclass
+    and its_trigger.oid = dependency.objid
+left join pg_catalog.pg_policy as its_policy
+    on dependency.classid = 'pg_catalog.pg_policy'::regclass
+    and its_policy.oid = dependency.objid
+where dependency.classid <> 'pg_catalog.pg_attrdef'::regclass
+    -- An index holds nothing that is not in its table; those of a constraint depend on that.
+    and not (dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objsubid = 0)
+    and its_trigger.tgfoid is distinct from to_regprocedure('tenancy.refuse_org_id_change()')
+    and its_trigger.tgfoid is distinct from to_regprocedure('tenancy.fill_row_org_id()')
+    and its_policy.polname is distinct from 'org_isolation'
+    and not coalesce(
+        its_constraint.contype = 'n'
+        or its_constraint.oid = (tenancy.org_id_check(member)).oid
+        or its_constraint.oid = (tenancy.org_id_foreign_key(member)).oid
+        or (
+            its_constraint.contype = 'f'
+            and (
+                its_constraint.conname ~ '^org_id_substitute_'
+                or exists (
+                    select
+                    from tenancy.bound_references
+                    where bound_references.relation in (its_constraint.conrelid, its_constraint.confrelid)
+                        and bound_references.constraint_name = its_constraint.conname
+                )
+            )
+        ),
+        false
+    );
+comment on view tenancy.org_id_dependents is
+'What of yours uses an org_id that a roll back to phase 1 would drop: views, policies, triggers, constraints, publications. Change'
+' those first. Indexes are not among them: they go with the column.';
+
 create or replace function tenancy.roll_back(to_phase integer, target regclass default null)
 returns regclass
 language plpgsql
@@ -262,16 +324,48 @@ volatile
 security invoker
 set search_path = ''
 as $function$
+declare
+    dependents text;
+    undone regclass;
 begin
-    if to_phase is null or to_phase not between 1 and 5 then
-        raise exception 'cannot roll back to phase %: it is 1 (discovery), 2 (columns), 3 (backfill), 4 (not null) or 5 (identity)',
+    if to_phase is null or to_phase not between 1 and 6 then
+        raise exception 'cannot roll back to phase %: it is 1 (discovery), 2 (columns), 3 (backfill), 4 (not null), 5 (identity)'
+            ' or 6 (immutability)',
             coalesce(to_phase::text, 'NULL')
         using errcode = 'invalid_parameter_value';
     end if;
 
+    if to_phase = 1 and target is null then
+        dependents := (
+            select string_agg(
+                format('%s: %s', org_id_dependents.relation, org_id_dependents.dependent),
+                E'\n'
+                order by org_id_dependents.relation::text, org_id_dependents.dependent
+            )
+            from tenancy.org_id_dependents
+        );
+        if dependents is not null then
+            raise exception 'cannot roll back to phase 1: other objects use org_id'
+            using
+                errcode = 'dependent_objects_still_exist',
+                detail = E'Drop or change these first; nothing has been rolled back yet:\n' || dependents;
+        end if;
+    end if;
+
+    -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
+    if exists (select from tenancy.bound_references)
+        or exists (select from pg_catalog.pg_constraint where conname ~ '^org_id_substitute_')
+        or exists (select from pg_catalog.pg_policy where polname = 'org_isolation')
+    then
+        undone := tenancy.next_step('{disable_org_isolation,unbind_from_parent}', target);
+        if undone is not null then
+            return undone;
+        end if;
+    end if;
+
     return tenancy.next_step(
-        (
-            select array_agg(undo.step order by undo.ordinal)
+        array(
+            select undo.step
             from (
                 values
                     (6, 1, 'allow_org_id_change'),
@@ -283,16 +377,19 @@ begin
                     (2, 7, 'drop_org_id')
             ) as undo (phase, ordinal, step)
             where undo.phase > to_phase
+            order by undo.ordinal
         ),
         target
     );
 end
 $function$;
 comment on function tenancy.roll_back(integer, regclass) is
-'Undoes the phases after to_phase, one change of one table a call; returns the table, NULL when nothing is left to undo. To be'
-' looped over and committed like tenancy.next_step: do $$ declare target regclass; begin loop target := tenancy.roll_back(1, target);'
-' exit when target is null; commit; end loop; end $$. To 1 the organizations of all rows are gone with the column. Users keep'
-' app_metadata.org_id, which is one more key to them.';
+'Undoes the phases after to_phase, isolation and bound foreign keys before all, one change of one table a call; returns the table,'
+' NULL when nothing is left to undo. To be looped over and committed like tenancy.next_step: do $$ declare target regclass; begin loop'
+' target := tenancy.roll_back(1, target); exit when target is null; commit; end loop; end $$.'
+' What cannot be undone: to 1 the organizations of all rows are gone with the column, and where the column was there before, the values'
+' that the backfill filled in stay. Users keep app_metadata.org_id, which is one more key to them. Raises'
+' dependent_objects_still_exist, before anything is undone, with tenancy.org_id_dependents in the DETAIL.';
 
 revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;
 revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;

@@ -102,7 +102,7 @@ select ok(tenancy.roll_back(1) is null, 'then there is nothing left to undo');
 select throws_ok(
     $$ select tenancy.roll_back(0) $$,
     '22023',
-    'cannot roll back to phase 0: it is 1 (discovery), 2 (columns), 3 (backfill), 4 (not null) or 5 (identity)',
+    'cannot roll back to phase 0: it is 1 (discovery), 2 (columns), 3 (backfill), 4 (not null), 5 (identity) or 6 (immutability)',
     'a phase that is none is refused'
 );
 

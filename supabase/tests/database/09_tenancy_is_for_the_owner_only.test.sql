@@ -41,8 +41,13 @@ select results_eq(
             and prosecdef
         order by proname
     $$,
-    $$ values ('tenancy.fill_row_org_id()'), ('tenancy.set_org_of_new_user()') $$,
-    'no function of ours runs with its owner''s rights but the two triggers that have to read what their caller cannot'
+    $$
+        values
+            ('tenancy.fill_row_org_id()'),
+            ('tenancy.refuse_unclassified_table()'),
+            ('tenancy.set_org_of_new_user()')
+    $$,
+    'no function of ours runs with its owner''s rights but the triggers that have to read what their caller cannot'
 );
 select is_empty(
     $$
