@@ -53,7 +53,7 @@ begin
         'The tenants. Every org-scoped row and every user belongs to one; deleting one deletes its rows.';
 
         alter table public.organizations enable row level security;
-        revoke all on public.organizations from public, anon, authenticated;
+        revoke all on public.organizations from public, anon, authenticated, service_role;
         grant select on public.organizations to authenticated;
         grant select, insert, update, delete on public.organizations to service_role;
 

@@ -233,10 +233,11 @@ comment on view tenancy.references_between_tables is
 'Every foreign key, once, with the columns that say which row is meant: org_id, which may stand beside them, is left out.';
 
 create or replace view tenancy.unclassified_tables as
-with recursive evident (relation, reason) as (
+with recursive evident (relation, reason, owner_column) as (
     select
         candidate.relation,
-        'has the column user_id'
+        'has the column user_id',
+        null::text
     from tenancy.application_tables as candidate
     where candidate.scope is null
         and candidate.owner_column is not null
@@ -245,7 +246,8 @@ with recursive evident (relation, reason) as (
 
     select
         candidate.relation,
-        format('references auth.users in %s', array_to_string(reference.column_names, ', '))
+        format('references auth.users in %s', reference.column_names[1]),
+        reference.column_names[1]
     from tenancy.application_tables as candidate
     join tenancy.references_between_tables as reference
         on reference.relation = candidate.relation
@@ -257,7 +259,8 @@ with recursive evident (relation, reason) as (
 
     select
         candidate.relation,
-        format('references %s', parent.relation)
+        format('references %s', parent.relation),
+        null
     from tenancy.references_between_tables as reference
     join tenancy.application_tables as candidate
         on candidate.relation = reference.relation
@@ -280,6 +283,7 @@ select
     application_tables.schema_name,
     application_tables.table_name,
     case when count(evident.relation) > 0 then 'org' else 'excluded' end as suggested_scope,
+    min(evident.owner_column) as suggested_owner_column,
     coalesce(
         string_agg(distinct evident.reason, ', ' order by evident.reason),
         'has nothing that says whose its rows are'
@@ -677,8 +681,9 @@ cross join lateral (
     from tenancy.table_members as member
     join pg_catalog.pg_type as row_type
         on row_type.typrelid = member.relation
+    cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type
     join pg_catalog.pg_attribute as using_column
-        on using_column.atttypid in (row_type.oid, row_type.typarray)
+        on using_column.atttypid = used_type
         and not using_column.attisdropped
     join pg_catalog.pg_class as using_table
         on using_table.oid = using_column.attrelid
@@ -947,10 +952,21 @@ select
     unclassified_tables.table_name,
     format('is not classified: it %s', unclassified_tables.reason) as problem,
     case
-        when unclassified_tables.suggested_scope = 'org' then format(
-            'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if it is not to have org_id, %s',
-            unclassified_tables.org_row,
-            unclassified_tables.excluded_row
+        when unclassified_tables.suggested_scope = 'org' then concat(
+            format(
+                'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if it is not to have org_id, %s',
+                unclassified_tables.org_row,
+                unclassified_tables.excluded_row
+            ),
+            case
+                when unclassified_tables.suggested_owner_column is not null then format(
+                    '; and if %1$s says who owns a row, below the list:'
+                    ' update tenancy.registry set owner_column = %1$L where (schema_name, table_name) = (%2$L, %3$L);',
+                    unclassified_tables.suggested_owner_column,
+                    unclassified_tables.schema_name,
+                    unclassified_tables.table_name
+                )
+            end
         )
         else format(
             'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if its rows belong to organizations, %s',

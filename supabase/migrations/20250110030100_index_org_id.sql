@@ -69,16 +69,4 @@ create index concurrently if not exists idx_payment_events_log_org_id on public.
 create index concurrently if not exists idx_payments_org_id on public.payments (org_id);
 create index concurrently if not exists idx_billing_cycles_org_id on public.billing_cycles (org_id);
 
-do $do$
-declare
-    target regclass;
-begin
-    loop
-        target := tenancy.next_step('{index_partitioned_table}', target);
-        exit when target is null;
-        commit;
-    end loop;
-end
-$do$;
-
 select tenancy.assert_org_id_indexes();

@@ -1,5 +1,6 @@
 -- pg-delta: transaction=false
 -- Purpose: phase 2, foreign keys: org_id references organizations (id) on delete cascade, on every org-scoped table.
+--          And, before that, the index of each partitioned table, which takes in those of its partitions and builds none.
 -- Touches: one constraint a table, first not valid, then validated; no row. After the backfill, which it would slow by half.
 -- Locks:   SHARE ROW EXCLUSIVE on organizations and the table for a millisecond; the validation lets reads and writes go on.
 -- Undo:    tenancy.drop_org_id_foreign_key(regclass), or tenancy.roll_back(1) for all.
@@ -94,6 +95,18 @@ comment on function tenancy.drop_org_id_foreign_key(regclass) is
 ' It locks organizations exclusively for a moment, as PostgreSQL does for every dropped foreign key.';
 
 revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;
+
+do $do$
+declare
+    target regclass;
+begin
+    loop
+        target := tenancy.next_step('{index_partitioned_table}', target);
+        exit when target is null;
+        commit;
+    end loop;
+end
+$do$;
 
 do $do$
 declare

@@ -52,7 +52,8 @@ end
 $function$;
 comment on function tenancy.refuse_org_id_change() is
 'Trigger function: raises restrict_violation (23001) naming table, column and trigger. For a row it fires only where org_id changed;'
-' for a statement, on a partitioned table, it looks for such a row.';
+' for a statement, on a partitioned table, it looks for such a row. One case it cannot see: a row that MERGE moves to another partition,'
+' whose BEFORE INSERT trigger changes org_id; PostgreSQL shows it to no UPDATE trigger.';
 
 create or replace function tenancy.org_id_guards(target regclass)
 returns table (

@@ -41,3 +41,12 @@ export function copyProject(folder: string): ProjectCopy {
     startPush: (url, onOutput) => startSupabase(parameters(url), { detached: true, onOutput }),
   };
 }
+
+/** The rows of the shipped list of tables, each with its comma. */
+export function readList(): string {
+  const [name = ""] = readdirSync(join(root, "supabase/migrations")).filter((file) =>
+    file.endsWith("_discover_org_scoped_tables.sql")
+  );
+  const rows = readFileSync(join(root, "supabase/migrations", name), "utf8").match(/^ {4}\('.*\),?$/gm) ?? [];
+  return rows.map((row) => `${row.replace(/,?$/, ",")}\n`).join("");
+}
