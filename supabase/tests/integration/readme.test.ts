@@ -64,11 +64,30 @@ describe("the README's SQL", () => {
       headers: { apikey: "sb_secret_of_the_vault" },
       timeout_milliseconds: 60000,
     }]);
+    await sql`delete from auth.users where email = 'new@example.com'`;
     await sql.unsafe("select cron.unschedule('update-user-org-metadata')");
     expect(await sql`select from cron.job`).toHaveLength(0);
   });
 
+  test("binds a table to its parents, once it has the indexes that it asks for", async () => {
+    const { sql } = database;
+    const block = findSql("tenancy.bind_to_parent('public.call_tracking')");
+    const refusal = await sql.unsafe(block).catch((error: { code: string; detail: string }) => error);
+    expect(refusal).toMatchObject({ code: "55000" });
+    const lines = String((refusal as { detail: string }).detail).match(/^create .*;$/gm) ?? [];
+    expect(lines).toHaveLength(2);
+    for (const line of lines) await sql.unsafe(line);
+    await sql.unsafe(block);
+    const [bound] = await sql`
+      select pg_get_constraintdef(oid) as definition from pg_constraint where conname = 'call_tracking_call_id_fkey'
+    `;
+    expect(bound?.["definition"]).toBe("FOREIGN KEY (org_id, call_id) REFERENCES calls(org_id, id) ON DELETE CASCADE");
+  });
+
   test.each([
+    "set owner_column = 'owner_id'",
+    "tenancy.onboard('public.invoices')",
+    "tenancy.enable_org_isolation('public.calls')",
     "tenancy.backfill_progress where state",
     "update tenancy.settings set paused = true;",
     "tenancy.next_step('{fill_missing_org_id}', target)",
