@@ -388,7 +388,7 @@ comment on function tenancy.roll_back(integer, regclass) is
 ' NULL when nothing is left to undo. To be looped over and committed like tenancy.next_step: do $$ declare target regclass; begin loop'
 ' target := tenancy.roll_back(1, target); exit when target is null; commit; end loop; end $$.'
 ' What cannot be undone: to 1 the organizations of all rows are gone with the column, and where the column was there before, the values'
-' that the backfill filled in stay. Users keep app_metadata.org_id, which is one more key to them. Raises'
+' that the backfill filled in stay, and constraints that were not valid stay validated. Users keep app_metadata.org_id, which is one more key to them. Raises'
 ' dependent_objects_still_exist, before anything is undone, with tenancy.org_id_dependents in the DETAIL.';
 
 revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;
