@@ -9,12 +9,20 @@ with listed (schema_name, table_name, scope, priority, reason) as (
         -- to here. Without them every table is unclassified, and those that speak for org are looked at as if they were.
         (null::text, null::text, null::text, null::text, null::text)
 ),
+named (schema_name, table_name, owner_column, parent_column) as (
+    values
+        -- And what you say below that list of their columns, as ('public', 'contacts', 'owner_id', null),
+        (null::text, null::text, null::text, null::text)
+),
 registry as (
     select
         listed.*,
-        null::text as owner_column,
-        null::text as parent_column
+        named.owner_column,
+        named.parent_column
     from listed
+    left join named
+        on named.schema_name = listed.schema_name
+        and named.table_name = listed.table_name
     where listed.table_name is not null
 ),
 -- The views of _create_tenancy_registry.sql, word for word: begin.
@@ -309,6 +317,25 @@ table_obstacles as (
 
         union all
 
+        select
+            format(
+                'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at',
+                reference.constraint_name
+            ),
+            'make it one of or to the whole partitioned table'
+        from table_members as member
+        join references_between_tables as reference
+            on reference.relation = member.relation
+        join table_members as parent_member
+            on parent_member.relation = reference.parent
+        join application_tables as parent
+            on parent.relation = parent_member.root
+            and parent.scope is distinct from 'excluded'
+        where member.root = candidate.relation
+            and (member.relation <> member.root or parent_member.relation <> parent_member.root)
+
+        union all
+
         -- What happens when its rows are written ----------------------------------------------------------------------------
 
         select
@@ -453,25 +480,16 @@ table_obstacles as (
 
         union all
 
+        -- Rows that it has, counted in the table -----------------------------------------------------------------------------
+
         select
-            case when strange.row_count <> '0' then format('has %s rows whose org_id is no organization', strange.row_count) end,
-            format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation)
+            case when counted.row_count <> '0' then concat('has ', counted.row_count, suspicion.problem) end,
+            suspicion.remedy
         from (
-            select (
-                xpath(
-                    '/row/count/text()',
-                    query_to_xml(
-                        format(
-                            'select count(*) from %s as held where held.org_id is not null and not exists'
-                            ' (select from public.organizations where organizations.id = held.org_id)',
-                            candidate.relation
-                        ),
-                        false,
-                        true,
-                        ''
-                    )
-                )
-            )[1]::text as row_count
+            select
+                ' rows whose org_id is no organization',
+                format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation),
+                'org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)'
             where candidate.relkind = 'r'
                 and org_id.atttypid = 'uuid'::regtype
                 and to_regclass('public.organizations') is not null
@@ -483,7 +501,61 @@ table_obstacles as (
                         and reference.convalidated
                         and reference.conkey = array[org_id.attnum]
                 )
-        ) as strange
+
+            union all
+
+            select
+                format(' rows without org_id, and %I, which filling them in could break', looking.name),
+                format('fill org_id of %s in by hand, or drop %I until the push is over', candidate.relation, looking.name),
+                'org_id is null'
+            from (
+                select looking_constraint.conname as name
+                from pg_catalog.pg_constraint as looking_constraint
+                where looking_constraint.conrelid = candidate.relation
+                    and looking_constraint.contype in ('f', 'c', 'x')
+                    and org_id.attnum = any (looking_constraint.conkey)
+                    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1)
+                    and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)'
+
+                union all
+
+                select looking_class.relname
+                from pg_catalog.pg_index as looking_index
+                join pg_catalog.pg_class as looking_class
+                    on looking_class.oid = looking_index.indexrelid
+                where looking_index.indrelid = candidate.relation
+                    and looking_index.indisunique
+                    and org_id.attnum = any (looking_index.indkey)
+            ) as looking
+            where candidate.relkind = 'r'
+                and org_id.atttypid = 'uuid'::regtype
+                and not org_id.attnotnull
+
+            union all
+
+            select
+                format(' rows that cannot be updated: they break the check %I, which is not valid', broken_check.conname),
+                format('mend those rows of %s, or drop that check until the push is over', candidate.relation),
+                format('not (%s)', pg_get_expr(broken_check.conbin, broken_check.conrelid))
+            from pg_catalog.pg_constraint as broken_check
+            where broken_check.conrelid = candidate.relation
+                and broken_check.contype = 'c'
+                and not broken_check.convalidated
+                and (org_id.attnum is null or org_id.attnum <> all (broken_check.conkey))
+        ) as suspicion (problem, remedy, condition)
+        cross join lateral (
+            select (
+                xpath(
+                    '/row/count/text()',
+                    query_to_xml(
+                        format('select count(*) from %s as held where %s', candidate.relation, suspicion.condition),
+                        false,
+                        true,
+                        ''
+                    )
+                )
+            )[1]::text as row_count
+        ) as counted
 
         union all
 
@@ -595,7 +667,8 @@ candidates as (
     cross join lateral (
         select
             count(*) as leaves,
-            coalesce(sum(greatest(leaf.reltuples, 0)), 0)::bigint as row_count,
+            -- -1 where nobody has counted yet.
+            case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end as row_count,
             coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes,
             coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes
         from table_members as member
@@ -819,7 +892,7 @@ findings (ordinal, topic, object, finding, to_do) as (
             '; ',
             format(
                 '%s rows, %s and %s of indexes',
-                to_char(candidates.row_count, 'FM999,999,999,999'),
+                coalesce(to_char(candidates.row_count, 'FM999,999,999,999'), '(never analyzed)'),
                 pg_size_pretty(candidates.table_bytes),
                 pg_size_pretty(candidates.index_bytes)
             ),
@@ -845,8 +918,8 @@ findings (ordinal, topic, object, finding, to_do) as (
             case
                 when candidates.has_org_id then 'batches, of the rows where org_id is NULL'
                 else format(
-                    'one organization: no row is touched; several: all rows in batches, about %s of WAL and a fifth more table',
-                    pg_size_pretty(candidates.row_count * 600)
+                    'one organization: no row is touched; several: all rows in batches, a fifth more table and about %s of WAL',
+                    coalesce(pg_size_pretty(candidates.row_count * 600), '600 bytes a row')
                 )
             end,
             format(

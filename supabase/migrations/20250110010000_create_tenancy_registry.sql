@@ -692,6 +692,25 @@ cross join lateral (
 
     union all
 
+    select
+        format(
+            'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at',
+            reference.constraint_name
+        ),
+        'make it one of or to the whole partitioned table'
+    from tenancy.table_members as member
+    join tenancy.references_between_tables as reference
+        on reference.relation = member.relation
+    join tenancy.table_members as parent_member
+        on parent_member.relation = reference.parent
+    join tenancy.application_tables as parent
+        on parent.relation = parent_member.root
+        and parent.scope is distinct from 'excluded'
+    where member.root = candidate.relation
+        and (member.relation <> member.root or parent_member.relation <> parent_member.root)
+
+    union all
+
     -- What happens when its rows are written ----------------------------------------------------------------------------
 
     select
@@ -836,25 +855,16 @@ cross join lateral (
 
     union all
 
+    -- Rows that it has, counted in the table -----------------------------------------------------------------------------
+
     select
-        case when strange.row_count <> '0' then format('has %s rows whose org_id is no organization', strange.row_count) end,
-        format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation)
+        case when counted.row_count <> '0' then concat('has ', counted.row_count, suspicion.problem) end,
+        suspicion.remedy
     from (
-        select (
-            xpath(
-                '/row/count/text()',
-                query_to_xml(
-                    format(
-                        'select count(*) from %s as held where held.org_id is not null and not exists'
-                        ' (select from public.organizations where organizations.id = held.org_id)',
-                        candidate.relation
-                    ),
-                    false,
-                    true,
-                    ''
-                )
-            )
-        )[1]::text as row_count
+        select
+            ' rows whose org_id is no organization',
+            format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation),
+            'org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)'
         where candidate.relkind = 'r'
             and org_id.atttypid = 'uuid'::regtype
             and to_regclass('public.organizations') is not null
@@ -866,7 +876,61 @@ cross join lateral (
                     and reference.convalidated
                     and reference.conkey = array[org_id.attnum]
             )
-    ) as strange
+
+        union all
+
+        select
+            format(' rows without org_id, and %I, which filling them in could break', looking.name),
+            format('fill org_id of %s in by hand, or drop %I until the push is over', candidate.relation, looking.name),
+            'org_id is null'
+        from (
+            select looking_constraint.conname as name
+            from pg_catalog.pg_constraint as looking_constraint
+            where looking_constraint.conrelid = candidate.relation
+                and looking_constraint.contype in ('f', 'c', 'x')
+                and org_id.attnum = any (looking_constraint.conkey)
+                and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1)
+                and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)'
+
+            union all
+
+            select looking_class.relname
+            from pg_catalog.pg_index as looking_index
+            join pg_catalog.pg_class as looking_class
+                on looking_class.oid = looking_index.indexrelid
+            where looking_index.indrelid = candidate.relation
+                and looking_index.indisunique
+                and org_id.attnum = any (looking_index.indkey)
+        ) as looking
+        where candidate.relkind = 'r'
+            and org_id.atttypid = 'uuid'::regtype
+            and not org_id.attnotnull
+
+        union all
+
+        select
+            format(' rows that cannot be updated: they break the check %I, which is not valid', broken_check.conname),
+            format('mend those rows of %s, or drop that check until the push is over', candidate.relation),
+            format('not (%s)', pg_get_expr(broken_check.conbin, broken_check.conrelid))
+        from pg_catalog.pg_constraint as broken_check
+        where broken_check.conrelid = candidate.relation
+            and broken_check.contype = 'c'
+            and not broken_check.convalidated
+            and (org_id.attnum is null or org_id.attnum <> all (broken_check.conkey))
+    ) as suspicion (problem, remedy, condition)
+    cross join lateral (
+        select (
+            xpath(
+                '/row/count/text()',
+                query_to_xml(
+                    format('select count(*) from %s as held where %s', candidate.relation, suspicion.condition),
+                    false,
+                    true,
+                    ''
+                )
+            )
+        )[1]::text as row_count
+    ) as counted
 
     union all
 

@@ -49,10 +49,24 @@ begin
         E'\n',
         obstacles,
         (
-            select string_agg(format('references %1$s, which has no org_id yet; onboard that first', source.parent), E'\n')
-            from tenancy.org_id_sources(target) as source
-            where source.parent <> target
-                and (tenancy.org_id_column(source.parent)).attnum is null
+            select string_agg(
+                format(
+                    'references %s, which %s; onboard that first',
+                    parent.relation,
+                    case
+                        when parent.scope is null then 'nobody has classified'
+                        else 'has no org_id yet'
+                    end
+                ),
+                E'\n'
+            )
+            from tenancy.references_between_tables as reference
+            join tenancy.application_tables as parent
+                on parent.relation = reference.parent
+                and parent.relation <> target
+            where reference.relation = target
+                and parent.scope is distinct from 'excluded'
+                and (tenancy.org_id_column(parent.relation)).attnum is null
         )
     );
     if obstacles <> '' then
@@ -215,10 +229,7 @@ security invoker
 set search_path = ''
 as $function$
 begin
-    if exists (select from pg_catalog.pg_event_trigger where evtname = 'tenancy_guard_new_tables') then
-        alter event trigger tenancy_guard_new_tables enable;
-        return;
-    end if;
+    drop event trigger if exists tenancy_guard_new_tables;
     create event trigger tenancy_guard_new_tables
     on ddl_command_end
     when tag in (
@@ -230,11 +241,12 @@ begin
         'IMPORT FOREIGN SCHEMA'
     )
     execute function tenancy.refuse_unclassified_table();
+    alter event trigger tenancy_guard_new_tables enable always;
 end
 $function$;
 comment on function tenancy.guard_new_tables() is
 'Opt-in: from here on a new table is refused unless tenancy.registry has a row for it. Temporary tables, partitions and extensions'''
-' tables are not meant. Raises insufficient_privilege where the caller may not create event triggers: the platform lets postgres.'
+' tables are not meant. A replica session does not pass it by. Raises insufficient_privilege where the caller may not create event triggers: the platform lets postgres.'
 ' Superusers and the platform''s own roles pass it by, and so does a table that is renamed or detached: tenancy.verify() finds those.';
 
 create or replace function tenancy.stop_guarding_new_tables()
