@@ -1,0 +1,78 @@
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { root } from "../local/project.ts";
+import type { CliResult } from "../local/supabase-cli.ts";
+
+/** A part of the README with what a reader copies from it. */
+export interface Section {
+  text: string;
+  /** Its blocks of code in this language, in order, without the indentation that they have in a list. */
+  blocks(language: "sh" | "sql"): string[];
+  /** The commands that the text names between its blocks. */
+  inlineCommands: string[];
+}
+
+/** The part of the README under this heading, up to the next heading of any level. */
+export function readSection(heading: string): Section {
+  const readme = readFileSync(join(root, "README.md"), "utf8");
+  const start = readme.indexOf(`\n${heading}\n`);
+  if (start < 0) throw new Error(`Cannot find the heading ${JSON.stringify(heading)} in README.md`);
+  const rest = readme.slice(start + heading.length + 2);
+  // A # at the start of a line is a heading only outside of blocks.
+  const end = [...rest.matchAll(/^ *```[^]*?^ *```|^#+ /gm)].find(([found]) => found.startsWith("#"))?.index;
+  const text = rest.slice(0, end);
+  const blocks = [...text.matchAll(/^( *)```(\w*)\n([^]*?)^ *```/gm)].map(([, indent = "", language, block = ""]) => ({
+    language,
+    block: block.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
+  }));
+  const prose = text.replaceAll(/^ *```[^]*?^ *```/gm, "");
+  return {
+    text,
+    blocks: (language) => blocks.filter((block) => block.language === language).map(({ block }) => block),
+    inlineCommands: [...prose.matchAll(/`((?:npx|npm) [^`]+)`/g)].map(([, command = ""]) => command),
+  };
+}
+
+/** A block that has not ended by then, such as a loop that waits for what never comes, is ended. */
+const longestRun = 90_000;
+
+/**
+ * Runs a block of the README as it stands, in a project's folder, but for what a reader puts in: --remote names a database by
+ * its address, and what else is replaced. Ends with the first command that fails.
+ */
+export async function runAsWritten(
+  commands: string,
+  options: { folder: string; url: string; replace?: Record<string, string>; environment?: Record<string, string> },
+): Promise<CliResult> {
+  const { folder, url, replace = {}, environment = {} } = options;
+  let substituted = commands.replaceAll(/--remote(?![=\w])/g, `--remote='${url}' --yes`);
+  for (const [text, replacement] of Object.entries(replace)) substituted = substituted.replaceAll(text, replacement);
+  const temporary = mkdtempSync(join(tmpdir(), "as-written-"));
+  const script = join(temporary, "commands.sh");
+  writeFileSync(script, substituted);
+  // A pipe of bash's own: /dev/stderr can be opened again there, as on a terminal, and not where Node has made it.
+  const child = spawn("bash", ["-c", `bash -e '${script}' 2>&1 | cat; exit "\${PIPESTATUS[0]}"`], {
+    cwd: folder,
+    env: { ...process.env, SUPABASE_TELEMETRY_DISABLED: "1", DO_NOT_TRACK: "1", NO_COLOR: "1", ...environment },
+    stdio: ["ignore", "pipe", "inherit"],
+    detached: true,
+  });
+  const end = () => child.pid && process.kill(-child.pid, "SIGKILL");
+  const limit = setTimeout(end, longestRun);
+  process.once("exit", end);
+  let output = "";
+  child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  try {
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once("error", reject);
+      child.once("close", resolve);
+    });
+    return { code, output };
+  } finally {
+    clearTimeout(limit);
+    process.off("exit", end);
+    rmSync(temporary, { recursive: true, force: true });
+  }
+}
