@@ -17,12 +17,14 @@ export interface FunctionServer {
 
 /**
  * Serves functions/<name>/index.ts, unchanged, with the Deno that the platform's runtime is compatible with. Packages come
- * from node_modules, nothing is downloaded. Resolves when it answers; throws with the end of its log when it does not.
+ * from node_modules above it, nothing is downloaded. Resolves when it answers; throws with the end of its log when it does not.
  */
 export async function serveFunction(
   name: string,
   environment: Record<string, string>,
   folder: string,
+  /** The folder functions of another project than this one. */
+  functions: string = join(root, "supabase/functions"),
 ): Promise<FunctionServer> {
   const port = await freePort();
   mkdirSync(folder, { recursive: true });
@@ -40,7 +42,7 @@ export async function serveFunction(
       "--node-modules-dir=manual",
       "--host=127.0.0.1",
       `--port=${port}`,
-      join(root, "supabase/functions", name, "index.ts"),
+      join(functions, name, "index.ts"),
     ],
     {
       cwd: root,

@@ -8,8 +8,8 @@ import { type PostgresServer, startPostgres } from "./postgres.ts";
 export interface Services {
   api: ApiServer;
   keys: ApiKeys;
-  /** Serves a function behind the API, with the environment that the platform gives it. */
-  serve(name: string): Promise<FunctionServer>;
+  /** Serves a function behind the API, with the environment that the platform gives it: this project's, or that of another folder. */
+  serve(name: string, functions?: string): Promise<FunctionServer>;
   stop(): Promise<void>;
 }
 
@@ -35,7 +35,7 @@ export async function startServices(options: ServiceOptions): Promise<Services> 
   return {
     api,
     keys,
-    serve: async (name) => {
+    serve: async (name, functions) => {
       const served = await serveFunction(
         name,
         {
@@ -47,6 +47,7 @@ export async function startServices(options: ServiceOptions): Promise<Services> 
           SUPABASE_ANON_KEY: keys.anonKey,
         },
         folder,
+        functions,
       );
       running.push(served);
       api.functions.set(name, served.url);
