@@ -231,7 +231,7 @@ describe("an application with data is pushed, its users are updated", () => {
       .sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
     for (const table of orgScoped) {
       expect(await failureOf(database, `update public.${table} set org_id = '${otherOrgId}'`), table).toBe("23001");
-      expect(await failureOf(database, `update public.${table} set org_id = null`), table).toBe("23502");
+      expect(await failureOf(database, `update public.${table} set org_id = null`), table).toBe("23001");
       const [column] = await database.sql`
         select attname from pg_attribute
         where attrelid = ${table}::regclass and attnum > 0 and attname <> 'org_id' and attidentity = '' and not attisdropped
