@@ -3,7 +3,7 @@
 -- Locks:   none but those of reading. Of tables over 100 MB it reads a sample where it counts rows.
 -- Run:     npx supabase db query --remote --read-only -f supabase/preflight.sql; or psql -xf; or paste it into the SQL editor.
 
-with listed (schema_name, table_name, scope, priority, reason) as (
+with recursive listed (schema_name, table_name, scope, priority, reason) as (
     values
         -- The rows of your list in _discover_org_scoped_tables.sql, each with its comma, once you have written it: from here
         -- to here. Without them every table is unclassified, and those that speak for org are looked at as if they were.
@@ -128,6 +128,19 @@ unclassified_tables as (
         from application_tables as candidate
         where candidate.scope is null
             and candidate.owner_column is not null
+
+        union
+
+        select
+            candidate.relation,
+            'has the column org_id',
+            null
+        from application_tables as candidate
+        join pg_catalog.pg_attribute as org_id
+            on org_id.attrelid = candidate.relation
+            and org_id.attname = 'org_id'
+            and not org_id.attisdropped
+        where candidate.scope is null
 
         union
 
@@ -390,6 +403,40 @@ table_obstacles as (
 
         union all
 
+        select
+            format('cannot be updated: the publication %I looks at columns of %s beyond its replica identity', publication.pubname, member.relation),
+            format('alter publication %I: filter by columns of the replica identity, and publish all of these', publication.pubname)
+        from table_members as member
+        join pg_catalog.pg_class as member_class
+            on member_class.oid = member.relation
+        join pg_catalog.pg_publication_rel as published
+            on published.prrelid = member.relation
+        join pg_catalog.pg_publication as publication
+            on publication.oid = published.prpubid
+            and publication.pubupdate
+        left join pg_catalog.pg_index as identity
+            on identity.indexrelid = pg_get_replica_identity_index(member.relation)
+        where member.root = candidate.relation
+            and (
+                (
+                    published.prattrs is not null
+                    and (
+                        member_class.relreplident = 'f'
+                        or not published.prattrs::smallint[] @> identity.indkey::smallint[]
+                    )
+                )
+                or (
+                    member_class.relreplident <> 'f'
+                    and exists (
+                        select
+                        from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum)
+                        where filtering.attnum[1]::smallint <> all (identity.indkey)
+                    )
+                )
+            )
+
+        union all
+
         -- What its registration says ----------------------------------------------------------------------------------------
 
         select
@@ -487,6 +534,7 @@ table_obstacles as (
             suspicion.remedy
         from (
             select
+                candidate.relation,
                 ' rows whose org_id is no organization',
                 format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation),
                 'org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)'
@@ -505,6 +553,7 @@ table_obstacles as (
             union all
 
             select
+                candidate.relation,
                 format(' rows without org_id, and %I, which filling them in could break', looking.name),
                 format('fill org_id of %s in by hand, or drop %I until the push is over', candidate.relation, looking.name),
                 'org_id is null'
@@ -529,26 +578,31 @@ table_obstacles as (
             ) as looking
             where candidate.relkind = 'r'
                 and org_id.atttypid = 'uuid'::regtype
-                and not org_id.attnotnull
 
             union all
 
             select
+                leaf.relation,
                 format(' rows that cannot be updated: they break the check %I, which is not valid', broken_check.conname),
-                format('mend those rows of %s, or drop that check until the push is over', candidate.relation),
+                format('mend those rows of %s, or drop that check until the push is over', leaf.relation),
                 format('not (%s)', pg_get_expr(broken_check.conbin, broken_check.conrelid))
-            from pg_catalog.pg_constraint as broken_check
-            where broken_check.conrelid = candidate.relation
+            from table_members as leaf
+            join pg_catalog.pg_class as leaf_class
+                on leaf_class.oid = leaf.relation
+                and leaf_class.relkind = 'r'
+            join pg_catalog.pg_constraint as broken_check
+                on broken_check.conrelid = leaf.relation
                 and broken_check.contype = 'c'
                 and not broken_check.convalidated
-                and (org_id.attnum is null or org_id.attnum <> all (broken_check.conkey))
-        ) as suspicion (problem, remedy, condition)
+                and pg_get_expr(broken_check.conbin, broken_check.conrelid) <> '(org_id IS NOT NULL)'
+            where leaf.root = candidate.relation
+        ) as suspicion (relation, problem, remedy, condition)
         cross join lateral (
             select (
                 xpath(
                     '/row/count/text()',
                     query_to_xml(
-                        format('select count(*) from %s as held where %s', candidate.relation, suspicion.condition),
+                        format('select count(*) from %s as held where %s', suspicion.relation, suspicion.condition),
                         false,
                         true,
                         ''
@@ -660,7 +714,12 @@ candidates as (
             where org_id.attrelid = application_tables.relation
                 and org_id.attname = 'org_id'
                 and not org_id.attisdropped
-        ) as has_org_id
+        ) as has_org_id,
+        exists (
+            select
+            from table_obstacles
+            where table_obstacles.relation = application_tables.relation
+        ) as is_refused
     from application_tables
     left join unclassified_tables
         on unclassified_tables.relation = application_tables.relation
@@ -678,6 +737,20 @@ candidates as (
         where member.root = application_tables.relation
     ) as size
     where 'org' in (application_tables.scope, unclassified_tables.suggested_scope)
+),
+followers (relation) as (
+    select candidates.relation
+    from candidates
+    where candidates.has_org_id
+
+    union
+
+    select reference.relation
+    from followers
+    join references_between_tables as reference
+        on reference.parent = followers.relation
+    join candidates
+        on candidates.relation = reference.relation
 ),
 organizations as (
     select relation.*
@@ -814,6 +887,29 @@ findings (ordinal, topic, object, finding, to_do) as (
 
     union all
 
+    select
+        1,
+        'refused',
+        'public.auth_org_id()',
+        'does not return app_metadata.org_id of the JWT',
+        'replace it by one that does'
+    from auth_org_id
+    cross join settings
+    where auth_org_id.prorettype = 'uuid'::regtype
+        and query_to_xml(
+            format(
+                'select 1 as found from (select set_config(''request.jwt.claims'', %L, true) offset 0) as claims'
+                ' where public.auth_org_id() = %L',
+                jsonb_build_object('app_metadata', jsonb_build_object('org_id', settings.default_org_id)),
+                settings.default_org_id
+            ),
+            false,
+            true,
+            ''
+        )::text = ''
+
+    union all
+
     -- To classify -----------------------------------------------------------------------------------------------------
 
     select
@@ -891,8 +987,8 @@ findings (ordinal, topic, object, finding, to_do) as (
         concat_ws(
             '; ',
             format(
-                '%s rows, %s and %s of indexes',
-                coalesce(to_char(candidates.row_count, 'FM999,999,999,999'), '(never analyzed)'),
+                '%s, %s and %s of indexes',
+                coalesce(to_char(candidates.row_count, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'),
                 pg_size_pretty(candidates.table_bytes),
                 pg_size_pretty(candidates.index_bytes)
             ),
@@ -917,6 +1013,10 @@ findings (ordinal, topic, object, finding, to_do) as (
             '; ',
             case
                 when candidates.has_org_id then 'batches, of the rows where org_id is NULL'
+                when candidates.relation in (select followers.relation from followers) then format(
+                    'all rows in batches, since they follow rows that have org_id: a fifth more table and about %s of WAL',
+                    coalesce(pg_size_pretty(candidates.row_count * 600), '600 bytes a row')
+                )
                 else format(
                     'one organization: no row is touched; several: all rows in batches, a fifth more table and about %s of WAL',
                     coalesce(pg_size_pretty(candidates.row_count * 600), '600 bytes a row')
@@ -941,6 +1041,7 @@ findings (ordinal, topic, object, finding, to_do) as (
                 xpath(
                     '/row/count/text()',
                     case
+                        when candidates.is_refused then null
                         when candidates.owner_type = 'uuid'::regtype then query_to_xml(
                             format(
                                 'select count(*) from %s as held tablesample system (%s) where not exists'
@@ -971,7 +1072,7 @@ findings (ordinal, topic, object, finding, to_do) as (
             '0'
         )::bigint as row_count
     ) as orphans
-    where candidates.relkind in ('r', 'p')
+    where not candidates.is_refused
 
     union all
 

@@ -246,6 +246,19 @@ with recursive evident (relation, reason, owner_column) as (
 
     select
         candidate.relation,
+        'has the column org_id',
+        null
+    from tenancy.application_tables as candidate
+    join pg_catalog.pg_attribute as org_id
+        on org_id.attrelid = candidate.relation
+        and org_id.attname = 'org_id'
+        and not org_id.attisdropped
+    where candidate.scope is null
+
+    union
+
+    select
+        candidate.relation,
         format('references auth.users in %s', reference.column_names[1]),
         reference.column_names[1]
     from tenancy.application_tables as candidate
@@ -482,6 +495,40 @@ join tenancy.application_tables as parent
 comment on view tenancy.org_references is
 'The foreign keys from an org-scoped table to an org-scoped table, those of a table numbered in the order of their columns.';
 
+create or replace function tenancy.follows_org_id(target regclass)
+returns boolean
+language sql
+stable
+security invoker
+set search_path = ''
+as $function$
+    with recursive ancestor (relation) as (
+        select org_references.parent
+        from tenancy.org_references
+        where org_references.relation = target
+            and org_references.parent <> target
+
+        union
+
+        select org_references.parent
+        from ancestor
+        join tenancy.org_references
+            on org_references.relation = ancestor.relation
+    )
+    select exists (
+        select
+        from ancestor
+        join pg_catalog.pg_attribute as org_id
+            on org_id.attrelid = ancestor.relation
+            and org_id.attname = 'org_id'
+            and not org_id.attisdropped
+        where ancestor.relation <> target
+    )
+$function$;
+comment on function tenancy.follows_org_id(regclass) is
+'Whether a table that this one references, directly or through others, has org_id now: its rows may belong to any organization, and'
+' this one''s rows follow them.';
+
 create or replace function tenancy.org_id_sources(target regclass)
 returns table (
     ordinal bigint,
@@ -560,12 +607,13 @@ select
             )
             from tenancy.org_id_sources(org_scoped_tables.relation) as source
             where exists (select from tenancy.user_orgs)
+                or tenancy.follows_org_id(org_scoped_tables.relation)
         ),
         'the default organization'
     ) as source,
     case
         when org_id.attnum is not null then 'batches, of the rows where org_id is NULL'
-        when exists (select from tenancy.user_orgs) then 'batches'
+        when exists (select from tenancy.user_orgs) or tenancy.follows_org_id(org_scoped_tables.relation) then 'batches'
         else 'catalog: no row is touched'
     end as method,
     size.estimated_rows,
@@ -765,6 +813,40 @@ cross join lateral (
 
     union all
 
+    select
+        format('cannot be updated: the publication %I looks at columns of %s beyond its replica identity', publication.pubname, member.relation),
+        format('alter publication %I: filter by columns of the replica identity, and publish all of these', publication.pubname)
+    from tenancy.table_members as member
+    join pg_catalog.pg_class as member_class
+        on member_class.oid = member.relation
+    join pg_catalog.pg_publication_rel as published
+        on published.prrelid = member.relation
+    join pg_catalog.pg_publication as publication
+        on publication.oid = published.prpubid
+        and publication.pubupdate
+    left join pg_catalog.pg_index as identity
+        on identity.indexrelid = pg_get_replica_identity_index(member.relation)
+    where member.root = candidate.relation
+        and (
+            (
+                published.prattrs is not null
+                and (
+                    member_class.relreplident = 'f'
+                    or not published.prattrs::smallint[] @> identity.indkey::smallint[]
+                )
+            )
+            or (
+                member_class.relreplident <> 'f'
+                and exists (
+                    select
+                    from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum)
+                    where filtering.attnum[1]::smallint <> all (identity.indkey)
+                )
+            )
+        )
+
+    union all
+
     -- What its registration says ----------------------------------------------------------------------------------------
 
     select
@@ -862,6 +944,7 @@ cross join lateral (
         suspicion.remedy
     from (
         select
+            candidate.relation,
             ' rows whose org_id is no organization',
             format('insert those organizations, or update %s set org_id = null where that is so', candidate.relation),
             'org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)'
@@ -880,6 +963,7 @@ cross join lateral (
         union all
 
         select
+            candidate.relation,
             format(' rows without org_id, and %I, which filling them in could break', looking.name),
             format('fill org_id of %s in by hand, or drop %I until the push is over', candidate.relation, looking.name),
             'org_id is null'
@@ -904,26 +988,31 @@ cross join lateral (
         ) as looking
         where candidate.relkind = 'r'
             and org_id.atttypid = 'uuid'::regtype
-            and not org_id.attnotnull
 
         union all
 
         select
+            leaf.relation,
             format(' rows that cannot be updated: they break the check %I, which is not valid', broken_check.conname),
-            format('mend those rows of %s, or drop that check until the push is over', candidate.relation),
+            format('mend those rows of %s, or drop that check until the push is over', leaf.relation),
             format('not (%s)', pg_get_expr(broken_check.conbin, broken_check.conrelid))
-        from pg_catalog.pg_constraint as broken_check
-        where broken_check.conrelid = candidate.relation
+        from tenancy.table_members as leaf
+        join pg_catalog.pg_class as leaf_class
+            on leaf_class.oid = leaf.relation
+            and leaf_class.relkind = 'r'
+        join pg_catalog.pg_constraint as broken_check
+            on broken_check.conrelid = leaf.relation
             and broken_check.contype = 'c'
             and not broken_check.convalidated
-            and (org_id.attnum is null or org_id.attnum <> all (broken_check.conkey))
-    ) as suspicion (problem, remedy, condition)
+            and pg_get_expr(broken_check.conbin, broken_check.conrelid) <> '(org_id IS NOT NULL)'
+        where leaf.root = candidate.relation
+    ) as suspicion (relation, problem, remedy, condition)
     cross join lateral (
         select (
             xpath(
                 '/row/count/text()',
                 query_to_xml(
-                    format('select count(*) from %s as held where %s', candidate.relation, suspicion.condition),
+                    format('select count(*) from %s as held where %s', suspicion.relation, suspicion.condition),
                     false,
                     true,
                     ''

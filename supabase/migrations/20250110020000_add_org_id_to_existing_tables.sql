@@ -13,6 +13,7 @@ create table if not exists tenancy.tables_before (
     row_count bigint not null,
     rows_inserted bigint not null,
     rows_deleted bigint not null,
+    follows_org_id boolean not null,
     had_org_id boolean not null,
     had_default boolean not null,
     had_not_null boolean not null,
@@ -23,6 +24,8 @@ create table if not exists tenancy.tables_before (
 );
 comment on table tenancy.tables_before is
 'Each table as it was: how many rows, so that none can be lost unseen, and what it had of org_id, so that undo leaves that.';
+comment on column tenancy.tables_before.follows_org_id is
+'Whether a table that it references had org_id then: its rows follow those, and do not all belong to the default organization.';
 comment on column tenancy.tables_before.rows_inserted is 'The statistics'' count of rows ever inserted, to tell the application''s own changes apart.';
 
 create or replace function tenancy.org_id_column(target regclass)
@@ -149,6 +152,7 @@ begin
         counted,
         tenancy.rows_inserted(target),
         tenancy.rows_deleted(target),
+        tenancy.follows_org_id(target),
         (tenancy.org_id_column(target)).attnum is not null,
         coalesce((tenancy.org_id_column(target)).atthasdef, false),
         coalesce((tenancy.org_id_column(target)).attnotnull, false),
@@ -185,7 +189,14 @@ begin
     end if;
 
     if org_id.attnum is null then
-        if not exists (select from tenancy.user_orgs) then
+        if not exists (select from tenancy.user_orgs)
+            and not exists (
+                select
+                from tenancy.tables_before
+                where tables_before.relation = target
+                    and tables_before.follows_org_id
+            )
+        then
             constant_default := format(' default %L::uuid', (select settings.default_org_id from tenancy.settings));
         end if;
         perform tenancy.change_table(target, format('alter table %s add column org_id uuid%s', target, constant_default));
@@ -197,7 +208,7 @@ end
 $function$;
 comment on function tenancy.add_org_id(regclass) is
 'Step: adds org_id, and in the same transaction makes public.auth_org_id() its default. Returns whether it had to.'
-' While tenancy.user_orgs is empty the column comes with the default organization as a constant default: PostgreSQL keeps'
+' While tenancy.user_orgs is empty, and no row can follow one that has its organization already, the column comes with the default organization as a constant default: PostgreSQL keeps'
 ' that value for all existing rows in the catalog (pg_attribute.attmissingval), whatever their number, and rewrites none.';
 
 create or replace function tenancy.drop_org_id(target regclass)
