@@ -320,8 +320,14 @@ table_obstacles as (
         join pg_catalog.pg_type as row_type
             on row_type.typrelid = member.relation
         cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type
+        join pg_catalog.pg_depend as usage
+            on usage.refclassid = 'pg_catalog.pg_type'::regclass
+            and usage.refobjid = used_type
+            and usage.classid = 'pg_catalog.pg_class'::regclass
         join pg_catalog.pg_attribute as using_column
-            on using_column.atttypid = used_type
+            on using_column.attrelid = usage.objid
+            and using_column.attnum = usage.objsubid
+            and using_column.attnum > 0
             and not using_column.attisdropped
         join pg_catalog.pg_class as using_table
             on using_table.oid = using_column.attrelid
@@ -339,13 +345,13 @@ table_obstacles as (
         from table_members as member
         join references_between_tables as reference
             on reference.relation = member.relation
-        join table_members as parent_member
-            on parent_member.relation = reference.parent
+        join pg_catalog.pg_class as parent_class
+            on parent_class.oid = reference.parent
+            and (parent_class.relispartition or member.relation <> member.root)
         join application_tables as parent
-            on parent.relation = parent_member.root
+            on parent.relation = coalesce(pg_partition_root(reference.parent), reference.parent)
             and parent.scope is distinct from 'excluded'
         where member.root = candidate.relation
-            and (member.relation <> member.root or parent_member.relation <> parent_member.root)
 
         union all
 
@@ -898,8 +904,9 @@ findings (ordinal, topic, object, finding, to_do) as (
     where auth_org_id.prorettype = 'uuid'::regtype
         and query_to_xml(
             format(
-                'select 1 as found from (select set_config(''request.jwt.claims'', %L, true) offset 0) as claims'
-                ' where public.auth_org_id() = %L',
+                'select 1 as found from (select set_config(''request.jwt.claims'', %L, true) as text offset 0) as claims'
+                -- The case has it called after the claims are set.
+                ' where case when claims.text <> '''' then public.auth_org_id() end = %L',
                 jsonb_build_object('app_metadata', jsonb_build_object('org_id', settings.default_org_id)),
                 settings.default_org_id
             ),

@@ -730,8 +730,14 @@ cross join lateral (
     join pg_catalog.pg_type as row_type
         on row_type.typrelid = member.relation
     cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type
+    join pg_catalog.pg_depend as usage
+        on usage.refclassid = 'pg_catalog.pg_type'::regclass
+        and usage.refobjid = used_type
+        and usage.classid = 'pg_catalog.pg_class'::regclass
     join pg_catalog.pg_attribute as using_column
-        on using_column.atttypid = used_type
+        on using_column.attrelid = usage.objid
+        and using_column.attnum = usage.objsubid
+        and using_column.attnum > 0
         and not using_column.attisdropped
     join pg_catalog.pg_class as using_table
         on using_table.oid = using_column.attrelid
@@ -749,13 +755,13 @@ cross join lateral (
     from tenancy.table_members as member
     join tenancy.references_between_tables as reference
         on reference.relation = member.relation
-    join tenancy.table_members as parent_member
-        on parent_member.relation = reference.parent
+    join pg_catalog.pg_class as parent_class
+        on parent_class.oid = reference.parent
+        and (parent_class.relispartition or member.relation <> member.root)
     join tenancy.application_tables as parent
-        on parent.relation = parent_member.root
+        on parent.relation = coalesce(pg_partition_root(reference.parent), reference.parent)
         and parent.scope is distinct from 'excluded'
     where member.root = candidate.relation
-        and (member.relation <> member.root or parent_member.relation <> parent_member.root)
 
     union all
 

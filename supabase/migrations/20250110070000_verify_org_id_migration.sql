@@ -148,15 +148,16 @@ as $function$
     select
         'registry',
         null,
-        not exists (select from tenancy.registry_problems),
-        coalesce(
-            (
-                select string_agg(format('%I.%I %s', schema_name, registry_problems.table_name, problem), '; ')
-                from tenancy.registry_problems
-            ),
-            format('%s org-scoped, %s excluded, none unclassified', org, excluded)
-        )
+        problems.text is null,
+        coalesce(problems.text, format('%s org-scoped, %s excluded, none unclassified', registered.org, registered.excluded))
     from (
+        select string_agg(
+            format('%I.%I %s', registry_problems.schema_name, registry_problems.table_name, registry_problems.problem),
+            '; '
+        ) as text
+        from tenancy.registry_problems
+    ) as problems
+    cross join (
         select
             count(*) filter (where registry.scope = 'org') as org,
             count(*) filter (where registry.scope = 'excluded') as excluded
