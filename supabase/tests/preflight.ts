@@ -53,9 +53,12 @@ export function composePreflight(): string {
 }
 
 const lastRow = "        (null::text, null::text, null::text, null::text, null::text)\n";
+const lastNamed = "        (null::text, null::text, null::text, null::text)\n";
 
-/** The preflight with the rows of a list, each with its comma, pasted where it says. Throws when it has no such place. */
-export function withList(preflight: string, rows: string): string {
-  if (!preflight.includes(lastRow)) throw new Error("Cannot find where the list goes in the preflight");
-  return preflight.replace(lastRow, () => rows + lastRow);
+/** The preflight with the rows of a list, and of owner and parent columns, each with its comma, pasted where it says. */
+export function withList(preflight: string, rows: string, named = ""): string {
+  if (!preflight.includes(lastRow) || !preflight.includes(lastNamed)) {
+    throw new Error("Cannot find where the list goes in the preflight");
+  }
+  return preflight.replace(lastRow, () => rows + lastRow).replace(lastNamed, () => named + lastNamed);
 }

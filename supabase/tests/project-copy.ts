@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pushTarget } from "../local/application.ts";
 import { root } from "../local/project.ts";
@@ -11,6 +11,10 @@ export interface ProjectCopy {
   append(ending: string, sql: string): void;
   /** Replaces a text, which must be there, in the migration whose name ends so. */
   edit(ending: string, text: string, replacement: string): void;
+  /** Makes another text of the migration whose name ends so. */
+  rewrite(ending: string, how: (text: string) => string): void;
+  /** Takes the migration away whose name ends so. */
+  remove(ending: string): void;
   push(url: string): Promise<CliResult>;
   /** The same, to be killed: the CLI leads a process group of its own. */
   startPush(url: string, onOutput: (text: string) => void): CliRun;
@@ -21,10 +25,14 @@ export function copyProject(folder: string): ProjectCopy {
   mkdirSync(migrations, { recursive: true });
   cpSync(join(root, "supabase/config.toml"), join(folder, "supabase/config.toml"));
   cpSync(join(root, "supabase/migrations"), migrations, { recursive: true });
-  const change = (ending: string, how: (text: string) => string) => {
+  const find = (ending: string): string => {
     const name = readdirSync(migrations).find((file) => file.endsWith(ending));
     if (!name) throw new Error(`Cannot change a migration ending in ${ending}: there is none`);
-    writeFileSync(join(migrations, name), how(readFileSync(join(migrations, name), "utf8")));
+    return join(migrations, name);
+  };
+  const change = (ending: string, how: (text: string) => string) => {
+    const file = find(ending);
+    writeFileSync(file, how(readFileSync(file, "utf8")));
   };
   const parameters = (url: string) => ["db", "push", "--workdir", folder, ...pushTarget(url)];
   return {
@@ -37,6 +45,8 @@ export function copyProject(folder: string): ProjectCopy {
         }
         return before.replace(text, replacement);
       }),
+    rewrite: change,
+    remove: (ending) => rmSync(find(ending)),
     push: async (url) => await startSupabase(parameters(url)).result,
     startPush: (url, onOutput) => startSupabase(parameters(url), { detached: true, onOutput }),
   };
