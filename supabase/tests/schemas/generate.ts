@@ -1,0 +1,161 @@
+import type { PostgresMajor } from "../../local/postgres.ts";
+import type { OrgTable } from "../oracle.ts";
+import { createRandom } from "../random.ts";
+import { adoptedFeatures, designOrgId, hasOrgId, hasOrgIdIndex } from "./adopted.ts";
+import { fillTables } from "./data.ts";
+import { type Draft, exclude, type Extras, isOrgScoped, type Name, qualify, register, type Table } from "./draft.ts";
+import { createExtras, plainExtras, publications, triggers } from "./extras.ts";
+import { drawFeatures, type Features, shareOut } from "./features.ts";
+import { coinName, createNames, literal, type NameKind, nameKinds, quote } from "./names.ts";
+import { type Obstacle, obstacles, type Planted } from "./obstacles.ts";
+import { createOrganizations, mappings, mapUsers, organizationFeatures } from "./organizations.ts";
+import { createReferences, referenceFeatures } from "./references.ts";
+import { createTable, designTable, dropColumns, tableFeatures } from "./tables.ts";
+
+/** A random schema, and what its owner writes into the two files to be edited. */
+export interface RandomSchema {
+  /** Makes it, run by the superuser. */
+  script: string;
+  /** The rows of the list, and what is said below it of their columns, as rows. */
+  list: string[];
+  columns: string[];
+  indexLines: string;
+  mapping: string;
+  /** The tables that are to get org_id. */
+  orgTables: OrgTable[];
+  features: Set<string>;
+  /** Whether the push is to be undone. */
+  rollBack: boolean;
+  /** What stops the push, and the name of that. */
+  obstacle: (Planted & { kind: string }) | undefined;
+}
+
+const extras: Extras = { ...adoptedFeatures, ...plainExtras, ...publications, ...triggers };
+const allTableFeatures: Features = { ...tableFeatures, ...referenceFeatures, ...extras };
+
+/** Everything that a schema can have on this version of PostgreSQL. */
+export function allFeatures(major: PostgresMajor): string[] {
+  return [
+    ...nameKinds,
+    "several schemas",
+    ...Object.keys(organizationFeatures),
+    ...mappings,
+    ...Object.entries(allTableFeatures).filter(([, { since }]) => major >= (since ?? 0)).map(([name]) => name),
+  ];
+}
+
+export function allObstacles(major: PostgresMajor): string[] {
+  return Object.entries(obstacles).filter(([, { since }]) => major >= (since ?? 0)).map(([name]) => name);
+}
+
+const weights = (name: string): number =>
+  allTableFeatures[name]?.weight ?? organizationFeatures[name] ??
+    (name === "several schemas" ? 40 : mappings.includes(name) ? 0 : 8);
+
+/** Three schemas of ten have an obstacle; each obstacle, and each feature in those without, has its turn. */
+const hasObstacle = (number: number): boolean => [2, 5, 8].includes(number % 10);
+const turnOf = (number: number): number =>
+  Array.from({ length: number }, (_, earlier) => earlier).filter((earlier) =>
+    hasObstacle(earlier) === hasObstacle(number)
+  ).length;
+
+/** Makes the schema of this number for this seed, always the same. */
+export function generateSchema(seed: number, number: number, major: PostgresMajor): RandomSchema {
+  const random = createRandom(seed + number * 7919);
+  const kinds = allObstacles(major);
+  const kind = hasObstacle(number) ? kinds[turnOf(number) % kinds.length] as string : undefined;
+  const features = allFeatures(major);
+  const wished = drawFeatures(features, weights, kind ? undefined : turnOf(number), random);
+  const traits = new Set(wished);
+  const used = new Set<string>();
+  const name = createNames(
+    random,
+    wished.filter((feature): feature is NameKind => nameKinds.includes(feature as NameKind)).slice(0, 3),
+    (kind) => used.add(kind),
+  );
+  const obstacle = kind ? obstacles[kind] : undefined;
+  const without = obstacle ? featuresWithout(obstacle) : [];
+  const ofTables = wished.filter((feature) => feature in allTableFeatures && !without.includes(feature));
+  const shares = shareOut(allTableFeatures, ofTables, 2 + random.below(4), random);
+  const needsSchemas = ["partition in another schema", "parent in another schema", "several schemas"].some((trait) =>
+    traits.has(trait)
+  );
+  const draft: Draft = {
+    random,
+    traits,
+    used,
+    name,
+    schemas: ["public", ...(needsSchemas ? Array.from({ length: 1 + random.below(2) }, () => name("schema")) : [])],
+    tables: [],
+    script: [],
+    list: [],
+    columns: [],
+    users: Array.from({ length: 6 }, () => random.uuid()),
+    organizations: Array.from({ length: 3 }, () => random.uuid()),
+    log: { schema: "public", name: "log" },
+  };
+
+  createBasis(draft);
+  if (shares.every((share) => share.has("excluded table"))) shares.push(new Set());
+  for (const share of shares) designTable(draft, share);
+  const isLarge = draft.tables.some((table) => table.traits.has("more than 1000 blocks"));
+  const mapping = mappings.find((candidate) => traits.has(candidate)) ??
+    random.pick(isLarge ? mappings.slice(1) : mappings);
+  createReferences(draft);
+  for (const table of draft.tables) designOrgId(draft, table);
+  if (!obstacle?.withoutOrganizations) createOrganizations(draft, draft.tables.some(hasOrgId));
+  for (const table of draft.tables) createTable(draft, table);
+  fillTables(draft);
+  dropColumns(draft);
+  for (const table of draft.tables) (isOrgScoped(table) ? register : exclude)(draft, table);
+  const planted = obstacle?.plant(draft);
+  createExtras(draft, extras);
+  if (new Set(draft.tables.map(({ schema }) => schema)).size > 1) used.add("several schemas");
+
+  return {
+    script: ["set session authorization postgres", ...draft.script, ""].join(";\n"),
+    list: draft.list,
+    columns: draft.columns.map(({ table, ownerColumn, parentColumn }) => {
+      const names = [table.schema, table.name, ownerColumn, parentColumn];
+      return `(${names.map((name) => name === undefined ? "null" : literal(name)).join(", ")})`;
+    }),
+    indexLines: draft.tables.filter(isOrgScoped).flatMap((table) => indexLines(draft, table)).join("\n"),
+    mapping: mapUsers(draft, mapping),
+    orgTables: draft.tables.filter(isOrgScoped).map(({ schema, name, ownerColumn, parentColumn }) => ({
+      schema,
+      name,
+      ownerColumn,
+      parentColumn,
+    })),
+    features: used,
+    rollBack: turnOf(number) % 4 === 0,
+    obstacle: planted && kind ? { ...planted, kind } : undefined,
+  };
+}
+
+/** The features that do not go with an obstacle. */
+function featuresWithout({ without = [], withoutOrganizations }: Obstacle): string[] {
+  // Its own tables would be published with all, too.
+  return ["published with all tables", ...without, ...(withoutOrganizations ? Object.keys(adoptedFeatures) : [])];
+}
+
+/** Adds the schemas, the users and the table that triggers write to. */
+function createBasis(draft: Draft): void {
+  const { schemas, script, users, log } = draft;
+  for (const schema of schemas.slice(1)) script.push(`create schema ${quote(schema)}`);
+  const rows = users.map((id, number) => `(${literal(id)}, 'authenticated', 'user${number}@example.com')`);
+  script.push(
+    `insert into auth.users (id, role, email) values ${rows.join(", ")}`,
+    `create table ${qualify(log)} (operation text)`,
+  );
+  exclude(draft, log);
+}
+
+/** A line for each table that holds rows; its index is mostly named as the documentation does. */
+function indexLines(draft: Draft, table: Table): string[] {
+  if (hasOrgIdIndex(table)) return [];
+  return table.leaves.map((leaf: Name) => {
+    const name = draft.random.below(5) > 0 ? coinName("idx_", leaf.name, "_org_id") : draft.name("index");
+    return `create index concurrently if not exists ${quote(name)} on ${qualify(leaf)} (org_id);`;
+  });
+}
