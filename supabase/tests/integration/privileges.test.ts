@@ -1,0 +1,308 @@
+import { join } from "node:path";
+import type { PostgresError } from "postgres";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openUsers } from "../../functions/update-user-org-metadata/users.ts";
+import { pushTarget } from "../../local/application.ts";
+import { connect } from "../../local/databases.ts";
+import { root } from "../../local/project.ts";
+import { supabase } from "../../local/supabase-cli.ts";
+import { cloneDatabase } from "../databases.ts";
+import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
+import { bind, guardNewTables, runSteps } from "../steps.ts";
+
+const roles = ["anon", "authenticated", "service_role"] as const;
+const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
+const otherOrgId = "b0000000-0000-4000-8000-000000000001";
+const pgtapFolder = join(root, "supabase/tests/database");
+
+/** What the platform does to a project whose new objects are not to be exposed by themselves. */
+const closeNewObjects = `
+  alter default privileges for role postgres in schema public
+  revoke select, insert, update, delete on tables from anon, authenticated, service_role;
+  alter default privileges for role postgres in schema public
+  revoke usage, select on sequences from anon, authenticated, service_role;
+  alter default privileges for role postgres in schema public
+  revoke execute on functions from anon, authenticated, service_role;
+`;
+
+describe.each(["opens new objects to the API's roles", "leaves new objects closed"])(
+  "where the platform %s",
+  (platform) => {
+    let database: Awaited<ReturnType<typeof cloneDatabase>>;
+    const closed = platform === "leaves new objects closed";
+
+    beforeAll(async () => {
+      if (closed) {
+        database = await cloneDatabase("privileges_closed", "postgres");
+        await database.sql.unsafe(closeNewObjects).simple();
+        await supabase(["db", "push", ...pushTarget(database.url)]);
+      } else {
+        // Pushed by the setup, and what tests/database/pgtap.test.ts runs on.
+        database = await cloneDatabase("privileges_open", "migrated");
+      }
+    });
+
+    afterAll(async () => await database?.drop());
+
+    /** Runs a statement as one of the roles, in a transaction that leaves nothing behind. */
+    const attempt = async (role: string, statement: string, setUp = "select 1", claims = "") => {
+      const { sql } = database;
+      await sql`begin`;
+      try {
+        await sql.unsafe(setUp).simple();
+        await sql`select set_config('request.jwt.claims', ${claims}, true)`;
+        await sql`set local role ${sql(role)}`;
+        return await sql.unsafe(statement).then(
+          (rows) => ({ rows: [...rows] }),
+          (error: PostgresError) => ({ code: error.code, message: error.message }),
+        );
+      } finally {
+        await sql`rollback`;
+      }
+    };
+    /** A statement for each object of the schema tenancy that uses it. */
+    const usesOfTenancy = async () => {
+      const rows = await database.sql<{ kind: string; statement: string }[]>`
+      select 'relation' as kind, format('select from %s', oid::regclass) as statement
+      from pg_class
+      where relnamespace = 'tenancy'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+      union all
+      select 'relation', format('delete from %s', oid::regclass)
+      from pg_class
+      where relnamespace = 'tenancy'::regnamespace and relkind in ('r', 'p', 'f')
+      union all
+      select 'function', format(
+        'select %s(%s)',
+        oid::regproc,
+        (select string_agg('null::' || format_type(type, null), ', ' order by ordinal) from unnest(proargtypes) with ordinality as argument (type, ordinal))
+      )
+      from pg_proc
+      where pronamespace = 'tenancy'::regnamespace
+      union all
+      select 'type', format('select null::%s', oid::regtype)
+      from pg_type
+      where typnamespace = 'tenancy'::regnamespace
+    `;
+      expect(new Set(rows.map(({ kind }) => kind))).toEqual(new Set(["relation", "function", "type"]));
+      return [...rows];
+    };
+    const answersTo = async (role: string, statements: string[], setUp?: string) => {
+      const answers = new Set<string>();
+      for (const statement of statements) {
+        const answer = await attempt(role, statement, setUp);
+        answers.add(
+          "code" in answer && answer.code === "42501"
+            ? answer.message.replace(/ \S+$/, "")
+            : `${statement}: ${JSON.stringify(answer)}`,
+        );
+      }
+      return [...answers].sort();
+    };
+
+    test.each(roles)("%s cannot name anything in tenancy", async (role) => {
+      const uses = await usesOfTenancy();
+      expect(await answersTo(role, uses.map(({ statement }) => statement))).toEqual(["permission denied for schema"]);
+    });
+
+    test.each(roles)("%s could not use it either if somebody opened the schema", async (role) => {
+      const uses = (await usesOfTenancy()).filter(({ kind }) => kind !== "type");
+      const answers = await answersTo(
+        role,
+        uses.map(({ statement }) => statement),
+        `grant usage on schema tenancy to ${role}`,
+      );
+      expect(answers.filter((answer) => !/^permission denied for (table|view|function|sequence)$/.test(answer)))
+        .toEqual(
+          [],
+        );
+    });
+
+    test.each(roles)("%s has no privilege on anything in tenancy, by the catalog", async (role) => {
+      const privileges = await database.sql`
+      select 'schema ' || privilege as privilege
+      from unnest(array['usage', 'create']) as privilege
+      where has_schema_privilege(${role}, 'tenancy', privilege)
+      union all
+      select format('%s on %s', privilege, oid::regclass)
+      from pg_class
+      cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
+      where relnamespace = 'tenancy'::regnamespace
+        and relkind in ('r', 'p', 'v', 'm', 'f')
+        and (
+          has_table_privilege(${role}, oid, privilege)
+          or privilege in ('select', 'insert', 'update', 'references') and has_any_column_privilege(${role}, oid, privilege)
+        )
+      union all
+      select format('%s on %s', privilege, oid::regclass)
+      from pg_class
+      cross join unnest(array['usage', 'select', 'update']) as privilege
+      where relnamespace = 'tenancy'::regnamespace
+        and relkind = 'S'
+        and has_sequence_privilege(${role}, oid, privilege)
+      union all
+      select format('execute on %s', oid::regprocedure)
+      from pg_proc
+      where pronamespace = 'tenancy'::regnamespace and has_function_privilege(${role}, oid, 'execute')
+    `;
+      expect([...privileges]).toEqual([]);
+    });
+
+    test.each(roles)("%s gets nothing of what is added to tenancy later", async (role) => {
+      const add =
+        "create table tenancy.later (id bigint generated always as identity); create function tenancy.later() returns integer language sql as 'select 1'";
+      for (const statement of ["select from tenancy.later", "select tenancy.later()"]) {
+        expect(await attempt(role, statement, add)).toMatchObject({ code: "42501" });
+      }
+      expect(await attempt(role, "select from tenancy.later", `${add}; grant usage on schema tenancy to ${role}`))
+        .toMatchObject({
+          code: "42501",
+        });
+    });
+
+    test("public.organizations and auth_org_id() are granted as the migration says, and to nobody else", async () => {
+      const grants = await database.sql`
+      select grantee, string_agg(privilege, ', ' order by privilege) as privileges
+      from (
+        select coalesce(nullif(grantee, 0)::regrole::text, 'public') as grantee, lower(privilege_type) as privilege
+        from pg_class cross join aclexplode(relacl)
+        where pg_class.oid = 'public.organizations'::regclass and grantee <> relowner
+      ) as granted
+      group by grantee order by grantee
+    `;
+      expect([...grants]).toEqual([
+        { grantee: "authenticated", privileges: "select" },
+        { grantee: "service_role", privileges: "delete, insert, select, update" },
+      ]);
+      const callers = await database.sql`
+      select role from unnest(array['anon', 'authenticated', 'service_role', 'authenticator']) as role
+      where has_function_privilege(role, 'public.auth_org_id()', 'execute')
+      order by role
+    `;
+      expect(callers.map((row) => row["role"])).toEqual(["anon", "authenticated", "authenticator", "service_role"]);
+    });
+
+    test("people read their own organization, and the backend manages them all", async () => {
+      const others = `insert into public.organizations (id, name) values ('${otherOrgId}', 'other')`;
+      const claims = JSON.stringify({ role: "authenticated", app_metadata: { org_id: otherOrgId } });
+      const read = "select id from public.organizations order by id";
+      const rename = "update public.organizations set name = 'ours' returning id";
+      expect(await attempt("authenticated", read, others, claims)).toEqual({ rows: [{ id: otherOrgId }] });
+      expect(await attempt("authenticated", read, others)).toEqual({ rows: [] });
+      expect(await attempt("authenticated", rename, others, claims)).toMatchObject({ code: "42501" });
+      expect(await attempt("anon", read, others)).toMatchObject({ code: "42501" });
+      expect(await attempt("service_role", rename, others)).toEqual({
+        rows: [{ id: defaultOrgId }, { id: otherOrgId }],
+      });
+      expect(await attempt("anon", "select public.auth_org_id()")).toEqual({ rows: [{ auth_org_id: null }] });
+      expect(await attempt("authenticated", "select public.auth_org_id()", others, claims)).toEqual({
+        rows: [{ auth_org_id: otherOrgId }],
+      });
+    });
+
+    test("the backend and people go on writing rows, which get their organization", async () => {
+      const insert =
+        "insert into public.imports (user_id, file_name) values (gen_random_uuid(), 'leads.csv') returning org_id";
+      const claims = JSON.stringify({ role: "authenticated", app_metadata: { org_id: defaultOrgId } });
+      const open = "create policy everything on public.imports to authenticated using (true) with check (true)";
+      expect(await attempt("authenticated", insert, open, claims)).toEqual({ rows: [{ org_id: defaultOrgId }] });
+      expect(await attempt("service_role", insert, open, claims)).toEqual({ rows: [{ org_id: defaultOrgId }] });
+      expect(await attempt("service_role", insert)).toMatchObject({ code: "23502" });
+    });
+
+    if (closed) {
+      describe("and new tables are refused unless they are classified", () => {
+        beforeAll(async () => await guardNewTables(database.name));
+        afterAll(async () => await database.sql`select tenancy.stop_guarding_new_tables()`);
+
+        test.each(findPgtapFiles(pgtapFolder))("pgTAP passes: %s", async (file) => {
+          const { passed, failures } = await runPgtapFile(database.url, join(pgtapFolder, file));
+          expect(failures).toEqual([]);
+          expect(passed).toBeGreaterThan(0);
+        });
+      });
+    }
+
+    test("the edge function's side of the database does a whole run", async () => {
+      await database.sql`
+      insert into auth.users (
+        instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
+        raw_app_meta_data, created_at, updated_at
+      )
+      select
+        '00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated',
+        format('user%s@example.com', n), '', '', '', '', '{}', now(), now()
+      from generate_series(1, 3) as n
+    `;
+      const users = await openUsers(connect(database.url));
+      try {
+        const request = { orgId: null, onConflict: "keep", revertedRunId: null } as const;
+        expect(await users.preview(request)).toMatchObject({ would_update: 3, users: 3, users_without_org: 3 });
+        const runId = await users.start(request) ?? "";
+        const page = await users.claim(runId, 10);
+        expect(page.map(({ value }) => value)).toEqual([defaultOrgId, defaultOrgId, defaultOrgId]);
+        await database.sql`update auth.users set raw_app_meta_data = jsonb_build_object('org_id', tenancy.org_of(id))`;
+        const settled = await users.settle(
+          runId,
+          page.map(({ userId }) => ({ userId, attempts: 1, error: null, final: true })),
+        );
+        expect(new Set(settled.values())).toEqual(new Set(["updated"]));
+        for (let ended = false; !ended;) {
+          expect(await users.claim(runId, 10)).toEqual([]);
+          ended = await users.endPass(runId);
+        }
+        expect(await users.summary(runId)).toMatchObject({ updated: 3, users_without_org: 0, problems: [] });
+      } finally {
+        await users.close();
+      }
+    });
+  },
+);
+
+describe("the platform's advisors", () => {
+  let database: Awaited<ReturnType<typeof cloneDatabase>>;
+
+  beforeAll(async () => {
+    database = await cloneDatabase("advisors", "migrated");
+  });
+
+  afterAll(async () => await database?.drop());
+
+  const advise = async () => {
+    const output = await supabase([
+      "db",
+      "advisors",
+      `--remote=${database.url}`,
+      "--level=info",
+      "--fail-on=none",
+      "--output-format=json",
+    ]);
+    const { results } = JSON.parse(output.slice(output.indexOf("{"))) as {
+      results: { name: string; level: string; detail: string }[];
+    };
+    expect(results.length, "new indexes are always worth a word to them").toBeGreaterThan(0);
+    return results.map(({ name, level, detail }) => `${level} ${name}: ${detail}`);
+  };
+
+  test("have nothing to say of isolated tables and bound foreign keys, but that their indexes are new", async () => {
+    const { sql } = database;
+    const before = await advise();
+    for (const table of ["credit_transactions", "payment_events_log", "user_twilio_subaccounts"]) {
+      await sql.unsafe(`alter table public.${table} enable row level security`);
+    }
+    await runSteps(sql, "enable_org_isolation");
+    const lines: string[] = [];
+    const children = await sql`select distinct relation::text as relation from tenancy.org_references`;
+    for (const { relation } of children) lines.push(...(await bind(sql, relation)));
+    expect(await sql`select from tenancy.status where not isolated`).toHaveLength(0);
+
+    const after = await advise();
+    const isNew = (advice: string) => /^INFO unused_index: Index \\?`\w+_org_id_\w+_idx\d*\\?`/.test(advice);
+    expect(after.filter((advice) => !before.includes(advice) && !isNew(advice))).toEqual([]);
+    expect(after.filter((advice) => advice.includes("unindexed_foreign_keys") && /org_id/.test(advice))).toEqual([]);
+    expect(
+      after.filter((advice) =>
+        /tenancy\.|organizations|org_id/.test(advice) && !advice.startsWith("INFO unused_index")
+      ),
+    ).toEqual([]);
+  });
+});
