@@ -383,15 +383,24 @@ table_obstacles as (
         union all
 
         select
-            format('cannot be updated: %s publishes updates and has no replica identity', member.relation),
-            format('alter table %s replica identity full, or give it a primary key', member.relation)
+            format(
+                'cannot be updated: %s publishes updates and has %s',
+                member.relation,
+                case
+                    when member_class.relreplident = 'f' then 'a generated column in its replica identity'
+                    else 'no replica identity'
+                end
+            ),
+            format('give %s a primary key as its replica identity, or full where it has no generated column', member.relation)
         from table_members as member
         join pg_catalog.pg_class as member_class
             on member_class.oid = member.relation
             and member_class.relkind = 'r'
-            and member_class.relreplident <> 'f'
         where member.root = candidate.relation
-            and pg_get_replica_identity_index(member.relation) is null
+            and (
+                member_class.relreplident = 'f'
+                or pg_get_replica_identity_index(member.relation) is null
+            )
             and exists (
                 select
                 from table_members as published
@@ -405,6 +414,24 @@ table_obstacles as (
                     and publication.pubupdate
                 where published.root = candidate.relation
                     and published.relation in (member.relation, candidate.relation)
+                    and (
+                        member_class.relreplident <> 'f'
+                        -- PostgreSQL 18 asks that the identity's generated columns be published.
+                        or (
+                            current_setting('server_version_num')::integer >= 180000
+                            and exists (
+                                select
+                                from pg_catalog.pg_attribute as generated_column
+                                where generated_column.attrelid = member.relation
+                                    and not generated_column.attisdropped
+                                    and generated_column.attgenerated <> ''
+                                    and not (
+                                        generated_column.attgenerated = 's'
+                                        and to_jsonb(publication) ->> 'pubgencols' is not distinct from 's'
+                                    )
+                            )
+                        )
+                    )
             )
 
         union all
@@ -1034,7 +1061,7 @@ findings (ordinal, topic, object, finding, to_do) as (
                 pg_size_pretty(candidates.table_bytes)
             ),
             format(
-                'ACCESS EXCLUSIVE three times and SHARE ROW EXCLUSIVE three times, for a millisecond each%s',
+                'ACCESS EXCLUSIVE three times and SHARE ROW EXCLUSIVE twice, for a millisecond each%s',
                 case when candidates.relkind = 'p' then ', with all its partitions' end
             )
         )

@@ -346,49 +346,61 @@ where relation.relkind in ('r', 'p');
 comment on view tenancy.coined_names is
 'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
 
+-- What a step asks of each table is plpgsql, whose plans a session keeps.
+
 create or replace function tenancy.name_of(kind text, target regclass)
 returns name
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $function$
-    select coined_names.name
-    from tenancy.coined_names
-    where coined_names.relation = target
-        and coined_names.kind = name_of.kind
+begin
+    return (
+        select coined_names.name
+        from tenancy.coined_names
+        where coined_names.relation = target
+            and coined_names.kind = name_of.kind
+    );
+end
 $function$;
 comment on function tenancy.name_of(text, regclass) is 'The name in tenancy.coined_names.';
 
 create or replace function tenancy.members(target regclass)
 returns setof regclass
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $function$
+begin
+    return query
     select target
 
     union
 
     select tree.relid
-    from pg_partition_tree(target) as tree
+    from pg_partition_tree(target) as tree;
+end
 $function$;
 comment on function tenancy.members(regclass) is 'The table and, where it is partitioned, its partitions of all levels.';
 
 create or replace function tenancy.leaves(target regclass)
 returns setof regclass
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $function$
+begin
+    return query
     select member
     from tenancy.members(target) as member
     join pg_catalog.pg_class
         on pg_class.oid = member
     where pg_class.relkind <> 'p'
-    order by member
+    order by member;
+end
 $function$;
 comment on function tenancy.leaves(regclass) is
 'The tables that hold the table''s rows: itself, or, where it is partitioned, the partitions that are not partitioned again.';
@@ -497,33 +509,41 @@ comment on view tenancy.org_references is
 
 create or replace function tenancy.follows_org_id(target regclass)
 returns boolean
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $function$
-    with recursive ancestor (relation) as (
-        select org_references.parent
-        from tenancy.org_references
-        where org_references.relation = target
-            and org_references.parent <> target
-
-        union
-
-        select org_references.parent
-        from ancestor
-        join tenancy.org_references
-            on org_references.relation = ancestor.relation
-    )
-    select exists (
-        select
-        from ancestor
+declare
+    with_org_id constant regclass[] := array(
+        select application_tables.relation
+        from tenancy.application_tables
         join pg_catalog.pg_attribute as org_id
-            on org_id.attrelid = ancestor.relation
+            on org_id.attrelid = application_tables.relation
             and org_id.attname = 'org_id'
             and not org_id.attisdropped
-        where ancestor.relation <> target
-    )
+        where application_tables.scope = 'org'
+            and application_tables.relation <> target
+    );
+begin
+    return with_org_id <> '{}' and exists (
+        with recursive ancestor (relation) as (
+            select org_references.parent
+            from tenancy.org_references
+            where org_references.relation = target
+
+            union
+
+            select org_references.parent
+            from ancestor
+            join tenancy.org_references
+                on org_references.relation = ancestor.relation
+        )
+        select
+        from ancestor
+        where ancestor.relation = any (with_org_id)
+    );
+end
 $function$;
 comment on function tenancy.follows_org_id(regclass) is
 'Whether a table that this one references, directly or through others, has org_id now: its rows may belong to any organization, and'
@@ -793,15 +813,24 @@ cross join lateral (
     union all
 
     select
-        format('cannot be updated: %s publishes updates and has no replica identity', member.relation),
-        format('alter table %s replica identity full, or give it a primary key', member.relation)
+        format(
+            'cannot be updated: %s publishes updates and has %s',
+            member.relation,
+            case
+                when member_class.relreplident = 'f' then 'a generated column in its replica identity'
+                else 'no replica identity'
+            end
+        ),
+        format('give %s a primary key as its replica identity, or full where it has no generated column', member.relation)
     from tenancy.table_members as member
     join pg_catalog.pg_class as member_class
         on member_class.oid = member.relation
         and member_class.relkind = 'r'
-        and member_class.relreplident <> 'f'
     where member.root = candidate.relation
-        and pg_get_replica_identity_index(member.relation) is null
+        and (
+            member_class.relreplident = 'f'
+            or pg_get_replica_identity_index(member.relation) is null
+        )
         and exists (
             select
             from tenancy.table_members as published
@@ -815,6 +844,24 @@ cross join lateral (
                 and publication.pubupdate
             where published.root = candidate.relation
                 and published.relation in (member.relation, candidate.relation)
+                and (
+                    member_class.relreplident <> 'f'
+                    -- PostgreSQL 18 asks that the identity's generated columns be published.
+                    or (
+                        current_setting('server_version_num')::integer >= 180000
+                        and exists (
+                            select
+                            from pg_catalog.pg_attribute as generated_column
+                            where generated_column.attrelid = member.relation
+                                and not generated_column.attisdropped
+                                and generated_column.attgenerated <> ''
+                                and not (
+                                    generated_column.attgenerated = 's'
+                                    and to_jsonb(publication) ->> 'pubgencols' is not distinct from 's'
+                                )
+                        )
+                    )
+                )
         )
 
     union all

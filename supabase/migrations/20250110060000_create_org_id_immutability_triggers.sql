@@ -63,11 +63,13 @@ returns table (
     definition text,
     intact boolean
 )
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $function$
+begin
+    return query
     select
         guard.*,
         exists (
@@ -103,7 +105,8 @@ as $function$
         ) as named
         where form.kind <> 'moving_guard'
             or tenancy.is_partitioned(member)
-    ) as guard (relation, kind, trigger_name, definition)
+    ) as guard (relation, kind, trigger_name, definition);
+end
 $function$;
 comment on function tenancy.org_id_guards(regclass) is
 'The triggers that a table and its partitions are to have, what each is in words of PostgreSQL, and whether it is there, whole and'
@@ -120,46 +123,52 @@ set search_path = ''
 as $function$
 declare
     guard record;
-    is_replaced boolean;
+    worked boolean := false;
 begin
-    select
-        wanted.relation,
-        wanted.trigger_name,
-        wanted.definition
-    into guard
-    from tenancy.org_id_guards(target) as wanted
-    join tenancy.org_id_guards(target) as broken
-        on broken.kind = wanted.kind
-        and not broken.intact
-    -- Those of the rows are made on the table, and come to its partitions from there.
-    where wanted.relation = case when wanted.kind = 'moving_guard' then broken.relation else target end
-    order by wanted.kind desc
-    limit 1;
-
-    if not found then
-        return false;
-    end if;
-
-    is_replaced := exists (
+    for guard in
+        with guards as materialized (
+            select org_id_guards.*
+            from tenancy.org_id_guards(target)
+        )
         select
-        from pg_catalog.pg_trigger as existing
-        where existing.tgrelid = guard.relation
-            and existing.tgname = guard.trigger_name
-            and existing.tgfoid = 'tenancy.refuse_org_id_change()'::regprocedure
-    );
-    perform tenancy.change_table(
-        guard.relation,
-        format('create %s trigger %s', case when is_replaced then 'or replace' end, guard.definition)
-    );
-    perform tenancy.change_table(
-        guard.relation,
-        format('alter table %s enable always trigger %I', guard.relation, guard.trigger_name)
-    );
-    return true;
+            guards.relation,
+            guards.trigger_name,
+            guards.definition,
+            exists (
+                select
+                from pg_catalog.pg_trigger as existing
+                where existing.tgrelid = guards.relation
+                    and existing.tgname = guards.trigger_name
+                    and existing.tgfoid = 'tenancy.refuse_org_id_change()'::regprocedure
+            ) as is_replaced
+        from guards
+        -- Those of the rows are made on the table, and come to its partitions from there.
+        where case
+            when guards.kind = 'moving_guard' then not guards.intact
+            else guards.relation = target and exists (
+                select
+                from guards as broken
+                where broken.kind = guards.kind
+                    and not broken.intact
+            )
+        end
+        order by guards.trigger_name
+    loop
+        perform tenancy.change_table(
+            guard.relation,
+            format('create %s trigger %s', case when guard.is_replaced then 'or replace' end, guard.definition)
+        );
+        perform tenancy.change_table(
+            guard.relation,
+            format('alter table %s enable always trigger %I', guard.relation, guard.trigger_name)
+        );
+        worked := true;
+    end loop;
+    return worked;
 end
 $function$;
 comment on function tenancy.make_org_id_immutable(regclass) is
-'Step: creates, or mends, the first of tenancy.org_id_guards that is not whole. ALWAYS, so that a replica session cannot pass it by;'
+'Step: creates, or mends, those of tenancy.org_id_guards that are not whole. ALWAYS, so that a replica session cannot pass it by;'
 ' with WHEN, so that other updates do not call it. Returns whether it had to. Raises duplicate_object where a trigger of that name'
 ' is not ours.';
 

@@ -119,12 +119,17 @@ async function createWriter(sql: Sql, random: Random, number: number, writers: n
   const mine: Record<string, string[]> = Object.fromEntries(tables.map((table) => [table, []]));
   for (const table of tables) {
     // Not those of users who are gone: what the audit trigger copies from a lead of theirs has the organization of the
-    // lead's campaign, which no rule for the audit table alone could tell.
+    // lead's campaign, which no rule for the audit table alone could tell. Nor the imports of such leads, whose deletion
+    // changes them.
     const rows = await sql`
       select id
       from ${sql(table)} as row
       where abs(hashtext(id::text) % ${writers}) = ${number}
         and coalesce(to_jsonb(row) ->> 'user_id' = any(${users}), true)
+        and not exists (
+          select from public.leads
+          where ${table} = 'imports' and leads.import_id = row.id and leads.user_id::text <> all(${users})
+        )
       order by id
       limit 200
     `;

@@ -137,6 +137,8 @@ export const publications = {
     weight: 5,
     group: "replica identity",
     sort: "ordinary",
+    // PostgreSQL 18 lets no row be updated whose identity has a generated column.
+    excludes: ["generated column", "virtual generated column"],
     make: (table, draft) => [alter(table, "replica identity full"), publish(draft, table)],
   },
   "published with an index for identity": {
@@ -173,12 +175,19 @@ export const publications = {
     weight: 2,
     group: "replica identity",
     excludes: ["no primary key"],
-    make: (_table, draft) => [
-      ...draft.tables.filter((table) => table.key.length === 0).flatMap(({ leaves }) =>
-        leaves.map((leaf) => `alter table ${qualify(leaf)} replica identity full`)
-      ),
-      asSuperuser(`create publication ${other(draft, "publication")} for all tables`),
-    ],
+    make: (_table, draft) => {
+      const keyless = draft.tables.filter((table) => table.key.length === 0);
+      const isGenerated = ({ traits }: Table) =>
+        traits.has("generated column") || traits.has("virtual generated column");
+      return [
+        ...keyless.flatMap(({ leaves }) => leaves.map((leaf) => `alter table ${qualify(leaf)} replica identity full`)),
+        asSuperuser(
+          `create publication ${other(draft, "publication")} for all tables ${
+            keyless.some(isGenerated) ? "with (publish = 'insert')" : ""
+          }`,
+        ),
+      ];
+    },
   },
 } satisfies Extras;
 

@@ -434,6 +434,14 @@ export const obstacles: Record<string, Obstacle> = {
   "published with a row filter beyond the identity": onTable(/^cannot be updated: /, (target, _table, draft) => [
     `create publication ${quote(draft.name("publication"))} for table ${target} where (note is not null)`,
   ]),
+  "published with generated columns in the identity": {
+    since: 18,
+    ...ofTable(/^cannot be updated: /, (target, _table, draft) => [
+      `create table ${target} (id bigint, user_id uuid, twice bigint generated always as (id * 2) stored)`,
+      `alter table ${target} replica identity full`,
+      `create publication ${quote(draft.name("publication"))} for table ${target}`,
+    ]),
+  },
   "published with columns without the identity": onTable(/^cannot be updated: /, (target, _table, draft) => [
     `create publication ${quote(draft.name("publication"))} for table ${target} (note)`,
   ]),
