@@ -124,8 +124,9 @@ describe("update-user-org-metadata in a storm", () => {
       users.set(userId, user);
       if (user.faults === mostFaults || user.random.below(100) >= faultPercent) return undefined;
       const fault = user.random.pick(kinds)(user.random);
-      if (fault.skipWrite && user.lost === 2) return undefined;
-      if (fault.skipWrite) user.lost++;
+      const loses = fault.skipWrite || (fault.status === 200 && !fault.afterWrite);
+      if (loses && user.lost === 2) return undefined;
+      if (loses) user.lost++;
       user.faults++;
       return fault;
     };
