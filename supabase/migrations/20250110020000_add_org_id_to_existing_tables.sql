@@ -208,8 +208,9 @@ end
 $function$;
 comment on function tenancy.add_org_id(regclass) is
 'Step: adds org_id, and in the same transaction makes public.auth_org_id() its default. Returns whether it had to.'
-' While tenancy.user_orgs is empty, and no row can follow one that has its organization already, the column comes with the default organization as a constant default: PostgreSQL keeps'
-' that value for all existing rows in the catalog (pg_attribute.attmissingval), whatever their number, and rewrites none.';
+' While tenancy.user_orgs is empty, and no row can follow one that has its organization already, the column comes with the default'
+' organization as a constant default: PostgreSQL keeps that value for all existing rows in the catalog (pg_attribute.attmissingval),'
+' whatever their number, and rewrites none.';
 
 create or replace function tenancy.drop_org_id(target regclass)
 returns boolean
@@ -309,6 +310,24 @@ $function$;
 comment on function tenancy.drop_org_id_index(regclass) is
 'Undo of the index file: drops an index on org_id alone that was not there before. Returns whether it had to.';
 
+create or replace function tenancy.create_org_id_index(target regclass)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $function$
+begin
+    if (tenancy.org_id_index(target)).indexrelid is not null then
+        return false;
+    end if;
+    perform tenancy.change_table(target, format('create index %I on %s (org_id)', tenancy.name_of('index', target), target));
+    return true;
+end
+$function$;
+comment on function tenancy.create_org_id_index(regclass) is
+'Step of tenancy.onboard: the index on org_id, built while writes to the table wait. Returns whether it had to.';
+
 create or replace function tenancy.index_partitioned_table(target regclass)
 returns boolean
 language plpgsql
@@ -317,18 +336,14 @@ security invoker
 set search_path = ''
 as $function$
 begin
-    if not tenancy.is_partitioned(target)
-        or (tenancy.org_id_index(target)).indexrelid is not null
-        or exists (
-            select
-            from tenancy.leaves(target) as leaf
-            where (tenancy.org_id_index(leaf)).indnatts is distinct from 1
-        )
-    then
+    if not tenancy.is_partitioned(target) or exists (
+        select
+        from tenancy.leaves(target) as leaf
+        where (tenancy.org_id_index(leaf)).indnatts is distinct from 1
+    ) then
         return false;
     end if;
-    perform tenancy.change_table(target, format('create index %I on %s (org_id)', tenancy.name_of('index', target), target));
-    return true;
+    return tenancy.create_org_id_index(target);
 end
 $function$;
 comment on function tenancy.index_partitioned_table(regclass) is

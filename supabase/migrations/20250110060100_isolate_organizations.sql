@@ -222,6 +222,18 @@ create table if not exists tenancy.bound_references (
 comment on table tenancy.bound_references is
 'Foreign keys that tenancy.bind_to_parent made composite, and what they were, for tenancy.unbind_from_parent.';
 
+create or replace function tenancy.column_list(column_names text[])
+returns text
+language sql
+immutable
+security invoker
+set search_path = ''
+as $function$
+    select string_agg(quote_ident(listed.name), ', ' order by listed.position)
+    from unnest(column_names) with ordinality as listed (name, position)
+$function$;
+comment on function tenancy.column_list(text[]) is 'Names of columns as they stand in DDL: quoted, with commas between. NULL for none.';
+
 create or replace function tenancy.bound_definition(target regclass, constraint_name name)
 returns text
 language sql
@@ -230,10 +242,10 @@ security invoker
 set search_path = ''
 as $function$
     select format(
-        'foreign key (org_id, %1$s) references %2$s (org_id, %3$s) on update %4$s on delete %5$s %6$s',
-        names.columns,
-        reference.confrelid::regclass,
-        names.parent_columns,
+        'foreign key (org_id, %s) references %s (org_id, %s) on update %s on delete %s %s',
+        tenancy.column_list(org_references.column_names),
+        org_references.parent,
+        tenancy.column_list(org_references.parent_column_names),
         case reference.confupdtype
             when 'r' then 'restrict'
             when 'c' then 'cascade'
@@ -242,8 +254,8 @@ as $function$
         case reference.confdeltype
             when 'r' then 'restrict'
             when 'c' then 'cascade'
-            when 'n' then format('set null (%s)', coalesce(names.columns_to_set, names.columns))
-            when 'd' then format('set default (%s)', coalesce(names.columns_to_set, names.columns))
+            when 'n' then format('set null (%s)', columns_to_set.list)
+            when 'd' then format('set default (%s)', columns_to_set.list)
             else 'no action'
         end,
         case
@@ -251,24 +263,25 @@ as $function$
             when reference.condeferrable then 'deferrable'
         end
     )
-    from pg_catalog.pg_constraint as reference
+    from tenancy.org_references
+    join pg_catalog.pg_constraint as reference
+        on reference.conrelid = org_references.relation
+        and reference.conname = org_references.constraint_name
     cross join lateral (
-        select
-            string_agg(quote_ident(child_column.attname), ', ' order by pair.position) as columns,
-            string_agg(quote_ident(parent_column.attname), ', ' order by pair.position) as parent_columns,
-            string_agg(quote_ident(child_column.attname), ', ' order by pair.position) filter (
-                where child_column.attnum = any (reference.confdelsetcols)
-            ) as columns_to_set
-        from unnest(reference.conkey, reference.confkey) with ordinality as pair (child_key, parent_key, position)
-        join pg_catalog.pg_attribute as child_column
-            on child_column.attrelid = reference.conrelid
-            and child_column.attnum = pair.child_key
-        join pg_catalog.pg_attribute as parent_column
-            on parent_column.attrelid = reference.confrelid
-            and parent_column.attnum = pair.parent_key
-    ) as names
-    where reference.conrelid = target
-        and reference.conname = bound_definition.constraint_name
+        select tenancy.column_list(
+            coalesce(
+                (
+                    select array_agg(column_to_set.attname::text order by column_to_set.attnum)
+                    from pg_catalog.pg_attribute as column_to_set
+                    where column_to_set.attrelid = reference.conrelid
+                        and column_to_set.attnum = any (reference.confdelsetcols)
+                ),
+                org_references.column_names
+            )
+        ) as list
+    ) as columns_to_set
+    where org_references.relation = target
+        and org_references.constraint_name = bound_definition.constraint_name
 $function$;
 comment on function tenancy.bound_definition(regclass, name) is
 'What a foreign key is with org_id before its columns on both sides: the same actions, which set no more columns than before.';
@@ -327,12 +340,12 @@ begin
         case when not tenancy.has_index(parent, array['org_id'] || parent_column_names, true) then format(
             'create unique index concurrently on %s (org_id, %s);',
             parent,
-            (select string_agg(quote_ident(name), ', ') from unnest(parent_column_names) as name)
+            tenancy.column_list(parent_column_names)
         ) end,
         case when not tenancy.has_index(target, array['org_id'] || column_names, false) then format(
             'create index concurrently on %s (org_id, %s);',
             target,
-            (select string_agg(quote_ident(name), ', ') from unnest(column_names) as name)
+            tenancy.column_list(column_names)
         ) end
     );
     if missing <> '' then
@@ -465,7 +478,7 @@ begin
         and existing.conname = org_references.constraint_name
     where org_references.relation = target
         and (tenancy.org_id_column(target)).attnum <> all (existing.conkey)
-        and existing.conname !~ '^org_id_substitute_'
+        and existing.conname is distinct from tenancy.foreign_key_substitute(target)
     order by org_references.position
     limit 1;
 

@@ -82,9 +82,8 @@ begin
 
     if bytes > limit_bytes and exists (
         select
-        from tenancy.verify_schema() as checks
-        where checks.table_name = target::text
-            and not checks.passed
+        from tenancy.verify_table(target) as checks
+        where not checks.passed
     ) then
         raise exception '% has %, too much to hold its lock for while org_id is filled in, indexed and checked (the limit is %)',
             target,
@@ -147,36 +146,14 @@ begin
     end loop;
 
     return query
-    select
-        checks.check_name,
-        checks.passed,
-        checks.detail
-    from tenancy.verify_schema() as checks
-    where checks.table_name = target::text;
+    select verify_table.*
+    from tenancy.verify_table(target);
 end
 $function$;
 comment on function tenancy.onboard(regclass) is
 'Takes a new or forgotten table through all phases in one call and one transaction, and registers it as org-scoped if nobody has.'
-' Returns its checks of tenancy.verify_schema(). A table that has all of it already is left as it is. Raises what'
+' Returns tenancy.verify_table(target). A table that has all of it already is left as it is. Raises what'
 ' tenancy.assert_onboardable raises, and lock_not_available where the table is in use: nothing is done then, call it again.';
-
-create or replace function tenancy.create_org_id_index(target regclass)
-returns boolean
-language plpgsql
-volatile
-security invoker
-set search_path = ''
-as $function$
-begin
-    if (tenancy.org_id_index(target)).indexrelid is not null then
-        return false;
-    end if;
-    perform tenancy.change_table(target, format('create index %I on %s (org_id)', tenancy.name_of('index', target), target));
-    return true;
-end
-$function$;
-comment on function tenancy.create_org_id_index(regclass) is
-'Step of tenancy.onboard: the index on org_id, built while the table is locked. Returns whether it had to.';
 
 create or replace function tenancy.refuse_unclassified_table()
 returns event_trigger
@@ -246,8 +223,8 @@ end
 $function$;
 comment on function tenancy.guard_new_tables() is
 'Opt-in: from here on a new table is refused unless tenancy.registry has a row for it. Temporary tables, partitions and extensions'''
-' tables are not meant. A replica session does not pass it by. Raises insufficient_privilege where the caller may not create event triggers: the platform lets postgres.'
-' Superusers and the platform''s own roles pass it by, and so does a table that is renamed or detached: tenancy.verify() finds those.';
+' tables are not meant. A replica session does not pass it by. Raises insufficient_privilege where the caller may not create event'
+' triggers: the platform lets postgres. Superusers and the platform''s own roles pass it by, and so does a table that is renamed or detached: tenancy.verify() finds those.';
 
 create or replace function tenancy.stop_guarding_new_tables()
 returns void

@@ -60,34 +60,32 @@ comment on view tenancy.status is
 'Every org-scoped table, one row: how far it is, whether row-level security is on and tenancy.enable_org_isolation done (for all of its'
 ' partitions, where it has any), and whom it waits for.';
 
-create or replace function tenancy.verify_schema()
+create or replace function tenancy.verify_table(target regclass)
 returns table (
     check_name text,
-    table_name text,
     passed boolean,
     detail text
 )
-language sql
-volatile
+language plpgsql
+stable
 security invoker
 set search_path = ''
 as $function$
+begin
+    return query
     select
         checks.check_name,
-        org_scoped_tables.relation::text,
         coalesce(checks.passed, false),
         case
             when checks.passed then checks.found
             else checks.missing
         end
-    from tenancy.org_scoped_tables
-    left join lateral tenancy.org_id_column(org_scoped_tables.relation) as org_id
+    from tenancy.org_id_column(target) as org_id
+    left join lateral tenancy.org_id_foreign_key(target) as foreign_key
         on true
-    left join lateral tenancy.org_id_foreign_key(org_scoped_tables.relation) as foreign_key
+    left join lateral tenancy.org_id_index(target) as org_id_index
         on true
-    left join lateral tenancy.org_id_index(org_scoped_tables.relation) as org_id_index
-        on true
-    left join lateral tenancy.org_id_check(org_scoped_tables.relation) as not_null_check
+    left join lateral tenancy.org_id_check(target) as not_null_check
         on true
     cross join lateral (
         select
@@ -97,7 +95,7 @@ as $function$
                 ', '
                 order by guards.trigger_name
             ) filter (where not guards.intact) as broken
-        from tenancy.org_id_guards(org_scoped_tables.relation) as guards
+        from tenancy.org_id_guards(target) as guards
     ) as guard
     cross join lateral (
         values
@@ -141,7 +139,31 @@ as $function$
                 format('%s: enabled always', guard.intact),
                 format('missing, changed or not enabled always: %s', guard.broken)
             )
-    ) as checks (ordinal, check_name, passed, found, missing)
+    ) as checks (ordinal, check_name, passed, found, missing);
+end
+$function$;
+comment on function tenancy.verify_table(regclass) is
+'The checks of one table''s definition, which need no look at its rows: one row a check.';
+
+create or replace function tenancy.verify_schema()
+returns table (
+    check_name text,
+    table_name text,
+    passed boolean,
+    detail text
+)
+language sql
+volatile
+security invoker
+set search_path = ''
+as $function$
+    select
+        checks.check_name,
+        org_scoped_tables.relation::text,
+        checks.passed,
+        checks.detail
+    from tenancy.org_scoped_tables
+    cross join lateral tenancy.verify_table(org_scoped_tables.relation) as checks
 
     union all
 
@@ -174,7 +196,8 @@ as $function$
     from tenancy.auth_org_id_problem() as problem
 $function$;
 comment on function tenancy.verify_schema() is
-'The checks that need no look at rows or users, for the end of the push: one row a check and table; table_name NULL: the whole.';
+'verify_table of every org-scoped table, and what needs no look at rows or users either, for the end of the push: one row a check'
+' and table; table_name NULL: the whole.';
 
 create or replace function tenancy.verify()
 returns table (
@@ -303,7 +326,7 @@ where dependency.classid <> 'pg_catalog.pg_attrdef'::regclass
         or (
             its_constraint.contype = 'f'
             and (
-                its_constraint.conname ~ '^org_id_substitute_'
+                its_constraint.conname = tenancy.foreign_key_substitute(its_constraint.conrelid)
                 or exists (
                     select
                     from tenancy.bound_references
@@ -389,8 +412,8 @@ comment on function tenancy.roll_back(integer, regclass) is
 ' NULL when nothing is left to undo. To be looped over and committed like tenancy.next_step: do $$ declare target regclass; begin loop'
 ' target := tenancy.roll_back(1, target); exit when target is null; commit; end loop; end $$.'
 ' What cannot be undone: to 1 the organizations of all rows are gone with the column, and where the column was there before, the values'
-' that the backfill filled in stay, and constraints that were not valid stay validated. Users keep app_metadata.org_id, which is one more key to them. Raises'
-' dependent_objects_still_exist, before anything is undone, with tenancy.org_id_dependents in the DETAIL.';
+' that the backfill filled in stay, and constraints that were not valid stay validated. Users keep app_metadata.org_id, which is one'
+' more key to them. Raises dependent_objects_still_exist, before anything is undone, with tenancy.org_id_dependents in the DETAIL.';
 
 revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;
 revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;
