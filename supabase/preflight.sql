@@ -719,6 +719,81 @@ table_obstacles as (
     ) as obstacle (problem, remedy)
     where obstacle.problem is not null
 ),
+registry_problems as (
+    select
+        unclassified_tables.schema_name,
+        unclassified_tables.table_name,
+        format('is not classified: it %s', unclassified_tables.reason) as problem,
+        case
+            when unclassified_tables.suggested_scope = 'org' then concat(
+                format(
+                    'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if it is not to have org_id, %s',
+                    unclassified_tables.org_row,
+                    unclassified_tables.excluded_row
+                ),
+                case
+                    when unclassified_tables.suggested_owner_column is not null then format(
+                        '; and if %1$s says who owns a row, below the list:'
+                        ' update tenancy.registry set owner_column = %1$L where (schema_name, table_name) = (%2$L, %3$L);',
+                        unclassified_tables.suggested_owner_column,
+                        unclassified_tables.schema_name,
+                        unclassified_tables.table_name
+                    )
+                end
+            )
+            else format(
+                'add %s to the migration ending in _discover_org_scoped_tables.sql, or, if its rows belong to organizations, %s',
+                unclassified_tables.excluded_row,
+                unclassified_tables.org_row
+            )
+        end as remedy
+    from unclassified_tables
+
+    union all
+
+    select
+        registry.schema_name,
+        registry.table_name,
+        'is registered and does not exist',
+        'create it in an earlier migration, or take its row out of the one ending in _discover_org_scoped_tables.sql'
+    from registry
+    where to_regclass(format('%I.%I', registry.schema_name, registry.table_name)) is null
+
+    union all
+
+    select
+        registry.schema_name,
+        registry.table_name,
+        'is registered as org and is no table of the application',
+        'take its row out of the migration ending in _discover_org_scoped_tables.sql; of a partition, register the partitioned table'
+    from registry
+    left join application_tables
+        using (schema_name, table_name)
+    where registry.scope = 'org'
+        and application_tables.relation is null
+        and to_regclass(format('%I.%I', registry.schema_name, registry.table_name)) is not null
+
+    union all
+
+    select
+        table_obstacles.schema_name,
+        table_obstacles.table_name,
+        table_obstacles.problem,
+        table_obstacles.remedy
+    from table_obstacles
+    where table_obstacles.scope = 'org'
+
+    union all
+
+    select
+        'public',
+        'organizations',
+        format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)) collate "default",
+        format('alter table public.organizations owner to %I, as its owner', current_user) collate "default"
+    from pg_catalog.pg_class as organizations
+    where organizations.oid = to_regclass('public.organizations')
+        and not pg_has_role(current_user, organizations.relowner, 'usage')
+),
 -- The views of _create_tenancy_registry.sql, word for word: end.
 candidates as (
     select
@@ -825,21 +900,15 @@ findings (ordinal, topic, object, finding, to_do) as (
     select
         1,
         'refused',
-        format('%I.%I', registry.schema_name, registry.table_name),
-        case
-            when to_regclass(format('%I.%I', registry.schema_name, registry.table_name)) is null then 'is registered and does not exist'
-            else 'is registered as org and is no table of the application'
-        end,
-        'take its row out of the list'
-    from registry
+        format('%I.%I', registry_problems.schema_name, registry_problems.table_name),
+        registry_problems.problem,
+        registry_problems.remedy
+    from registry_problems
     left join application_tables
-        on application_tables.schema_name = registry.schema_name
-        and application_tables.table_name = registry.table_name
+        on application_tables.schema_name = registry_problems.schema_name
+        and application_tables.table_name = registry_problems.table_name
+    -- Those of the application's tables stand above and below.
     where application_tables.relation is null
-        and (
-            registry.scope = 'org'
-            or to_regclass(format('%I.%I', registry.schema_name, registry.table_name)) is null
-        )
 
     union all
 
@@ -847,15 +916,10 @@ findings (ordinal, topic, object, finding, to_do) as (
         1,
         'refused',
         'public.organizations',
-        case
-            when not pg_has_role(current_user, organizations.relowner, 'usage')
-                then format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner))
-            else 'cannot be referenced: it must be a table with a unique column id of type uuid'
-        end,
+        'cannot be referenced: it must be a table with a unique column id of type uuid',
         'change that first'
     from organizations
-    where not pg_has_role(current_user, organizations.relowner, 'usage')
-        or organizations.relkind <> 'r'
+    where organizations.relkind <> 'r'
         or not exists (
             select
             from pg_catalog.pg_attribute as id

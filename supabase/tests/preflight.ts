@@ -11,6 +11,7 @@ const views = [
   "unclassified_tables",
   "coined_names",
   "table_obstacles",
+  "registry_problems",
 ];
 const begin = "-- The views of _create_tenancy_registry.sql, word for word: begin.\n";
 const end = "-- The views of _create_tenancy_registry.sql, word for word: end.\n";
