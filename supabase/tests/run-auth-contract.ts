@@ -10,8 +10,8 @@ import {
   readAddress,
   UsageError,
   usageExitCode,
-} from "../local/command-line.ts";
-import { readGivenKey } from "../local/users-options.ts";
+} from "../cli/command-line.ts";
+import { readGivenKey } from "../cli/users-options.ts";
 import { authContract, type AuthTarget } from "./auth-contract.ts";
 
 function readTarget(): AuthTarget {

@@ -10,7 +10,7 @@ import type { Sql } from "postgres";
 import { fillApplication, migrationFiles, pushApplicationBefore } from "../../local/application.ts";
 import { connect, createDatabase, dropDatabase } from "../../local/databases.ts";
 import { freePort, type PostgresServer, startPostgres } from "../../local/postgres.ts";
-import { formatCount } from "../../local/print.ts";
+import { formatCount } from "../../cli/print.ts";
 import { root, stateFolder } from "../../local/project.ts";
 import { copyProject } from "../project-copy.ts";
 

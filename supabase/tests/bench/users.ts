@@ -12,7 +12,7 @@ import { pushTarget } from "../../local/application.ts";
 import { connect, createDatabase } from "../../local/databases.ts";
 import { denoProgram, serveFunction } from "../../local/function-server.ts";
 import { databaseUrl, freePort, startPostgres } from "../../local/postgres.ts";
-import { formatCount } from "../../local/print.ts";
+import { formatCount } from "../../cli/print.ts";
 import { stateFolder } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import type { StandInMessage, StandInOrder } from "./stand-in.ts";

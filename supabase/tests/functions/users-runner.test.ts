@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { askSecret, type SecretInput } from "../../local/ask-secret.ts";
-import { createInterruption } from "../../local/interruption.ts";
-import { createDisplay, describeFinished, describePreview } from "../../local/users-display.ts";
-import { readOptions } from "../../local/users-options.ts";
-import { formatReport } from "../../local/users-report.ts";
-import { type Finished, type RequestFields, type RunEnd, runUsers } from "../../local/users-runner.ts";
+import { askSecret, type SecretInput } from "../../cli/ask-secret.ts";
+import { createInterruption } from "../../cli/interruption.ts";
+import { createDisplay, describeFinished, describePreview } from "../../cli/users-display.ts";
+import { readOptions } from "../../cli/users-options.ts";
+import { formatReport } from "../../cli/users-report.ts";
+import { type Finished, type RequestFields, type RunEnd, runUsers } from "../../cli/users-runner.ts";
 
 const runId = "6f000000-0000-4000-8000-000000000001";
 const key = "sb_secret_test";

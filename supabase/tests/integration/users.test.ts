@@ -50,7 +50,7 @@ describe("npm run users", () => {
   });
 
   const start = (parameters: string[], environment: Record<string, string> = {}, command?: string[]): Run => {
-    const [program = "", ...before] = command ?? [process.execPath, "--import", "tsx", "supabase/local/users.ts"];
+    const [program = "", ...before] = command ?? [process.execPath, "--import", "tsx", "supabase/cli/users.ts"];
     const child = spawn(program, [...before, ...parameters], {
       cwd: root,
       env: { PATH: process.env["PATH"], SUPABASE_URL: url, SUPABASE_SECRET_KEY: key, ...environment },

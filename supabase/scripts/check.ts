@@ -2,14 +2,21 @@
 import { spawnSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { pushTarget } from "./application.ts";
-import { denoProgram } from "./function-server.ts";
-import { freePort, startPostgres } from "./postgres.ts";
-import { packageFolder, root, stateFolder } from "./project.ts";
-import { supabase } from "./supabase-cli.ts";
+import { pushTarget } from "../local/application.ts";
+import { denoProgram } from "../local/function-server.ts";
+import { freePort, startPostgres } from "../local/postgres.ts";
+import { packageFolder, root, stateFolder } from "../local/project.ts";
+import { supabase } from "../local/supabase-cli.ts";
 
 const functionEntry = "supabase/functions/update-user-org-metadata/index.ts";
-const sources = ["supabase/local", "supabase/functions", "supabase/tests", "supabase/vitest.config.ts"];
+const sources = [
+  "supabase/functions",
+  "supabase/local",
+  "supabase/cli",
+  "supabase/scripts",
+  "supabase/tests",
+  "supabase/vitest.config.ts",
+];
 /** Rules of deno lint for code that Deno runs; this code is Node's, but for one file. */
 const notForNode = ["no-process-globals", "no-node-globals"];
 /** An async function without await is how a port is implemented that has nothing to wait for. */
