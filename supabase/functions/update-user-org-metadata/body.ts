@@ -1,4 +1,4 @@
-/** Reads a body as text; null when it has more bytes than allowed, of which no more are read. */
+/** Reads a body as text. Stops reading and returns null if it has more bytes than allowed. */
 export async function readBody(body: ReadableStream<Uint8Array> | null, maxBytes: number): Promise<string | null> {
   const decoder = new TextDecoder();
   let text = "";

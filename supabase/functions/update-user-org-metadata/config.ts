@@ -1,16 +1,16 @@
-/** What the function reads from its environment, once. */
+/** What the function takes from its environment. */
 export interface Config {
   supabaseUrl: string;
   databaseUrl: string;
   /** The keys that open the function, by name: every secret key of the project, and the legacy service_role key. */
   acceptedKeys: Record<string, string>;
-  /** The key that the function itself calls the Auth server with. */
+  /** The key with which the function calls the Auth server. */
   adminKey: string;
 }
 
 /**
  * Reads the environment that the platform gives every function.
- * Throws one error that names every variable that is missing or cannot be read, never a value.
+ * Throws one error that names every variable that is missing or cannot be read, and no value.
  */
 export function readConfig(environment: Record<string, string | undefined>): Config {
   const problems: string[] = [];
@@ -33,7 +33,7 @@ export function readConfig(environment: Record<string, string | undefined>): Con
   return { supabaseUrl, databaseUrl, acceptedKeys, adminKey };
 }
 
-/** The non-empty keys of a JSON object; none when the variable is not set; undefined when it is something else. */
+/** The non-empty keys of a JSON object; none if the variable is not set; undefined if it is not such an object. */
 function readKeys(json: string | undefined): Record<string, string> | undefined {
   if (!json) return {};
   let keys: unknown;

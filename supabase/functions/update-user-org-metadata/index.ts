@@ -1,31 +1,17 @@
 import { createClient } from "@supabase/supabase-js";
 import postgres from "postgres";
-import { createAuthAdmin, createAuthFetch, type Pause, type Timing } from "./auth-admin.ts";
+import { createAuthAdmin } from "./auth-admin.ts";
+import { createAuthFetch } from "./auth-fetch.ts";
 import { readConfig } from "./config.ts";
 import { createHandler } from "./handler.ts";
 import { updateUsers } from "./job.ts";
 import { createLog } from "./log.ts";
 import { createThrottle } from "./throttle.ts";
-import { openUsers } from "./users.ts";
+import { type Pause, systemTiming as timing } from "./timing.ts";
+import { openUsers } from "./users-database.ts";
 
 const config = readConfig(Deno.env.toObject());
 const log = createLog((line) => console.log(line));
-const timing: Timing = {
-  now: () => Date.now(),
-  sleep: (milliseconds, signal) =>
-    new Promise((resolve) => {
-      if (milliseconds <= 0 || signal?.aborted) return resolve();
-      const timer = setTimeout(end, milliseconds);
-      signal?.addEventListener("abort", end);
-      function end() {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", end);
-        resolve();
-      }
-    }),
-  random: () => Math.random(),
-};
-
 const handle = createHandler({
   config,
   log,

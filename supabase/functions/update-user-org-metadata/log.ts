@@ -1,9 +1,9 @@
 export type Level = "info" | "warn" | "error";
 
-/** Writes one event with its fields. Fields never hold an email, a token or a key. */
+/** Logs one event with its fields. Fields never hold an email, a token or a key. */
 export type Log = (level: Level, event: string, fields?: Record<string, unknown>) => void;
 
-/** A log of one JSON object a line: level, event (snake_case), and the fields. */
+/** Writes one JSON object per line: level, event (snake_case), and the fields. */
 export function createLog(write: (line: string) => void): Log {
   return (level, event, fields = {}) => write(JSON.stringify({ level, event, ...fields }));
 }

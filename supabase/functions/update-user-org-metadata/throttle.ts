@@ -1,9 +1,9 @@
 /**
- * How many requests are under way: as many as allowed at first, half as many each time that the server is in trouble, one more
- * for every so many answers once it is well again (additive increase, multiplicative decrease, RFC 5681).
+ * Limits how many requests are under way. The limit starts at the most allowed, halves each time the server is in trouble, and
+ * grows by one for as many good answers as it allows requests (additive increase, multiplicative decrease, RFC 5681).
  */
 export interface Throttle {
-  /** Sends when there is room, and judges by the answer how the server is; null: it says nothing of that. */
+  /** Sends when there is room. The answer tells whether the server is in trouble; null: it does not tell. */
   send<T>(request: () => Promise<T>, isTrouble: (answer: T) => boolean | null): Promise<T>;
   /** How many may be under way now. */
   readonly limit: number;
@@ -12,7 +12,7 @@ export interface Throttle {
 export function createThrottle(most: number): Throttle {
   let limit = most;
   let underWay = 0;
-  /** Counts the halvings: requests sent before the last one are of the same trouble and do not halve again. */
+  /** Counts the halvings: requests sent before the last one met the same trouble, and do not halve the limit again. */
   let halvings = 0;
   const waiting: (() => void)[] = [];
 

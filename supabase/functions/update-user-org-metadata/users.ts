@@ -1,12 +1,10 @@
-import type { Sql } from "postgres";
-
-/** What a run is asked to do with whom. */
+/** What a run is to do, and to whom. */
 export interface RunRequest {
   /** Only the users of this organization; null: all. */
   orgId: string | null;
   /** A user who has another organization: keep it and report a conflict, or overwrite it. */
   onConflict: "keep" | "overwrite";
-  /** Put back what this run changed, where nothing has changed since; null: give users their organization. */
+  /** Take back what this run changed, where nothing has changed since; null: give users their organization. */
   revertedRunId: string | null;
 }
 
@@ -27,7 +25,7 @@ export interface SettledUser {
   /** Requests that were sent now. */
   attempts: number;
   error: string | null;
-  /** Whether the error is the last word; otherwise the next call tries again. */
+  /** True if the error is the last word; otherwise the next call tries again. */
   final: boolean;
 }
 
@@ -62,80 +60,22 @@ export interface RunPreview {
   users_without_org: number;
 }
 
-/** The port to the database: the work list, the audit and the lock live there. */
+/** The port to the database, which has the list of users to update, the audit and the lock. */
 export interface Users {
   organizationExists(orgId: string): Promise<boolean>;
   runExists(runId: string): Promise<boolean>;
   preview(request: RunRequest): Promise<RunPreview>;
   /** The run to go on with, or a new one; null while another connection runs one. */
   start(request: RunRequest): Promise<string | null>;
-  /** The next page; empty at the end of a pass. What it claims and does not settle, the next call claims again. */
+  /** The next page; empty at the end of a round. Whoever is claimed and not settled is claimed again by the next call. */
   claim(runId: string, pageSize: number): Promise<ClaimedUser[]>;
-  /** Settles by what the database holds, and returns how. */
+  /** Settles users by what the database holds. Returns the outcomes by user id. */
   settle(runId: string, results: SettledUser[]): Promise<Map<string, Outcome>>;
-  /** Whether that was the last pass. */
-  endPass(runId: string): Promise<boolean>;
+  /** Ends a round. True if it was the last one. */
+  endRound(runId: string): Promise<boolean>;
   summary(runId: string): Promise<RunSummary>;
-  /** Every problem of the run, as many at a time as memory should hold. */
+  /** Every problem of the run, a few hundred at a time. */
   problems(runId: string): AsyncIterable<UserProblem[]>;
   /** Gives the connection back, and with it the lock. */
   close(): Promise<void>;
-}
-
-/** Opens the port on one connection of its own, since the lock that keeps runs apart belongs to a connection. */
-export async function openUsers(sql: Sql): Promise<Users> {
-  const connection = await sql.reserve().catch(async (error: unknown) => {
-    await sql.end({ timeout: 5 });
-    throw error;
-  });
-  return {
-    organizationExists: async (orgId) => {
-      const [row] = await connection`select from public.organizations where id = ${orgId}`;
-      return row !== undefined;
-    },
-    runExists: async (runId) => {
-      const [row] = await connection`select from tenancy.user_metadata_runs where run_id = ${runId}`;
-      return row !== undefined;
-    },
-    preview: async ({ orgId, onConflict, revertedRunId }) => {
-      const [row] = await connection`
-        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}) as preview
-      `;
-      return row?.["preview"] as RunPreview;
-    },
-    start: async ({ orgId, onConflict, revertedRunId }) => {
-      const [row] =
-        await connection`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
-      return (row?.["run_id"] ?? null) as string | null;
-    },
-    claim: async (runId, pageSize) =>
-      await connection<ClaimedUser[]>`
-        select user_id as "userId", new_value as value, outcome, attempts
-        from tenancy.claim_users(${runId}, ${pageSize})
-        order by user_id
-      `,
-    settle: async (runId, results) => {
-      const rows = results.map(({ userId, ...result }) => ({ user_id: userId, ...result }));
-      const settled = await connection`
-        select user_id, outcome from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb)
-      `;
-      return new Map(settled.map((row) => [row["user_id"] as string, row["outcome"] as Outcome]));
-    },
-    endPass: async (runId) => {
-      const [row] = await connection`select tenancy.end_user_pass(${runId}) as ended`;
-      return row?.["ended"] === true;
-    },
-    summary: async (runId) => {
-      const [row] = await connection`select tenancy.user_run_summary(${runId}) as summary`;
-      return row?.["summary"] as RunSummary;
-    },
-    problems: (runId) =>
-      connection<UserProblem[]>`
-        select user_id, outcome, reason from tenancy.user_problems where run_id = ${runId} order by user_id
-      `.cursor(500),
-    close: async () => {
-      connection.release();
-      await sql.end({ timeout: 5 });
-    },
-  };
 }

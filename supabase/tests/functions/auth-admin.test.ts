@@ -1,13 +1,9 @@
 import { AuthApiError, AuthRetryableFetchError, AuthUnknownError } from "@supabase/supabase-js";
 import { describe, expect, test } from "vitest";
-import {
-  createAuthAdmin,
-  createAuthFetch,
-  type Pause,
-  type Stop,
-  type Timing,
-} from "../../functions/update-user-org-metadata/auth-admin.ts";
+import { createAuthAdmin } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import { createAuthFetch } from "../../functions/update-user-org-metadata/auth-fetch.ts";
 import { createThrottle } from "../../functions/update-user-org-metadata/throttle.ts";
+import type { Pause, Stop, Timing } from "../../functions/update-user-org-metadata/timing.ts";
 import { createClock } from "./fakes.ts";
 
 type Admin = Parameters<typeof createAuthAdmin>[0];

@@ -1,5 +1,7 @@
-import type { AuthAdmin, Stop, Timing, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
-import type { Observer, Progress } from "../../functions/update-user-org-metadata/job.ts";
+import type { AuthAdmin, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import type { Observer } from "../../functions/update-user-org-metadata/job.ts";
+import type { Progress } from "../../functions/update-user-org-metadata/progress.ts";
+import type { Stop, Timing } from "../../functions/update-user-org-metadata/timing.ts";
 import type {
   ClaimedUser,
   Outcome,
@@ -95,7 +97,7 @@ export class FakeUsers implements Users {
     return outcomes;
   }
 
-  async endPass(): Promise<boolean> {
+  async endRound(): Promise<boolean> {
     this.finished = true;
     return true;
   }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { createHandler } from "../../functions/update-user-org-metadata/handler.ts";
-import type { JobRequest, JobResult, Observer, Progress } from "../../functions/update-user-org-metadata/job.ts";
+import type { JobRequest, JobResult, Observer } from "../../functions/update-user-org-metadata/job.ts";
+import type { Progress } from "../../functions/update-user-org-metadata/progress.ts";
 import type { RunSummary } from "../../functions/update-user-org-metadata/users.ts";
 
 const summary: RunSummary = {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
-import type { Stop, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
+import type { UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
 import { type JobPorts, type JobRequest, updateUsers as run } from "../../functions/update-user-org-metadata/job.ts";
+import type { Stop } from "../../functions/update-user-org-metadata/timing.ts";
 import { createClock, createFakeAuthAdmin, createObserver, FakeUsers } from "./fakes.ts";
 
 const request: JobRequest = {

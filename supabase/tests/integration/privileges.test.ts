@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openUsers } from "../../functions/update-user-org-metadata/users.ts";
+import { openUsers } from "../../functions/update-user-org-metadata/users-database.ts";
 import { pushTarget } from "../../local/application.ts";
 import { connect } from "../../local/databases.ts";
 import { root } from "../../local/project.ts";
@@ -248,7 +248,7 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
         expect(new Set(settled.values())).toEqual(new Set(["updated"]));
         for (let ended = false; !ended;) {
           expect(await users.claim(runId, 10)).toEqual([]);
-          ended = await users.endPass(runId);
+          ended = await users.endRound(runId);
         }
         expect(await users.summary(runId)).toMatchObject({ updated: 3, users_without_org: 0, problems: [] });
       } finally {

@@ -1,0 +1,125 @@
+import { readBody } from "./body.ts";
+import { RequestError } from "./errors.ts";
+import type { JobRequest } from "./job.ts";
+import type { RequestBody } from "./protocol.ts";
+
+/** The largest body that is read, in bytes; a request needs a hundred. */
+const maxBodyBytes = 16_384;
+
+const fieldNames = [
+  "mode",
+  "run_id",
+  "org_id",
+  "on_conflict",
+  "page_size",
+  "concurrency",
+  "max_seconds",
+  "max_users",
+  "dry_run",
+  "report",
+] as const satisfies (keyof RequestBody)[];
+
+type FieldName = (typeof fieldNames)[number];
+type Fields = Partial<Record<FieldName, unknown>>;
+
+/** Reads what a request asks for; absent fields get their defaults. Throws an error with the field, the value and the rule. */
+export async function readJobRequest(request: Request): Promise<JobRequest> {
+  const fields = parseFields(await readText(request));
+  return {
+    revertedRunId: readRevertedRun(fields),
+    orgId: readOrganization(fields),
+    onConflict: readOnConflict(fields),
+    pageSize: readInteger(fields, "page_size", { fallback: 500, most: 1000 }),
+    concurrency: readInteger(fields, "concurrency", { fallback: 5, most: 20 }),
+    maxSeconds: readInteger(fields, "max_seconds", { fallback: 60, most: 130 }),
+    maxUsers: readInteger(fields, "max_users", { fallback: 5000, most: 1_000_000 }),
+    dryRun: readBoolean(fields, "dry_run"),
+    report: readBoolean(fields, "report"),
+  };
+}
+
+async function readText(request: Request): Promise<string> {
+  const announced = Number(request.headers.get("content-length") ?? 0);
+  const text = announced > maxBodyBytes ? null : await readBody(request.body, maxBodyBytes);
+  if (text === null) {
+    throw new RequestError(413, "body_too_large", `Cannot read the body: it has more than ${maxBodyBytes} bytes`);
+  }
+  return text;
+}
+
+/** The fields of a JSON object; an empty body has none. */
+function parseFields(body: string): Fields {
+  let fields: unknown = {};
+  if (body.trim() !== "") {
+    try {
+      fields = JSON.parse(body);
+    } catch (error) {
+      throw new RequestError(400, "invalid_json", `Cannot parse the body: ${(error as Error).message}`);
+    }
+  }
+  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
+    throw new RequestError(400, "invalid_body", `Cannot use the body ${shorten(fields)}: not a JSON object`);
+  }
+  const unknown = Object.keys(fields).find((name) => !(fieldNames as readonly string[]).includes(name));
+  if (unknown !== undefined) {
+    throw new RequestError(
+      400,
+      "unknown_field",
+      `Cannot use the field ${shorten(unknown)}: the fields are ${fieldNames.join(", ")}`,
+    );
+  }
+  return fields;
+}
+
+/** The run to revert; null: the mode is "update". */
+function readRevertedRun({ mode, run_id, org_id, on_conflict }: Fields): string | null {
+  if (mode !== undefined && mode !== "update" && mode !== "revert") {
+    throw invalid("mode", mode, 'neither "update" nor "revert"');
+  }
+  if (mode !== "revert") {
+    if (run_id !== undefined) throw invalid("run_id", run_id, 'only with the mode "revert"');
+    return null;
+  }
+  if (!isUuid(run_id)) throw invalid("run_id", run_id ?? null, "not the UUID of the run to revert");
+  if (org_id !== undefined) throw invalid("org_id", org_id, 'not with the mode "revert"');
+  if (on_conflict !== undefined) throw invalid("on_conflict", on_conflict, 'not with the mode "revert"');
+  return run_id;
+}
+
+function readOrganization({ org_id = null }: Fields): string | null {
+  if (org_id === null || isUuid(org_id)) return org_id;
+  throw invalid("org_id", org_id, "not a UUID");
+}
+
+function readOnConflict({ on_conflict = "keep" }: Fields): JobRequest["onConflict"] {
+  if (on_conflict === "keep" || on_conflict === "overwrite") return on_conflict;
+  throw invalid("on_conflict", on_conflict, 'neither "keep" nor "overwrite"');
+}
+
+/** A whole number from 1 up to the most. */
+function readInteger(fields: Fields, name: FieldName, { fallback, most }: { fallback: number; most: number }): number {
+  const { [name]: value = fallback } = fields;
+  if (typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= most) return value;
+  throw invalid(name, value, `not a whole number from 1 to ${most}`);
+}
+
+function readBoolean(fields: Fields, name: FieldName): boolean {
+  const { [name]: value = false } = fields;
+  if (typeof value === "boolean") return value;
+  throw invalid(name, value, "neither true nor false");
+}
+
+function invalid(name: FieldName, value: unknown, rule: string): RequestError {
+  return new RequestError(400, "invalid_field", `Cannot parse ${name} ${shorten(value)}: ${rule}`);
+}
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+function isUuid(value: unknown): value is string {
+  return typeof value === "string" && uuid.test(value);
+}
+
+function shorten(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}

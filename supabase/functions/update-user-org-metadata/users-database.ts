@@ -1,0 +1,60 @@
+import type { Sql } from "postgres";
+import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users } from "./users.ts";
+
+/** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
+export async function openUsers(sql: Sql): Promise<Users> {
+  const connection = await sql.reserve().catch(async (error: unknown) => {
+    await sql.end({ timeout: 5 });
+    throw error;
+  });
+  return {
+    organizationExists: async (orgId) => {
+      const [row] = await connection`select from public.organizations where id = ${orgId}`;
+      return row !== undefined;
+    },
+    runExists: async (runId) => {
+      const [row] = await connection`select from tenancy.user_metadata_runs where run_id = ${runId}`;
+      return row !== undefined;
+    },
+    preview: async ({ orgId, onConflict, revertedRunId }) => {
+      const [row] = await connection`
+        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}) as preview
+      `;
+      return row?.["preview"] as RunPreview;
+    },
+    start: async ({ orgId, onConflict, revertedRunId }) => {
+      const [row] =
+        await connection`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
+      return (row?.["run_id"] ?? null) as string | null;
+    },
+    claim: async (runId, pageSize) =>
+      await connection<ClaimedUser[]>`
+        select user_id as "userId", new_value as value, outcome, attempts
+        from tenancy.claim_users(${runId}, ${pageSize})
+        order by user_id
+      `,
+    settle: async (runId, results) => {
+      const rows = results.map(({ userId, ...result }) => ({ user_id: userId, ...result }));
+      const settled = await connection`
+        select user_id, outcome from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb)
+      `;
+      return new Map(settled.map((row) => [row["user_id"] as string, row["outcome"] as Outcome]));
+    },
+    endRound: async (runId) => {
+      const [row] = await connection`select tenancy.end_user_pass(${runId}) as ended`;
+      return row?.["ended"] === true;
+    },
+    summary: async (runId) => {
+      const [row] = await connection`select tenancy.user_run_summary(${runId}) as summary`;
+      return row?.["summary"] as RunSummary;
+    },
+    problems: (runId) =>
+      connection<UserProblem[]>`
+        select user_id, outcome, reason from tenancy.user_problems where run_id = ${runId} order by user_id
+      `.cursor(500),
+    close: async () => {
+      connection.release();
+      await sql.end({ timeout: 5 });
+    },
+  };
+}
