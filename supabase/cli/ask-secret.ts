@@ -1,11 +1,11 @@
 import type { ReadStream } from "node:tty";
 
-/** Of a terminal what asking needs. */
+/** The part of a terminal that asking needs. */
 export type SecretInput = Pick<ReadStream, "setRawMode" | "resume" | "pause" | "on" | "off">;
 
 /**
- * Asks for a secret on a terminal without showing it. undefined: the person pressed Ctrl-C or Ctrl-D, or the signal
- * came. The terminal is as it was in any case.
+ * Asks for a secret on a terminal without showing it. undefined: somebody pressed Ctrl-C or Ctrl-D, or the signal was aborted.
+ * The terminal is left as it was.
  */
 export async function askSecret(
   question: string,
@@ -23,7 +23,7 @@ export async function askSecret(
   const answer = await new Promise<string | undefined>((resolve) => {
     stop = () => resolve(undefined);
     read = (chunk) => {
-      // Keys such as the arrows send sequences, which are no part of a secret.
+      // Arrow keys and the like send sequences that are not part of a secret.
       for (const letter of chunk.toString("utf8").replace(/\p{Cc}\[[0-9;]*[A-Za-z~]/gu, "")) {
         if (letter === "\r" || letter === "\n") return resolve(typed);
         if (letter === "\x03" || letter === "\x04") return resolve(undefined);

@@ -1,12 +1,12 @@
-/** What the commands that call a live project share: refusing bad usage, and printing without keys. */
+/** What the commands that call a live project share: they refuse wrong usage, and print no keys. */
 
-/** A command was called wrong; its message is for the person who called it. */
+/** A command was called wrong. The message is for whoever called it. */
 export class UsageError extends Error {}
 
 /** The exit code of a command that was called wrong. */
 export const usageExitCode = 2;
 
-/** Reads an http(s) address without query, to be put in front of a path. Throws what names the value and the rule. */
+/** Reads an http(s) address without a query, to be put before a path. Throws an error with the value and the rule. */
 export function readAddress(name: string, value: string, options: { path: boolean }): string {
   const invalid = (rule: string) => new UsageError(`Cannot use ${name} ${JSON.stringify(value)}: ${rule}`);
   if (!URL.canParse(value)) throw invalid("not a URL such as https://ref.supabase.co");
@@ -22,34 +22,24 @@ export function readAddress(name: string, value: string, options: { path: boolea
   return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
 }
 
-/** Checks that a key can be sent as a header; the message never holds it. */
-export function readKey(name: string, value: string): string {
-  const key = value.trim();
-  if (key === "") throw new UsageError(`Cannot use the key of ${name}: it is empty`);
-  if (!/^[\x21-\x7e]+$/.test(key)) {
-    throw new UsageError(`Cannot use the key of ${name}: it has spaces or characters that no key has`);
-  }
-  return key;
-}
-
-/** parseArgs says a sentence on what is wrong and then what else could have been meant; the first one is enough. */
+/** parseArgs says what is wrong, then guesses what was meant. The first sentence is enough. */
 export function explainArguments(error: unknown): UsageError {
   return new UsageError((error as Error).message.split(". ")[0] ?? "");
 }
 
-/** Text that may come from elsewhere, fit for a terminal: without keys, and without control characters. */
+/** Makes text from elsewhere fit for a terminal: no keys, no control characters. */
 export function cleanText(text: string, keys: string[] = []): string {
   return hideKeys(text, keys).replace(/\p{Cc}+/gu, " ");
 }
 
-/** Puts … in the place of these keys, and of whatever looks like a secret key or a JWT. */
+/** Replaces these keys, and whatever looks like a secret key or a JWT, by …. */
 export function hideKeys(text: string, keys: string[] = []): string {
   const shapes = /sb_secret_[\w-]+|eyJ[\w-]+\.[\w-]+(\.[\w-]*)?/g;
   return keys.filter((key) => key !== "").reduce((hidden, key) => hidden.replaceAll(key, "…"), text)
     .replace(shapes, "…");
 }
 
-/** Why a request failed: what lies under the "fetch failed" of fetch. */
+/** Why a request failed: the cause behind fetch's "fetch failed". */
 export function networkReason(error: unknown): string {
   const { cause = error } = error as { cause?: unknown };
   const { message = "", code = "" } = cause as { message?: string; code?: string };

@@ -1,22 +1,35 @@
-/** Where npm's shell makes way for the script, npm passes a Ctrl-C on as a second one; both come within this time. */
+/** When npm's shell has made way for the script, npm passes a Ctrl-C on as a second one; both come within this time. */
 const sameCtrlC = 500;
 
-export interface Interruption {
+export const interruptedExitCode = 130;
+
+interface Interruption {
   /** Aborted by the first interruption. */
   signal: AbortSignal;
   interrupt(): void;
 }
 
 /** The first interruption asks to stop; one that comes later than its echo stops at once. */
-export function createInterruption(now: () => number, atOnce: () => void): Interruption {
+export function createInterruption(now: () => number, stopAtOnce: () => void): Interruption {
   const controller = new AbortController();
   let first: number | undefined;
   return {
     signal: controller.signal,
     interrupt: () => {
       first ??= now();
-      if (now() - first > sameCtrlC) atOnce();
+      if (now() - first > sameCtrlC) stopAtOnce();
       controller.abort();
     },
   };
+}
+
+/** Returns a signal that the first Ctrl-C or SIGTERM aborts. The second one ends the process, after a last clean-up. */
+export function watchInterruptions(cleanUp: () => void = () => {}): AbortSignal {
+  const { signal, interrupt } = createInterruption(() => performance.now(), () => {
+    cleanUp();
+    process.exit(interruptedExitCode);
+  });
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  return signal;
 }

@@ -1,4 +1,4 @@
-/** Lays rows out in columns; numbers go to the right. */
+/** Lays rows out in columns; numbers are aligned to the right. */
 export function formatTable(header: string[], rows: (string | number)[][]): string {
   const text = (cell: string | number) => (typeof cell === "number" ? formatCount(cell) : cell);
   const widths = header.map((title, column) =>

@@ -1,18 +1,19 @@
 import { parseArgs } from "node:util";
-import { explainArguments, readAddress, readKey, UsageError } from "./command-line.ts";
-import type { RequestFields } from "./users-runner.ts";
+import type { RequestBody } from "../functions/update-user-org-metadata/protocol.ts";
+import { explainArguments, readAddress, UsageError } from "./command-line.ts";
+import { readGivenKey } from "./secret-key.ts";
 
 export const help = `npm run users -- [options]
 
-Calls the edge function update-user-org-metadata until every user has the organization, and shows how far it is.
-Stop it with Ctrl-C whenever you like; calling again goes on.
+Calls the edge function update-user-org-metadata until every user has their organization, and shows how far it is.
+Stop it with Ctrl-C whenever you like; the next call goes on from there.
 
   --url <url>            the project, such as https://ref.supabase.co (else SUPABASE_URL)
   --key <key>            a secret key of the project (else SUPABASE_SECRET_KEY; else it is asked for)
   --dry-run              count what would be done, write nothing
   --org-id <uuid>        only the users of this organization
   --on-conflict <what>   keep (default) or overwrite the organization of a user who has another one
-  --concurrency <n>      requests to the Auth server at a time, 1 to 20
+  --concurrency <n>      simultaneous requests to the Auth server, 1 to 20
   --max-seconds <n>      length of one call to the function, 1 to 130
   --revert <run_id>      take back what this run has written
   --report <file.csv>    write the users who could not be updated, with the reasons
@@ -23,15 +24,16 @@ Exit code: 0 nothing is missing, 1 something is, 2 called wrong, 130 stopped.`;
 export interface Options {
   help: boolean;
   url: string;
-  /** undefined: to be asked for. */
+  /** undefined: none was given. */
   key: string | undefined;
-  fields: RequestFields;
+  /** The body of the calls: what was given, and nothing else. */
+  fields: RequestBody;
   report: string | undefined;
 }
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** Reads the command line; the fields have what was given, no more. Throws what names the option, value and rule. */
+/** Reads the command line. Throws an error with the option, the value and the rule. */
 export function readOptions(parameters: string[], environment: Record<string, string | undefined>): Options {
   const given = parse(parameters);
   if (given.help) return { help: true, url: "", key: undefined, fields: {}, report: undefined };
@@ -88,16 +90,6 @@ export function readOptions(parameters: string[], environment: Record<string, st
     },
     report,
   };
-}
-
-/** The key of --key or SUPABASE_SECRET_KEY; undefined when neither is there. */
-export function readGivenKey(
-  key: string | undefined,
-  environment: Record<string, string | undefined>,
-): string | undefined {
-  if (key !== undefined) return readKey("--key", key);
-  const fromEnvironment = environment["SUPABASE_SECRET_KEY"] ?? "";
-  return fromEnvironment === "" ? undefined : readKey("SUPABASE_SECRET_KEY", fromEnvironment);
 }
 
 function parse(parameters: string[]) {

@@ -1,14 +1,14 @@
 import { closeSync, existsSync, openSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import type { UserProblem } from "../functions/update-user-org-metadata/users.ts";
 import { UsageError } from "./command-line.ts";
-import type { Problem } from "./users-runner.ts";
 
-/** A report that has been begun: its file is where it will be, under another name. */
+/** A report that has been begun, in its folder but under another name. */
 export interface Report {
   finish(text: string): void;
   discard(): void;
 }
 
-/** Begins the file before there is anything to write, so that a run does not end with nowhere to put it. */
+/** Begins the file before the run, so that the run does not end with a report and no place for it. */
 export function beginReport(file: string): Report {
   if (existsSync(file) && !statSync(file).isFile()) {
     throw new UsageError(`Cannot write --report ${JSON.stringify(file)}: not a file`);
@@ -38,8 +38,8 @@ export function beginReport(file: string): Report {
   };
 }
 
-/** CSV as RFC 4180 has it. A cell that a spreadsheet would take for a formula gets an apostrophe in front. */
-export function formatReport(problems: Problem[]): string {
+/** Formats the problems as CSV (RFC 4180). A cell that a spreadsheet would take for a formula starts with an apostrophe. */
+export function formatReport(problems: UserProblem[]): string {
   const cell = (text: string) => {
     const inert = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
     return /[",\r\n]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;

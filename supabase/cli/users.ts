@@ -1,19 +1,19 @@
 /**
- * npm run users -- [options]: calls the edge function update-user-org-metadata until every user has the organization,
- * shows how far it is, and says at the end what is missing. npm run users -- --help has the options and the exit codes.
+ * npm run users -- [options]: calls the edge function update-user-org-metadata until every user has their organization, shows
+ * how far it is, and says at the end what is missing. npm run users -- --help lists the options and the exit codes.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { askSecret } from "./ask-secret.ts";
-import { hideKeys, readKey, UsageError, usageExitCode } from "./command-line.ts";
-import { createInterruption } from "./interruption.ts";
+import { hideKeys, UsageError, usageExitCode } from "./command-line.ts";
+import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { formatCount } from "./print.ts";
-import { createDisplay, describeFinished, describePreview, type Ending } from "./users-display.ts";
+import { askForKey } from "./secret-key.ts";
+import { createDisplay } from "./users-display.ts";
+import { describePreview, describeSummary, type Ending } from "./users-ending.ts";
 import { help, type Options, readOptions } from "./users-options.ts";
 import { beginReport, formatReport, type Report } from "./users-report.ts";
-import { type Clock, type RunEnd, runUsers } from "./users-runner.ts";
+import { type RunEnd, runUsers } from "./users-runner.ts";
 
-const interruptedExitCode = 130;
-/** What no output may have: the key, and the one of the environment also where it is not the one that is used. */
+/** What no output may hold: the key, and the key of the environment even if another one is used. */
 const keys = [(process.env["SUPABASE_SECRET_KEY"] ?? "").trim()];
 
 function say(text: string): void {
@@ -24,40 +24,7 @@ function complain(text: string): void {
   process.stderr.write(`${hideKeys(text, keys)}\n`);
 }
 
-const clock: Clock = {
-  sleep: async (milliseconds, signal) => {
-    await sleep(milliseconds, undefined, { signal }).catch(() => {});
-  },
-  after: (milliseconds, action) => {
-    const timer = setTimeout(action, milliseconds);
-    return () => clearTimeout(timer);
-  },
-};
-
-/** Ends what the signal is given to at the first Ctrl-C, and the process at the second. */
-function watchInterrupts(cleanUp: () => void): AbortSignal {
-  const { signal, interrupt } = createInterruption(() => performance.now(), () => {
-    cleanUp();
-    process.exit(interruptedExitCode);
-  });
-  process.on("SIGINT", interrupt);
-  process.on("SIGTERM", interrupt);
-  return signal;
-}
-
-/** The key, asked for where it was not given; undefined: the person did not want to say. */
-async function findKey(given: string | undefined, signal: AbortSignal): Promise<string | undefined> {
-  if (given !== undefined) return given;
-  if (!process.stdin.isTTY || !process.stderr.isTTY) {
-    throw new UsageError("Cannot call the function without a secret key: set SUPABASE_SECRET_KEY");
-  }
-  const question = "Secret key of the project (it is not shown): ";
-  const typed = await askSecret(question, process.stdin, (text) => process.stderr.write(text), signal);
-  return typed === undefined ? undefined : readKey("the prompt", typed);
-}
-
-async function run(options: Options, key: string, report: Report | undefined, signal: AbortSignal): Promise<number> {
-  const { url, fields } = options;
+async function run({ url, fields }: Options, key: string, signal: AbortSignal): Promise<RunEnd> {
   say(`Calling update-user-org-metadata of ${url} …`);
   const display = createDisplay({
     write: (text) => process.stdout.write(hideKeys(text, keys)),
@@ -65,11 +32,22 @@ async function run(options: Options, key: string, report: Report | undefined, si
     columns: () => process.stdout.isTTY && process.env["TERM"] !== "dumb" ? process.stdout.columns || 80 : undefined,
     now: () => performance.now(),
   });
-  const end = await runUsers({ url, key, fields, signal }, { fetch, clock, display });
+  const end = await runUsers({ url, key, fields, signal }, {
+    fetch,
+    display,
+    sleep: async (milliseconds, signal) => {
+      await sleep(milliseconds, undefined, { signal }).catch(() => {});
+    },
+    after: (milliseconds, action) => {
+      const timer = setTimeout(action, milliseconds);
+      return () => clearTimeout(timer);
+    },
+  });
   display.end();
-  return conclude(end, options, report);
+  return end;
 }
 
+/** Says how the run has ended, writes the report, and returns the exit code. */
 function conclude(end: RunEnd, { fields, report: file }: Options, report: Report | undefined): number {
   const tell = ({ text, complete }: Ending) => {
     say(`\n${text}`);
@@ -77,8 +55,8 @@ function conclude(end: RunEnd, { fields, report: file }: Options, report: Report
   };
   switch (end.kind) {
     case "done": {
-      const { finished, problems } = end;
-      const code = tell(describeFinished(finished, { revert: fields.mode === "revert", reported: file !== undefined }));
+      const { summary, problems } = end;
+      const code = tell(describeSummary(summary, { revert: fields.mode === "revert", reported: file !== undefined }));
       report?.finish(hideKeys(formatReport(problems), keys));
       if (report) say(`All problems (${formatCount(problems.length)}) are in ${file}`);
       return code;
@@ -105,12 +83,12 @@ async function main(): Promise<number> {
       say(help);
       return 0;
     }
-    const signal = watchInterrupts(() => report?.discard());
+    const signal = watchInterruptions(() => report?.discard());
     if (options.report !== undefined) report = beginReport(options.report);
-    const key = await findKey(options.key, signal);
+    const key = options.key ?? await askForKey(signal);
     if (key === undefined) return interruptedExitCode;
     keys.push(key);
-    return await run(options, key, report, signal);
+    return conclude(await run(options, key, signal), options, report);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     complain(error.message);

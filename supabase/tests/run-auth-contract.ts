@@ -11,7 +11,7 @@ import {
   UsageError,
   usageExitCode,
 } from "../cli/command-line.ts";
-import { readGivenKey } from "../cli/users-options.ts";
+import { readGivenKey } from "../cli/secret-key.ts";
 import { authContract, type AuthTarget } from "./auth-contract.ts";
 
 function readTarget(): AuthTarget {

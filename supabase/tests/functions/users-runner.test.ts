@@ -1,10 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { askSecret, type SecretInput } from "../../cli/ask-secret.ts";
-import { createInterruption } from "../../cli/interruption.ts";
-import { createDisplay, describeFinished, describePreview } from "../../cli/users-display.ts";
-import { readOptions } from "../../cli/users-options.ts";
-import { formatReport } from "../../cli/users-report.ts";
-import { type Finished, type RequestFields, type RunEnd, runUsers } from "../../cli/users-runner.ts";
+import { type RunEnd, runUsers } from "../../cli/users-runner.ts";
+import type { RequestBody } from "../../functions/update-user-org-metadata/protocol.ts";
 
 const runId = "6f000000-0000-4000-8000-000000000001";
 const key = "sb_secret_test";
@@ -61,7 +57,7 @@ const hanging = (events: unknown[], onSilence: () => void) => (signal: AbortSign
 /** Runs against these answers, the last one again and again; what was sent, slept and shown is recorded. */
 async function run(
   answers: ((signal: AbortSignal) => Response | Promise<Response>)[],
-  options: { fields?: RequestFields; stop?: AbortController; onSleep?: () => void } = {},
+  options: { fields?: RequestBody; stop?: AbortController; onSleep?: () => void } = {},
 ) {
   const { fields = {}, stop = new AbortController(), onSleep = () => {} } = options;
   const sent: { url: string; init: RequestInit }[] = [];
@@ -77,16 +73,14 @@ async function run(
         if (!answer) throw new Error("no answer");
         return await answer(init.signal as AbortSignal);
       },
-      clock: {
-        sleep: async (milliseconds) => {
-          pauses.push(milliseconds);
-          onSleep();
-        },
-        after: (milliseconds, action) => {
-          limits.set(action, milliseconds);
-          pending = () => [...limits.keys()].at(-1)?.();
-          return () => limits.delete(action);
-        },
+      sleep: async (milliseconds) => {
+        pauses.push(milliseconds);
+        onSleep();
+      },
+      after: (milliseconds, action) => {
+        limits.set(action, milliseconds);
+        pending = () => [...limits.keys()].at(-1)?.();
+        return () => limits.delete(action);
       },
       display: {
         started: (id, { done, total }) => shown.push(`started ${id} ${done}/${total}`),
@@ -104,11 +98,11 @@ const message = (end: RunEnd) => end.kind === "refused" || end.kind === "gave_up
 
 describe("runUsers", () => {
   test("follows one call to its end and sends only what was given, the key as apikey alone", async () => {
-    const fields: RequestFields = { concurrency: 3 };
+    const fields: RequestBody = { concurrency: 3 };
     const { end, sent, pauses, shown, limitsLeft } = await run([stream(started(), progress(6), finished())], {
       fields,
     });
-    expect(end).toMatchObject({ kind: "done", finished: { updated: 12 }, problems: [] });
+    expect(end).toMatchObject({ kind: "done", summary: { updated: 12 }, problems: [] });
     expect(sent.map(({ url }) => url)).toEqual(["https://ref.supabase.co/functions/v1/update-user-org-metadata"]);
     expect(sent[0]?.init).toMatchObject({ method: "POST", body: '{"concurrency":3}', redirect: "manual" });
     expect(sent[0]?.init.headers).toEqual({
@@ -254,7 +248,7 @@ describe("runUsers", () => {
     const { end } = await run([unreachable, json(200, counts)], { fields: { dry_run: true } });
     expect(end).toEqual({
       kind: "preview",
-      preview: { wouldUpdate: 3, conflicts: 1, unreachable: 0, users: 12, usersWithoutOrg: 4 },
+      preview: counts,
     });
   });
 
@@ -263,222 +257,5 @@ describe("runUsers", () => {
       json(400, { error: { code: "x", message: `no \x1b[2J${key}, eyJhbGciOi.eyJyb2xl.sig` } }),
     ]);
     expect(message(end)).toBe("no  [2J…, …");
-  });
-});
-
-describe("createDisplay", () => {
-  const show = (width: number | undefined) => {
-    const screen = { text: "", time: 0 };
-    const display = createDisplay({
-      write: (text) => screen.text += text,
-      columns: () => width,
-      now: () => screen.time,
-    });
-    return { screen, display };
-  };
-  const at = (done: number) => ({ done, total: 1200, failed: 2, usersPerSecond: 12.34, etaSeconds: 75 });
-
-  test("draws one line again and again on a terminal, no wider than it", () => {
-    const { screen, display } = show(50);
-    display.started(runId, at(0));
-    display.progress(at(600));
-    display.end();
-    const lines = screen.text.split(/[\r\n]+(?:\p{Cc}\[2K)?/u).filter(Boolean);
-    expect(lines[2]).toBe("████████████░░░░░░░░░░░░  600 of 1,200 users  12.34".slice(0, 49));
-    expect(screen.text.match(/\n/g)).toHaveLength(2);
-  });
-
-  test("writes plain lines elsewhere, at most one in five seconds after the first", () => {
-    const { screen, display } = show(undefined);
-    display.started(runId, at(0));
-    for (screen.time = 1000; screen.time <= 11_000; screen.time += 1000) display.progress(at(screen.time / 1000));
-    display.started(runId, at(11));
-    display.pausing("the connection failed", 8000);
-    display.end();
-    expect(screen.text.split("\n")).toEqual([
-      `Run ${runId}`,
-      "0 of 1,200 users  12.3/s  1 min 15 s left  2 failed",
-      "5 of 1,200 users  12.3/s  1 min 15 s left  2 failed",
-      "10 of 1,200 users  12.3/s  1 min 15 s left  2 failed",
-      "",
-    ]);
-  });
-});
-
-describe("describeFinished and describePreview", () => {
-  const end: Finished = {
-    runId,
-    done: true,
-    remaining: 0,
-    updated: 10,
-    conflicts: 0,
-    unreachable: 0,
-    failed: 0,
-    deleted: 0,
-    users: 12,
-    usersWithoutOrg: 0,
-    problems: [],
-    retryInSeconds: 0,
-  };
-  const update = { revert: false, reported: false };
-  const revert = { revert: true, reported: false };
-
-  test("an update is complete when no user is without organization, whatever the counts of the run", () => {
-    expect(describeFinished(end, update).complete).toBe(true);
-    expect(describeFinished({ ...end, failed: 1 }, update).complete).toBe(true);
-    expect(describeFinished({ ...end, usersWithoutOrg: 1 }, update).complete).toBe(false);
-  });
-
-  test("a revert is complete without failures and conflicts, whoever is without organization then", () => {
-    expect(describeFinished({ ...end, usersWithoutOrg: 12 }, revert).complete).toBe(true);
-    expect(describeFinished({ ...end, failed: 1 }, revert).complete).toBe(false);
-    expect(describeFinished({ ...end, conflicts: 1 }, revert).complete).toBe(false);
-  });
-
-  test("a dry run is complete when there is nothing to update and no obstacle", () => {
-    const preview = { wouldUpdate: 0, conflicts: 0, unreachable: 0, users: 12, usersWithoutOrg: 0 };
-    expect(describePreview(preview).complete).toBe(true);
-    for (const name of ["wouldUpdate", "conflicts", "unreachable"]) {
-      expect(describePreview({ ...preview, [name]: 1 }).complete).toBe(false);
-    }
-  });
-
-  test("shows the first problems and how to go on", () => {
-    const problems = [{ user_id: "a", outcome: "conflict", reason: "has \x1b[1manother" }];
-    const { text } = describeFinished({ ...end, conflicts: 2, usersWithoutOrg: 2, problems }, update);
-    expect(text).toContain("The first 1 of 2 problems:");
-    expect(text).toMatch(/a {5}conflict {2}has {2}\[1manother/);
-    expect(text).toContain("--on-conflict overwrite");
-    expect(text).toContain("--report <file.csv>");
-    expect(text).toContain(`npm run users -- --revert ${runId}`);
-    expect(describeFinished({ ...end, conflicts: 2, problems }, { ...update, reported: true }).text)
-      .not.toContain("--report");
-  });
-});
-
-describe("formatReport", () => {
-  test("quotes what RFC 4180 wants quoted, and leaves the rest as it is", () => {
-    expect(formatReport([{ user_id: "a", outcome: "failed", reason: 'says "no", twice\nor more' }, {
-      user_id: "b",
-      outcome: "failed",
-      reason: "says no",
-    }])).toBe('user_id,outcome,reason\r\na,failed,"says ""no"", twice\nor more"\r\nb,failed,says no\r\n');
-  });
-
-  test.each(["=1+1", "+1", "-1", "@SUM(A1)"])("makes a text of %s", (reason) => {
-    expect(formatReport([{ user_id: "a", outcome: "failed", reason }])).toContain(`a,failed,'${reason}\r\n`);
-    expect(formatReport([{ user_id: "a", outcome: "failed", reason: `x${reason}` }])).toContain(
-      `a,failed,x${reason}\r\n`,
-    );
-  });
-
-  test("has the header when there are no problems", () => {
-    expect(formatReport([])).toBe("user_id,outcome,reason\r\n");
-  });
-});
-
-describe("readOptions", () => {
-  const environment = { SUPABASE_URL: "https://ref.supabase.co/", SUPABASE_SECRET_KEY: `${key}\n` };
-
-  test("takes address and key from the environment, and sends nothing that was not given", () => {
-    expect(readOptions([], environment)).toMatchObject({ url: "https://ref.supabase.co", key, fields: {} });
-    expect(readOptions(["--url", "http://127.0.0.1:54321"], {})).toMatchObject({
-      url: "http://127.0.0.1:54321",
-      key: undefined,
-    });
-  });
-
-  test("makes the function's fields of all options", () => {
-    const parameters = ["--org-id", runId, "--on-conflict", "overwrite", "--concurrency", "20", "--max-seconds", "1"];
-    expect(readOptions([...parameters, "--dry-run"], environment).fields).toEqual({
-      org_id: runId,
-      on_conflict: "overwrite",
-      concurrency: 20,
-      max_seconds: 1,
-      dry_run: true,
-    });
-    expect(readOptions(["--revert", runId, "--report", "a.csv"], environment)).toMatchObject({
-      fields: { mode: "revert", run_id: runId, report: true },
-      report: "a.csv",
-    });
-  });
-
-  test.each<[string[], string]>([
-    [["--org-id", "acme"], 'Cannot parse --org-id "acme": not a UUID'],
-    [["--revert", "last"], 'Cannot parse --revert "last": not a UUID'],
-    [["--on-conflict", "ask"], 'Cannot parse --on-conflict "ask": neither keep nor overwrite'],
-    [["--concurrency", "21"], 'Cannot parse --concurrency "21": not a whole number from 1 to 20'],
-    [["--concurrency", "1.5"], 'Cannot parse --concurrency "1.5": not a whole number from 1 to 20'],
-    [["--max-seconds", "0"], 'Cannot parse --max-seconds "0": not a whole number from 1 to 130'],
-    [["--revert", runId, "--org-id", runId], "Cannot use --org-id with --revert"],
-    [["--revert", runId, "--on-conflict", "keep"], "Cannot use --on-conflict with --revert"],
-    [["--report", "a.csv", "--dry-run"], "a dry run counts the users and names none"],
-    [["--url", "ref"], 'Cannot use --url "ref": not a URL such as https://ref.supabase.co'],
-    [["--url", "ftp://ref"], "neither https:// nor http://"],
-    [["--url", "https://ref.supabase.co/functions/v1/x"], "which has no path: https://ref.supabase.co"],
-    [["--url", "https://u:p@ref.supabase.co"], "it has a user or a password in front of ref.supabase.co"],
-    [["--key", "two words"], "it has spaces or characters that no key has"],
-    [["--key", ""], "it is empty"],
-    [["--frob"], "Unknown option '--frob'"],
-    [["now"], "Unexpected argument 'now'"],
-  ])("refuses %j", (parameters, rule) => {
-    expect(() => readOptions(parameters, environment)).toThrow(rule);
-  });
-
-  test("refuses to guess the address", () => {
-    expect(() => readOptions([], { SUPABASE_URL: "" })).toThrow("give --url, or set SUPABASE_URL");
-  });
-});
-
-describe("createInterruption", () => {
-  test("asks to stop at the first Ctrl-C and its echo, and stops at once at the second", () => {
-    let time = 0;
-    let stops = 0;
-    const { signal, interrupt } = createInterruption(() => time, () => stops++);
-    expect([signal.aborted, stops]).toEqual([false, 0]);
-    interrupt();
-    time = 400;
-    interrupt();
-    expect([signal.aborted, stops]).toEqual([true, 0]);
-    time = 600;
-    interrupt();
-    expect(stops).toBe(1);
-  });
-});
-
-describe("askSecret", () => {
-  const ask = (typed: string[], signal = new AbortController().signal) => {
-    const states: string[] = [];
-    let read: (chunk: Buffer) => void = () => {};
-    const input = {
-      setRawMode: (raw: boolean) => states.push(raw ? "raw" : "as before"),
-      resume: () => {},
-      pause: () => states.push("paused"),
-      on: (_event: string, listener: typeof read) => read = listener,
-      off: () => {},
-    } as unknown as SecretInput;
-    let written = "";
-    const answer = askSecret("Key: ", input, (text) => written += text, signal);
-    for (const chunk of typed) read(Buffer.from(chunk));
-    return answer.then((secret) => ({ secret, states, written }));
-  };
-
-  test("reads up to Enter without showing it, and leaves the terminal as it was", async () => {
-    expect(await ask(["sb_x", "\x7f\x1b[Asecret", "\r"])).toEqual({
-      secret: "sb_secret",
-      states: ["raw", "as before", "paused"],
-      written: "Key: \n",
-    });
-  });
-
-  test.each(["\x03", "\x04"])("gives nothing back at %j", async (letter) => {
-    expect(await ask(["sb_", letter])).toMatchObject({ secret: undefined, states: ["raw", "as before", "paused"] });
-  });
-
-  test("gives nothing back when the signal comes", async () => {
-    const stop = new AbortController();
-    const asked = ask(["sb_"], stop.signal);
-    stop.abort();
-    expect(await asked).toMatchObject({ secret: undefined, states: ["raw", "as before", "paused"] });
   });
 });
