@@ -73,3 +73,8 @@ export async function digestTables(sql: Sql): Promise<Map<string, TableDigest>> 
   }
   return digests;
 }
+
+/** How many rows the tables have together. */
+export function sumRows(tables: Map<string, TableDigest>): number {
+  return [...tables.values()].reduce((sum, table) => sum + table.rows, 0);
+}

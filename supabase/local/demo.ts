@@ -1,0 +1,171 @@
+/** The steps of npm start, each shown as it is done. */
+import { decodeJwt } from "jose";
+import type { Sql } from "postgres";
+import type { PreviewAnswer, RequestBody, SummaryAnswer } from "../functions/update-user-org-metadata/protocol.ts";
+import { formatCount, formatSeconds, formatTable } from "../cli/print.ts";
+import {
+  demoPassword,
+  digestTables,
+  fillApplication,
+  pushApplicationBefore,
+  sumRows,
+  type TableDigest,
+} from "./application.ts";
+import { showChecklist } from "./checklist.ts";
+import { connect } from "./databases.ts";
+import { countFailures, expectThat, say, title } from "./show.ts";
+import type { Stack } from "./stack.ts";
+import { supabase } from "./supabase-cli.ts";
+
+const counts = { users: 1200, rows: 1000 };
+export const functionName = "update-user-org-metadata";
+
+/** What the steps share: the running stack, a connection as postgres, and the figures for the end. */
+interface Demo {
+  stack: Stack;
+  sql: Sql;
+  figures: [step: string, time: string][];
+}
+
+/** Shows the whole migration. Returns true if all of it holds. */
+export async function showMigration(stack: Stack, folder: string, bootTime: number): Promise<boolean> {
+  const sql = connect(stack.postgres.url());
+  const demo: Demo = { stack, sql, figures: [["the local stack", formatSeconds(bootTime)]] };
+  const [version] = await sql`select current_setting('server_version') as text`;
+  say(`  PostgreSQL ${version?.["text"]} on 127.0.0.1:${stack.postgres.port}, the API on ${stack.api.url}`);
+
+  const began = performance.now() - bootTime;
+  const before = await showApplicationBefore(demo, folder);
+  await pushMigrations(demo);
+  await updateUsers(demo);
+  await signInAfter(demo);
+  await showChecklist(sql, before);
+  await showFigures(demo, before, performance.now() - began);
+  await sql.end();
+  const failures = countFailures();
+  say(`\n${failures === 0 ? "All of it holds." : `${failures} of the above do not hold.`}`);
+  return failures === 0;
+}
+
+async function showApplicationBefore({ stack, sql, figures }: Demo, folder: string): Promise<Map<string, TableDigest>> {
+  title("2. The application before: rows kept by user_id");
+  const [, fillTime] = await timed(async () => {
+    await pushApplicationBefore("local", folder);
+    await fillApplication(stack.postgres.url(), counts);
+  });
+  figures.push(["the application and its data", formatSeconds(fillTime)]);
+
+  const before = await digestTables(sql);
+  const [orphans] = await sql`
+    select count(*)::integer as count from public.calls where not exists (select from auth.users where users.id = user_id)
+  `;
+  say(`  ${before.size} tables, ${formatCount(sumRows(before))} rows, ${formatCount(counts.users)} users`);
+  say(`  orphans, whose user is gone: ${orphans?.["count"]} of ${before.get("calls")?.rows} calls, likewise elsewhere`);
+  const claims = await signIn(stack, "user1@example.com");
+  say(`  JWT of user1: app_metadata ${JSON.stringify(claims["app_metadata"])}`);
+  return before;
+}
+
+async function pushMigrations({ figures }: Demo): Promise<void> {
+  title("3. supabase db push");
+  const marks: [name: string, at: number][] = [];
+  await supabase(["db", "push"], (text) => {
+    process.stdout.write(text.replace(/^(?=.)/gm, "  "));
+    for (const [, name] of text.matchAll(/Applying migration (\S+?)\.\.\./g)) {
+      marks.push([name ?? "", performance.now()]);
+    }
+  });
+  marks.push(["", performance.now()]);
+  marks.slice(0, -1).forEach(([name, at], index) => {
+    figures.push([name, formatSeconds((marks[index + 1]?.[1] ?? at) - at)]);
+  });
+}
+
+async function updateUsers({ stack, figures }: Demo): Promise<void> {
+  title(`4. The edge function ${functionName}`);
+  await stack.serve(functionName);
+  const body: RequestBody = { page_size: 100 };
+  say(`  curl -X POST ${stack.api.url}/functions/v1/${functionName} \\`);
+  say(`    -H "apikey: $SECRET_KEY" -H "content-type: application/json" -d '${JSON.stringify(body)}'`);
+  const preview = await callFunction<PreviewAnswer>(stack, { ...body, dry_run: true });
+  say(`  with "dry_run": true: ${JSON.stringify(preview)}`);
+  const [summary, functionTime] = await timed(() => callFunction<SummaryAnswer>(stack, body));
+  figures.push([functionName, formatSeconds(functionTime)]);
+  say(`  ${JSON.stringify(summary)}`);
+  expectThat(
+    summary.done && summary.updated === counts.users && summary.users_without_org === 0,
+    `${summary.updated} of ${counts.users} users updated in ${summary.pages} pages`,
+  );
+}
+
+async function signInAfter({ stack, sql }: Demo): Promise<void> {
+  title("5. A user signs in");
+  const claims = await signIn(stack, "user1@example.com");
+  const orgId = (claims["app_metadata"] as Record<string, unknown>)["org_id"];
+  say(`  JWT of user1: app_metadata ${JSON.stringify(claims["app_metadata"])}`);
+  const answer = await askAs(sql, claims);
+  expectThat(orgId !== undefined && answer.orgId === orgId, `public.auth_org_id() returns ${answer.orgId}`);
+  expectThat(
+    answer.calls > 0,
+    `user1 queries calls by org_id: ${answer.calls} of its own (its user policy still holds)`,
+  );
+}
+
+async function showFigures(
+  { sql, figures }: Demo,
+  before: Map<string, TableDigest>,
+  milliseconds: number,
+): Promise<void> {
+  title("7. Figures");
+  const [registered] = await sql`select count(*)::integer as org from tenancy.registry where scope = 'org'`;
+  const orgScoped = Number(registered?.["org"]);
+  say(formatTable(["tables", "rows", "users", "total"], [[
+    `${orgScoped} org-scoped, ${before.size - orgScoped} excluded`,
+    sumRows(before),
+    counts.users,
+    formatSeconds(milliseconds),
+  ]]));
+  say();
+  say(formatTable(["step", "time"], figures));
+}
+
+async function callFunction<Answer>(stack: Stack, body: RequestBody): Promise<Answer> {
+  const response = await fetch(`${stack.api.url}/functions/v1/${functionName}`, {
+    method: "POST",
+    headers: { apikey: stack.keys.secretKey, "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const reply = await response.text();
+  if (!response.ok) throw new Error(`The function answered ${response.status}: ${reply}`);
+  return JSON.parse(reply) as Answer;
+}
+
+async function signIn(stack: Stack, email: string): Promise<Record<string, unknown>> {
+  const response = await fetch(`${stack.api.url}/auth/v1/token?grant_type=password`, {
+    method: "POST",
+    headers: { apikey: stack.keys.publishableKey, "content-type": "application/json" },
+    body: JSON.stringify({ email, password: demoPassword }),
+  });
+  if (!response.ok) throw new Error(`Cannot sign in as ${email}: ${response.status} ${await response.text()}`);
+  const { access_token } = (await response.json()) as { access_token: string };
+  return decodeJwt(access_token);
+}
+
+/** Asks the database as the API would for a request with these claims. */
+async function askAs(sql: Sql, claims: Record<string, unknown>): Promise<{ orgId: string | null; calls: number }> {
+  return await sql.begin(async (transaction) => {
+    await transaction`select set_config('request.jwt.claims', ${JSON.stringify(claims)}, true)`;
+    await transaction`set local role authenticated`;
+    const [row] = await transaction`
+      select
+        public.auth_org_id() as org_id,
+        (select count(*)::integer from public.calls where org_id = (select public.auth_org_id())) as calls
+    `;
+    return { orgId: row?.["org_id"] as string | null, calls: row?.["calls"] as number };
+  });
+}
+
+export async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {
+  const began = performance.now();
+  return [await work(), performance.now() - began];
+}
