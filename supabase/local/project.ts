@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { accessSync, constants, readFileSync, statSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -8,7 +8,7 @@ import { parse } from "smol-toml";
 
 export const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** What the local stack takes from supabase/config.toml. */
+/** The settings of supabase/config.toml that the local stack uses. */
 export interface ProjectConfig {
   projectId: string;
   apiPort: number;
@@ -17,7 +17,7 @@ export interface ProjectConfig {
   jwtExpiry: number;
 }
 
-/** Reads supabase/config.toml. Throws when a setting that the stack needs is missing or of the wrong type. */
+/** Reads supabase/config.toml. Throws if a setting is missing or has the wrong type. */
 export function readConfig(): ProjectConfig {
   const file = join(root, "supabase/config.toml");
   const settings = parse(readFileSync(file, "utf8"));
@@ -40,13 +40,13 @@ export function readConfig(): ProjectConfig {
   };
 }
 
-/** The user id and group id that a process runs as. */
+/** The ids of a user and a group that a process runs as. */
 export interface Account {
   uid: number;
   gid: number;
 }
 
-/** PostgreSQL does not run as root: for root, the account that it runs as instead; otherwise undefined. */
+/** The account that PostgreSQL runs as instead of root, since it refuses root; undefined: this process is not root's. */
 export function unprivilegedAccount(): Account | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const entry = readFileSync("/etc/passwd", "utf8").split("\n").find((line) => line.startsWith("nobody:"));
@@ -56,18 +56,38 @@ export function unprivilegedAccount(): Account | undefined {
 }
 
 /**
- * The folder for what the stack writes: supabase/.local, which git ignores, or, where root has cloned into a folder that
- * only root can enter, one in the system's temporary folder.
+ * The folder for what the stack writes; made if it does not exist. It is supabase/.local, which git ignores, or a folder in the
+ * system's temporary folder if the account that PostgreSQL runs as cannot enter this project.
  */
 export function stateFolder(): string {
-  const folder = join(root, "supabase/.local");
-  if (!unprivilegedAccount()) return folder;
-  for (let parent = dirname(folder); parent !== dirname(parent); parent = dirname(parent)) {
-    if ((statSync(parent).mode & 0o001) === 0) {
-      return join(tmpdir(), `org-id-migration-${createHash("sha256").update(root).digest("hex").slice(0, 12)}`);
-    }
-  }
+  const account = unprivilegedAccount();
+  const local = join(root, "supabase/.local");
+  const name = `org-id-migration-${createHash("sha256").update(root).digest("hex").slice(0, 12)}`;
+  const folder = account && findClosedParent(local, account) ? join(tmpdir(), name) : local;
+  makeFolder(folder);
   return folder;
+}
+
+/** The nearest folder above this path that the account may not enter; undefined: it may enter all of them. */
+export function findClosedParent(path: string, { uid, gid }: Account): string | undefined {
+  for (let folder = dirname(resolve(path)); folder !== dirname(folder); folder = dirname(folder)) {
+    if (!existsSync(folder)) continue;
+    const { mode, uid: owner, gid: group } = statSync(folder);
+    const mayEnter = owner === uid ? 0o100 : group === gid ? 0o010 : 0o001;
+    if ((mode & mayEnter) === 0) return folder;
+  }
+  return undefined;
+}
+
+/**
+ * Makes a folder and its parents. For root, everyone may enter those that did not exist, whatever the umask, since PostgreSQL
+ * runs as another account. Folders that existed keep their mode.
+ */
+export function makeFolder(path: string): void {
+  const folder = resolve(path);
+  const first = mkdirSync(folder, { recursive: true });
+  if (first === undefined || !unprivilegedAccount()) return;
+  for (let made = folder; made !== dirname(resolve(first)); made = dirname(made)) chmodSync(made, 0o755);
 }
 
 /** The folder of an installed package, found from this project or from another package. */
