@@ -19,7 +19,7 @@ export interface AnsweredError {
   message: string;
 }
 
-export type Fields = Record<string, unknown>;
+type Fields = Record<string, unknown>;
 
 /** The object that a text holds; empty if it holds none. */
 export function parseObject(text: string): Fields {

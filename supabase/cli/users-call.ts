@@ -30,7 +30,7 @@ export interface CallRequest {
 
 export interface CallPorts {
   fetch(url: string, init: RequestInit): Promise<Response>;
-  /** Acts after a while, unless what it returns is called before. */
+  /** Calls the action after a while. The function that it returns cancels that. */
   after(milliseconds: number, action: () => void): () => void;
   display: {
     started(runId: string, progress: Progress): void;
@@ -50,7 +50,7 @@ export interface Position {
 export type CallEnd =
   | { kind: "finished"; summary: SummaryAnswer; problems: UserProblem[] }
   | { kind: "preview"; preview: PreviewAnswer }
-  /** Worth another call. */
+  /** Another call may succeed. */
   | { kind: "failed"; reason: string }
   /** The function or the gateway says no, and another call would not change that. */
   | { kind: "refused"; message: string };
@@ -68,7 +68,7 @@ const busy: ErrorCode = "run_in_progress";
 /** The statuses below 500 that pass; 409 passes while another run is in progress. */
 const passingStatuses = [408, 425, 429];
 
-/** The connection did not hold until the answer was complete. */
+/** The connection failed before the answer was complete. */
 class ConnectionError extends Error {}
 
 /** Calls the function once, from the request to the end of its answer. */
@@ -202,7 +202,7 @@ function readFailure(status: number, body: string, request: CallRequest): CallEn
   return judge(error, request, passes);
 }
 
-/** Decides whether another call is worth it after an error. */
+/** Decides by an error if another call may succeed. */
 function judge({ code, message }: AnsweredError, { key }: CallRequest, passes: boolean): CallEnd {
   const text = cleanText(message, [key]);
   return passes && !lastingErrors.some((lasting) => lasting === code)
@@ -212,6 +212,6 @@ function judge({ code, message }: AnsweredError, { key }: CallRequest, passes: b
 
 function unreadable({ url }: CallRequest): CallEnd {
   const message =
-    `Cannot read the answer of ${url}${functionPath}: another version wrote it; deploy the function again`;
+    `Cannot read the answer of ${url}${functionPath}: it comes from another version; deploy the function again`;
   return { kind: "refused", message };
 }

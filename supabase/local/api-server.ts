@@ -1,22 +1,23 @@
 /**
- * The stack's one HTTP address, as the platform's gateway has it: /auth/v1 is the Auth server's stand-in, /functions/v1/<name>
- * goes to the running function. A known apikey is swapped for the JWT that the Auth server understands.
+ * The one HTTP address of the stack, with the paths of the platform's gateway: /auth/v1 is the stand-in for the Auth server,
+ * /functions/v1/<name> the running function. A known apikey is replaced by the JWT that the Auth server understands.
  */
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream } from "node:stream/web";
+import type { AuthReply } from "./auth-call.ts";
 import type { AuthServer } from "./auth-server.ts";
 import type { ApiKeys } from "./keys.ts";
 
 export interface ApiServer {
   url: string;
-  /** Where /functions/v1/<name> goes; a name that is not here answers 404. */
+  /** The address of each function by name; any other name is answered with 404. */
   functions: Map<string, string>;
   close(): Promise<void>;
 }
 
-/** Starts the gateway on 127.0.0.1. Throws with a clear message when the port is taken. */
+/** Starts the gateway on 127.0.0.1. Throws a clear error if the port is taken. */
 export async function startApiServer(options: { port: number; auth: AuthServer; keys: ApiKeys }): Promise<ApiServer> {
   const { port, auth, keys } = options;
   const functions = new Map<string, string>();
@@ -37,19 +38,8 @@ export async function startApiServer(options: { port: number; auth: AuthServer; 
     if (version === "v1" && service === "auth") {
       swapKey(headers, keys);
       url.pathname = url.pathname.slice("/auth/v1".length);
-      const body = await readAll(request);
-      const reply = await auth.answer({ method: request.method ?? "GET", url, headers, body });
-      if (!reply) {
-        request.socket.destroy();
-        return;
-      }
-      const { status, headers: replyHeaders, body: answer = "", trickleMs } = reply;
-      if (trickleMs === undefined) {
-        response.writeHead(status, { ...replyHeaders, "content-length": Buffer.byteLength(answer) }).end(answer);
-        return;
-      }
-      response.writeHead(status, replyHeaders);
-      trickle(response, answer, trickleMs);
+      const { method = "GET" } = request;
+      reply(request, response, await auth.answer({ method, url, headers, body: await readAll(request) }));
       return;
     }
     const target = version === "v1" && service === "functions" ? functions.get(name ?? "") : undefined;
@@ -60,14 +50,7 @@ export async function startApiServer(options: { port: number; auth: AuthServer; 
     await forward(request, response, headers, `${target}${url.pathname}${url.search}`);
   }
 
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      const taken =
-        `Cannot start the API on 127.0.0.1:${port}: the port is taken. Stop what uses it, or change [api].port in supabase/config.toml.`;
-      reject(error.code === "EADDRINUSE" ? new Error(taken) : error);
-    });
-    server.listen(port, "127.0.0.1", resolve);
-  });
+  await listen(server, port);
   return {
     url: `http://127.0.0.1:${port}`,
     functions,
@@ -79,13 +62,39 @@ export async function startApiServer(options: { port: number; auth: AuthServer; 
   };
 }
 
+async function listen(server: Server, port: number): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const taken =
+        `Cannot start the API on 127.0.0.1:${port}: the port is taken. Stop what uses it, or change [api].port in supabase/config.toml.`;
+      reject(error.code === "EADDRINUSE" ? new Error(taken) : error);
+    });
+    server.listen(port, "127.0.0.1", resolve);
+  });
+}
+
+/** Passes the Auth server's answer on; undefined: closes the connection instead. */
+function reply(request: IncomingMessage, response: ServerResponse, answer: AuthReply | undefined): void {
+  if (!answer) {
+    request.socket.destroy();
+    return;
+  }
+  const { status, headers, body = "", trickleMs } = answer;
+  if (trickleMs === undefined) {
+    response.writeHead(status, { ...headers, "content-length": Buffer.byteLength(body) }).end(body);
+    return;
+  }
+  response.writeHead(status, headers);
+  trickle(response, body, trickleMs);
+}
+
 function swapKey(headers: Headers, keys: ApiKeys): void {
   const token = keys.tokens.get(headers.get("apikey") ?? "");
   const sent = headers.get("authorization") ?? "";
   if (token && (sent === "" || sent.startsWith("Bearer sb_"))) headers.set("authorization", `Bearer ${token}`);
 }
 
-/** Sends the headers at once and the body byte by byte, then blanks, until the client has had enough. */
+/** Sends the headers at once, then the body byte by byte, then blanks, until the client closes the connection. */
 function trickle(response: ServerResponse, body: string, milliseconds: number): void {
   const bytes = Buffer.from(body).values();
   response.flushHeaders();
@@ -115,7 +124,7 @@ async function forward(
     signal: stop.signal,
     ...(method === "GET" || method === "HEAD" ? {} : { body: await readAll(request) }),
   });
-  // The body arrives decoded.
+  // fetch has decoded the body.
   const { "content-encoding": _, "content-length": __, ...kept } = Object.fromEntries(reply.headers);
   response.writeHead(reply.status, kept);
   if (reply.body) await pipeline(Readable.fromWeb(reply.body as ReadableStream), response);

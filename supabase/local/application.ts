@@ -14,8 +14,8 @@ export function migrationFiles(): string[] {
 }
 
 /**
- * Pushes the application's own migration alone, as it was deployed before anyone thought of organizations.
- * The target is a connection string, or "local" for the database of config.toml.
+ * Pushes only the application's own migration, which was deployed before there were organizations. The target is a
+ * connection string, or "local" for the database of config.toml.
  */
 export async function pushApplicationBefore(target: string, folder: string): Promise<void> {
   const project = join(folder, "before");
@@ -32,7 +32,7 @@ export function pushTarget(target: string): string[] {
   return target === "local" ? [] : [`--remote=${target}`, "--yes"];
 }
 
-/** Creates users, and rows in each of the application's tables. */
+/** Creates users, and rows in every table of the application. */
 export async function fillApplication(url: string, counts: { users: number; rows: number }): Promise<void> {
   const sql = connect(url);
   try {
@@ -44,7 +44,7 @@ export async function fillApplication(url: string, counts: { users: number; rows
   }
 }
 
-/** How many rows a table has and what they hold, org_id left out. */
+/** How many rows a table has and what they hold, except org_id. */
 export interface TableDigest {
   table: string;
   rows: number;
@@ -52,7 +52,7 @@ export interface TableDigest {
   digest: string;
 }
 
-/** Reads the digest of every table of the application, public.organizations left out. */
+/** Reads the digest of every table of the application, except public.organizations. */
 export async function digestTables(sql: Sql): Promise<Map<string, TableDigest>> {
   const tables = await sql<{ name: string }[]>`
     select relname as name

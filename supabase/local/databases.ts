@@ -1,12 +1,12 @@
 import postgres, { type Sql } from "postgres";
 import { databaseUrl } from "./postgres.ts";
 
-/** One connection; notices are not of interest. */
+/** Opens one connection that ignores notices. */
 export function connect(url: string): Sql {
   return postgres(url, { max: 1, onnotice: () => {} });
 }
 
-/** Creates a database as a copy of another that nobody is connected to. Returns its connection string. */
+/** Creates a database as a copy of one to which nobody is connected. Returns its connection string. */
 export async function createDatabase(port: number, name: string, template: string): Promise<string> {
   await dropDatabase(port, name);
   const admin = connect(databaseUrl(port, { database: "template1", role: "supabase_admin" }));
@@ -18,7 +18,7 @@ export async function createDatabase(port: number, name: string, template: strin
   return databaseUrl(port, { database: name });
 }
 
-/** Drops a database, if there is one of that name, with the sessions in it. */
+/** Drops a database, if it exists, and ends the sessions in it. */
 export async function dropDatabase(port: number, name: string): Promise<void> {
   const admin = connect(databaseUrl(port, { database: "template1", role: "supabase_admin" }));
   try {

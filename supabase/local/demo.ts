@@ -60,7 +60,11 @@ async function showApplicationBefore({ stack, sql, figures }: Demo, folder: stri
     select count(*)::integer as count from public.calls where not exists (select from auth.users where users.id = user_id)
   `;
   say(`  ${before.size} tables, ${formatCount(sumRows(before))} rows, ${formatCount(counts.users)} users`);
-  say(`  orphans, whose user is gone: ${orphans?.["count"]} of ${before.get("calls")?.rows} calls, likewise elsewhere`);
+  say(
+    `  orphans, whose user is gone: ${orphans?.["count"]} of ${
+      before.get("calls")?.rows
+    } calls, and likewise in other tables`,
+  );
   const claims = await signIn(stack, "user1@example.com");
   say(`  JWT of user1: app_metadata ${JSON.stringify(claims["app_metadata"])}`);
   return before;

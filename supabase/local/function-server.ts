@@ -6,9 +6,9 @@ import { freePort, isPortFree } from "./postgres.ts";
 import { packageFolder, root, stateFolder } from "./project.ts";
 
 export interface FunctionServer {
-  /** Where the function answers, without a path. */
+  /** The address of the function, without a path. */
   url: string;
-  /** The file with what the function logs, one JSON object a line. */
+  /** The file that the function logs to, one JSON object per line. */
   log: string;
   /** The Deno process that runs the function. */
   process: ChildProcess;
@@ -16,14 +16,14 @@ export interface FunctionServer {
 }
 
 /**
- * Serves functions/<name>/index.ts, unchanged, with the Deno that the platform's runtime is compatible with. Packages come
- * from node_modules above it, nothing is downloaded. Resolves when it answers; throws with the end of its log when it does not.
+ * Serves functions/<name>/index.ts, unchanged, with the Deno that the platform's runtime is compatible with. Packages come from
+ * node_modules above it; nothing is downloaded. Resolves when the function answers. Throws the end of its log if it does not.
  */
 export async function serveFunction(
   name: string,
   environment: Record<string, string>,
   folder: string,
-  /** The folder functions of another project than this one. */
+  /** The functions folder, if it is not this project's. */
   functions: string = join(root, "supabase/functions"),
 ): Promise<FunctionServer> {
   const port = await freePort();
@@ -36,7 +36,7 @@ export async function serveFunction(
       "serve",
       "--allow-all",
       "--no-prompt",
-      // What the platform gives a worker.
+      // The memory that the platform gives a worker.
       "--v8-flags=--max-heap-size=256",
       "--cached-only",
       "--node-modules-dir=manual",
@@ -78,7 +78,7 @@ export async function serveFunction(
   );
 }
 
-/** The Deno binary itself: the package's own launcher would not pass signals on. */
+/** The Deno binary itself, since the launcher of its package does not pass signals on. */
 export function denoProgram(): string {
   const launcher = packageFolder("deno");
   const platform = `${process.platform}-${process.arch}`;

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { SignJWT } from "jose";
 
-/** The keys of one stack; made anew at each start, so that none stands in a file. */
+/** The keys of one stack. They are new at each start, so that no file has to hold them. */
 export interface ApiKeys {
   jwtSecret: string;
   secretKey: string;
@@ -9,7 +9,7 @@ export interface ApiKeys {
   /** The legacy keys: JWTs of the roles service_role and anon. */
   serviceRoleKey: string;
   anonKey: string;
-  /** Which JWT the gateway puts in the place of an API key. */
+  /** The JWT by which the gateway replaces each API key. */
   tokens: Map<string, string>;
 }
 

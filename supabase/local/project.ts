@@ -9,7 +9,7 @@ import { parse } from "smol-toml";
 export const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 
 /** The settings of supabase/config.toml that the local stack uses. */
-export interface ProjectConfig {
+interface ProjectConfig {
   projectId: string;
   apiPort: number;
   dbPort: number;
@@ -46,7 +46,7 @@ export interface Account {
   gid: number;
 }
 
-/** The account that PostgreSQL runs as instead of root, since it refuses root; undefined: this process is not root's. */
+/** The account that PostgreSQL runs as instead of root, since it refuses root; undefined: this process is not root. */
 export function unprivilegedAccount(): Account | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const entry = readFileSync("/etc/passwd", "utf8").split("\n").find((line) => line.startsWith("nobody:"));
@@ -90,7 +90,7 @@ export function makeFolder(path: string): void {
   for (let made = folder; made !== dirname(resolve(first)); made = dirname(made)) chmodSync(made, 0o755);
 }
 
-/** The folder of an installed package, found from this project or from another package. */
+/** The folder of an installed package, seen from this project or from another package. */
 export function packageFolder(name: string, from: string = import.meta.url): string {
   for (const folder of createRequire(from).resolve.paths(name) ?? []) {
     const candidate = join(folder, name);

@@ -4,17 +4,17 @@ import { type FunctionServer, serveFunction } from "./function-server.ts";
 import { type ApiKeys, createKeys } from "./keys.ts";
 import { type PostgresServer, startPostgres } from "./postgres.ts";
 
-/** The API with the Auth server's stand-in and the functions, over one database. */
+/** The API, with the stand-in for the Auth server and the functions, over one database. */
 export interface Services {
   api: ApiServer;
   keys: ApiKeys;
-  /** Serves a function behind the API, with the environment that the platform gives it: this project's, or that of another folder. */
+  /** Serves a function behind the API, of this project or of another functions folder, in the platform's environment. */
   serve(name: string, functions?: string): Promise<FunctionServer>;
   stop(): Promise<void>;
 }
 
-export interface ServiceOptions {
-  /** A connection string to the database, as the role. */
+interface ServiceOptions {
+  /** The connection string for a role. */
   databaseUrl(role: string): string;
   apiPort: number;
   jwtExpiry: number;
@@ -64,7 +64,7 @@ export interface Stack extends Services {
   postgres: PostgresServer;
 }
 
-/** Starts PostgreSQL and the services over it. What was started is stopped again when the rest fails. */
+/** Starts PostgreSQL and the services over it. If one does not start, those that did are stopped again. */
 export async function startStack(options: {
   apiPort: number;
   dbPort: number;

@@ -4,7 +4,7 @@ import { packageFolder, root } from "./project.ts";
 
 export interface CliResult {
   code: number | null;
-  /** What it printed, both streams in the order they came. */
+  /** What it printed on both streams, in the order in which it came. */
   output: string;
 }
 
@@ -14,8 +14,8 @@ export interface CliRun {
 }
 
 /**
- * Runs the Supabase CLI of this project, as `npx supabase <parameters>` would.
- * onOutput gets each piece of output as it comes. The process leads a group of its own when detached.
+ * Runs the Supabase CLI of this project as `npx supabase <parameters>` does. onOutput gets each piece of output as it comes. A
+ * detached process leads a process group of its own.
  */
 export function startSupabase(
   parameters: string[],
@@ -44,7 +44,7 @@ export function startSupabase(
   return { process: child, result };
 }
 
-/** Runs the CLI to its end. Throws with its output when it fails. */
+/** Runs the CLI to its end and returns its output. Throws an error with the output if it fails. */
 export async function supabase(parameters: string[], onOutput?: (text: string) => void): Promise<string> {
   const { code, output } = await startSupabase(parameters, onOutput ? { onOutput } : {}).result;
   if (code !== 0) throw new Error(`supabase ${parameters.join(" ")} failed (exit code ${code}):\n${output}`);

@@ -1,4 +1,4 @@
-/** npm run check: types, format, lint, the migrations' linter, and the platform's advisors on a migrated database. */
+/** npm run check: types, format, lint, the linter of the migrations, and the platform's advisors on a migrated database. */
 import { spawnSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -17,9 +17,9 @@ const sources = [
   "supabase/tests",
   "supabase/vitest.config.ts",
 ];
-/** Rules of deno lint for code that Deno runs; this code is Node's, but for one file. */
+/** Rules of deno lint for code that Deno runs. Node runs this code, except the edge function, which uses none of it. */
 const notForNode = ["no-process-globals", "no-node-globals"];
-/** An async function without await is how a port is implemented that has nothing to wait for. */
+/** A port that has nothing to wait for is implemented as an async function without await. */
 const notOurStyle = ["require-await"];
 
 let failures = 0;
@@ -46,7 +46,7 @@ interface Advice {
   detail: string;
 }
 
-/** What the advisors say of a migrated database that they should not: any error or warning, and any word on our objects. */
+/** The advice that there should not be on a migrated database: any error or warning, and anything about our objects. */
 async function adviceOnMigratedDatabase(): Promise<string> {
   const folder = join(stateFolder(), `check-${process.pid}`);
   const server = await startPostgres({ port: await freePort(), folder });
@@ -62,7 +62,7 @@ async function adviceOnMigratedDatabase(): Promise<string> {
     ]);
     const { results } = JSON.parse(output.slice(output.indexOf("{"))) as { results: Advice[] };
     if (results.length === 0) {
-      return "The advisors said nothing at all, not even of indexes that are new: were they run?";
+      return "The advisors said nothing, not even about the new indexes: did they run?";
     }
     const ours = /tenancy\.|organizations|org_id/;
     return results

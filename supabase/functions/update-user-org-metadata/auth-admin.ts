@@ -7,8 +7,8 @@ import type { Pause, Stop, Timing } from "./timing.ts";
 export interface AuthAdmin {
   /**
    * Writes app_metadata.org_id of one user, or removes it, and no other key. Retries errors that may pass, until it is time to
-   * stop or the user has had five attempts, those of earlier calls included; fifteen while the server is away. Never throws for
-   * what the Auth server does.
+   * stop or the user has had five attempts, those of earlier calls included; fifteen while the server is away. Never throws
+   * because of what the Auth server does.
    */
   setOrganization(user: UserToUpdate, stop: Stop): Promise<UpdateResult>;
   /** Until when the Auth server wants to be left alone, in milliseconds as the clock counts them. */
@@ -88,11 +88,11 @@ export function createAuthAdmin(admin: AdminClient, throttle: Throttle, pause: P
 interface Outage {
   /** True while the server is away. */
   isOn(): boolean;
-  /** Takes notice of an answer to a request that was sent at this time. */
+  /** Takes into account the answer to a request that was sent at this time. */
   note(answer: Failure | null, sentAt: number): void;
 }
 
-/** So many answers in a row from a server that is away are an outage. */
+/** This many answers in a row from a server that is away are an outage. */
 const awayInARow = 6;
 const longestAway = 30_000;
 
@@ -139,7 +139,7 @@ async function update(admin: AdminClient, userId: string, value: unknown): Promi
     status,
     retryable: away || status >= 500,
     away,
-    // The message of a failed connection has addresses of the internal network.
+    // The message of a failed connection may name addresses of the internal network.
     message: status
       ? [status, code, message].filter(Boolean).join(" ")
       : authFetchError.exec(message)?.[0] ?? "no connection",

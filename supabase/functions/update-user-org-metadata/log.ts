@@ -1,4 +1,4 @@
-export type Level = "info" | "warn" | "error";
+type Level = "info" | "warn" | "error";
 
 /** Logs one event with its fields. Fields never hold an email, a token or a key. */
 export type Log = (level: Level, event: string, fields?: Record<string, unknown>) => void;

@@ -16,11 +16,12 @@
  * next, so those of page 1 are written again together with page 3. Whoever is lost three times has failed.
  *
  * An empty page means that everyone has been claimed. The pipeline then runs dry: it settles the last page, writes again whom
- * that one lost, and ends the round. The database starts another round if users have come or changed behind the first one.
+ * that one lost, and ends the round. The database starts another round, a few at most, if there are users whom the last one
+ * has missed.
  *
- * The call ends when the database starts no other round, when it has claimed as many users as it may, when its time is up, when
- * nobody waits for its answer any more, or when the Auth server refuses the key. Whoever was claimed and not settled stays
- * pending, and the next call claims them again.
+ * The call ends when the database starts no other round, when it has claimed as many users as it may, when its time is up or
+ * will be before the Auth server wants to be asked again, when nobody waits for its answer any more, or when the Auth server
+ * refuses the key. Whoever was claimed and not settled stays pending, and the next call claims them again.
  */
 import type { UpdateResult } from "./auth-admin.ts";
 import { forEachConcurrently, handled } from "./concurrency.ts";
@@ -29,7 +30,7 @@ import { addDone, type Progress } from "./progress.ts";
 import type { Stop } from "./timing.ts";
 import type { ClaimedUser, Outcome } from "./users.ts";
 
-/** So many lost updates of one user, and the user has failed. */
+/** A user with this many lost updates has failed. */
 const maxLost = 3;
 
 /** A user to be written. */

@@ -1,4 +1,4 @@
-/** What the function takes and answers over HTTP. Types alone, so that whatever calls it can import them. */
+/** What the function takes and answers over HTTP. Types only, so that every caller can import them. */
 import type { RunPreview, RunSummary, UserProblem } from "./users.ts";
 
 /** The body of a request; an absent field has its default. */
@@ -57,7 +57,7 @@ export interface ErrorAnswer {
 /** The media type of a stream: one event per line. */
 export type StreamType = "application/x-ndjson";
 
-export interface StartedEvent {
+interface StartedEvent {
   event: "started";
   run_id: string;
   done: number;
