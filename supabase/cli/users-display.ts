@@ -7,12 +7,12 @@ interface Screen {
   write(text: string): void;
   /** The width of the terminal; undefined: there is no terminal. */
   columns(): number | undefined;
-  /** Milliseconds, from anywhere. */
+  /** Milliseconds since some fixed point. */
   now(): number;
 }
 
 type Display = RunnerPorts["display"] & {
-  /** Puts the cursor at the start of a new line. */
+  /** Ends the line that is being redrawn. */
   end(): void;
 };
 
@@ -55,8 +55,8 @@ export function createDisplay({ write, columns, now }: Screen): Display {
     },
     progress: (progress) => draw(progress),
     pausing: (reason, milliseconds) => {
-      const sofar = lastProgress ? `${formatDone(lastProgress)}  ` : "";
-      show(`${sofar}calling again in ${formatDuration(milliseconds / 1000)}: ${reason}`);
+      const soFar = lastProgress ? `${formatDone(lastProgress)}  ` : "";
+      show(`${soFar}calling again in ${formatDuration(milliseconds / 1000)}: ${reason}`);
     },
     end,
   };

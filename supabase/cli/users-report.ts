@@ -2,7 +2,7 @@ import { closeSync, existsSync, openSync, renameSync, rmSync, statSync, writeFil
 import type { UserProblem } from "../functions/update-user-org-metadata/users.ts";
 import { UsageError } from "./command-line.ts";
 
-/** A report that has been begun, in its folder but under another name. */
+/** A report that has been begun: in its folder, under a temporary name. */
 export interface Report {
   finish(text: string): void;
   discard(): void;
