@@ -266,7 +266,7 @@ describe("another application follows the README", () => {
     services = await startTestServices(database.name);
     mkdirSync(folder, { recursive: true });
     // The application as its developer has it, the Supabase CLI among its packages, and this repository beside it.
-    const fixture = join(root, "supabase/tests/fixtures/crm");
+    const fixture = join(root, "supabase/local/fixtures/crm");
     cpSync(join(fixture, "supabase"), join(project, "supabase"), { recursive: true });
     symlinkSync(join(root, "node_modules"), join(project, "node_modules"));
     symlinkSync(root, join(folder, "org-id-migration"));

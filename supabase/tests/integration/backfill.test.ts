@@ -2,7 +2,7 @@ import { afterEach, describe, expect, inject, test } from "vitest";
 import { pushTarget } from "../../local/application.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
-import { copyProject } from "../project-copy.ts";
+import { copyProject } from "../../local/project-copy.ts";
 
 const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const mapping = `

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { PostgresError, Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { cloneDatabase } from "../databases.ts";
-import { copyProject } from "../project-copy.ts";
+import { copyProject } from "../../local/project-copy.ts";
 import { describeSchema } from "../schema.ts";
 import { bind, dropApplication, indexLines, runSteps } from "../steps.ts";
 

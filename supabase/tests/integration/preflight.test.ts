@@ -4,7 +4,7 @@ import { connect } from "../../local/databases.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
 import { composePreflight, preflightFile, withList } from "../preflight.ts";
-import { copyProject, readList } from "../project-copy.ts";
+import { copyProject, readList } from "../../local/project-copy.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
 

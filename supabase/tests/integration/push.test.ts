@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
 import { cloneDatabase } from "../databases.ts";
-import { copyProject } from "../project-copy.ts";
+import { copyProject } from "../../local/project-copy.ts";
 import { findWrongRows } from "../oracle.ts";
 import { describeSchema } from "../schema.ts";
 

@@ -5,7 +5,7 @@ import { connect } from "../../local/databases.ts";
 import { databaseUrl } from "../../local/postgres.ts";
 import { cloneDatabase } from "../databases.ts";
 import { findWrongRows } from "../oracle.ts";
-import { copyProject, type ProjectCopy } from "../project-copy.ts";
+import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { chooseSeed } from "../random.ts";
 import { differencesFromRecord, keepRecord, recordRow, startTraffic, type TrafficReport } from "../traffic.ts";
 

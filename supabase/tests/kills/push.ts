@@ -13,7 +13,7 @@ import {
 import { connect, createDatabase } from "../../local/databases.ts";
 import { databaseUrl, freePort, type PostgresServer, startPostgres } from "../../local/postgres.ts";
 import { findWrongRows } from "../oracle.ts";
-import { copyProject, type ProjectCopy } from "../project-copy.ts";
+import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { chooseSeed, createRandom, type Random } from "../random.ts";
 import { describeSchema } from "../schema.ts";
 

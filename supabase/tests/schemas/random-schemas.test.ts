@@ -7,7 +7,7 @@ import { databaseUrl } from "../../local/postgres.ts";
 import { cloneDatabase } from "../databases.ts";
 import { findLostOrgIds, findWrongRows, type OrgIdsBefore, readOrgIds } from "../oracle.ts";
 import { preflightFile, withList } from "../preflight.ts";
-import { copyProject } from "../project-copy.ts";
+import { copyProject } from "../../local/project-copy.ts";
 import { chooseSeed } from "../random.ts";
 import { findBrokenReferences, findGaps, findMutable, listMembers } from "./catalog.ts";
 import { allFeatures, allObstacles, generateSchema, type RandomSchema } from "./generate.ts";
