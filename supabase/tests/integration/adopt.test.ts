@@ -388,7 +388,7 @@ describe("another application follows the README", () => {
     const files = findPgtapFiles(copied);
     expect(files.length).toBeGreaterThan(10);
     for (const file of files) {
-      const { passed, failures } = await runPgtapFile(database.url, join(copied, file));
+      const { passed, failures } = await runPgtapFile(database.url, file);
       expect(failures, file).toEqual([]);
       expect(passed, file).toBeGreaterThan(0);
     }

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openUsers } from "../../functions/update-user-org-metadata/users.ts";
@@ -13,7 +13,7 @@ import { bind, guardNewTables, runSteps } from "../steps.ts";
 const roles = ["anon", "authenticated", "service_role"] as const;
 const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const otherOrgId = "b0000000-0000-4000-8000-000000000001";
-const pgtapFolder = join(root, "supabase/tests/database");
+const pgtapFiles = findPgtapFiles(join(root, "supabase/tests")).map((file) => [basename(file), file] as const);
 
 /** What the platform does to a project whose new objects are not to be exposed by themselves. */
 const closeNewObjects = `
@@ -214,8 +214,8 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
         beforeAll(async () => await guardNewTables(database.name));
         afterAll(async () => await database.sql`select tenancy.stop_guarding_new_tables()`);
 
-        test.each(findPgtapFiles(pgtapFolder))("pgTAP passes: %s", async (file) => {
-          const { passed, failures } = await runPgtapFile(database.url, join(pgtapFolder, file));
+        test.each(pgtapFiles)("pgTAP passes: %s", async (_name, file) => {
+          const { passed, failures } = await runPgtapFile(database.url, file);
           expect(failures).toEqual([]);
           expect(passed).toBeGreaterThan(0);
         });
