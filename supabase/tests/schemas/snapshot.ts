@@ -26,7 +26,7 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
     /^(schema|relation|column|view|type|sequence) tenancy\b/,
     /^constraint ("[^"]+"|\S+) on tenancy\./,
     /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON tenancy\./,
-    /^function CREATE OR REPLACE FUNCTION tenancy\./,
+    /^(function|procedure) tenancy\./,
     /^default privileges of \S+ in tenancy /,
     /^comment on [a-z ]+ tenancy\b/,
     ...(found?.["organizations"]
@@ -37,9 +37,7 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
         /^comment on [a-z ]+ public\.organizations\b/,
       ]
       : []),
-    ...(found?.["function"]
-      ? [/^function CREATE OR REPLACE FUNCTION public\.auth_org_id\(/, /^comment on function public\.auth_org_id\(/]
-      : []),
+    ...(found?.["function"] ? [/^function public\.auth_org_id\(/, /^comment on function public\.auth_org_id\(/] : []),
   ];
   return (line) => patterns.some((pattern) => pattern.test(line));
 }
