@@ -2,15 +2,8 @@ import { afterEach, describe, expect, inject, test } from "vitest";
 import { pushTarget } from "../../local/application.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
+import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { copyProject } from "../../local/project-copy.ts";
-
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const mapping = `
-  insert into public.organizations (id, name)
-  select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
-  insert into tenancy.user_orgs (user_id, org_id)
-  select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;
-`;
 
 const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
 async function clone(name: string) {
@@ -145,7 +138,7 @@ describe("with organizations to tell apart", () => {
     const before = await digest();
     const [size] = await sql`select pg_relation_size('public.call_logs')::integer as bytes`;
     const copy = copyProject(`${inject("folder")}/strided`);
-    copy.append("_discover_org_scoped_tables.sql", mapping);
+    copy.append("_discover_org_scoped_tables.sql", tenOrganizations);
     const { code, output } = await copy.push(database.url);
     expect(code, output).toBe(0);
 
@@ -240,7 +233,7 @@ test.each([
   const database = await clone("late_children");
   const { sql } = database;
   const copy = copyProject(`${inject("folder")}/late_children`);
-  copy.append("_discover_org_scoped_tables.sql", mapping);
+  copy.append("_discover_org_scoped_tables.sql", tenOrganizations);
   const insert = `with late as (
        insert into public.calls (user_id, started_at, status)
        select id, now(), 'completed' from auth.users where id in (select user_id from tenancy.user_orgs)
@@ -293,7 +286,7 @@ describe("the settings of a running backfill", () => {
     const database = await clone("planned");
     const { sql } = database;
     const copy = copyProject(`${inject("folder")}/planned`);
-    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set paused = true;`);
+    copy.append("_discover_org_scoped_tables.sql", `${tenOrganizations} update tenancy.settings set paused = true;`);
     const pushed = copy.push(database.url);
     const waiting = () =>
       sql`
@@ -322,7 +315,10 @@ describe("the settings of a running backfill", () => {
     const { sql } = database;
     await sql.unsafe(manyCalls(60_000)).simple();
     const copy = copyProject(`${inject("folder")}/paused`);
-    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set batch_target_ms = 5;`);
+    copy.append(
+      "_discover_org_scoped_tables.sql",
+      `${tenOrganizations} update tenancy.settings set batch_target_ms = 5;`,
+    );
     const pushed = copy.push(database.url);
     const rows = async () => {
       const [row] = await sql`
@@ -349,7 +345,10 @@ describe("the settings of a running backfill", () => {
     const { sql } = database;
     await sql.unsafe(manyCalls(60_000)).simple();
     const copy = copyProject(`${inject("folder")}/budget`);
-    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set wal_mb_per_second = 10;`);
+    copy.append(
+      "_discover_org_scoped_tables.sql",
+      `${tenOrganizations} update tenancy.settings set wal_mb_per_second = 10;`,
+    );
     const { code, output } = await copy.push(database.url);
     expect(code, output).toBe(0);
     const [run] = await sql`

@@ -7,12 +7,12 @@ import { connect } from "../../local/databases.ts";
 import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
+import { defaultOrgId, otherOrgId } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
 import { bind, guardNewTables, runSteps } from "../steps.ts";
+import { addUsers, numberedUsers } from "../users.ts";
 
 const roles = ["anon", "authenticated", "service_role"] as const;
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const otherOrgId = "b0000000-0000-4000-8000-000000000001";
 const pgtapFiles = findPgtapFiles(join(root, "supabase/tests")).map((file) => [basename(file), file] as const);
 
 /** What the platform does to a project whose new objects are not to be exposed by themselves. */
@@ -223,16 +223,7 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
     }
 
     test("the edge function's side of the database does a whole run", async () => {
-      await database.sql`
-      insert into auth.users (
-        instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
-        raw_app_meta_data, created_at, updated_at
-      )
-      select
-        '00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated',
-        format('user%s@example.com', n), '', '', '', '', '{}', now(), now()
-      from generate_series(1, 3) as n
-    `;
+      await addUsers(database.sql, numberedUsers(3));
       const users = await openUsers(connect(database.url));
       try {
         const request = { orgId: null, onConflict: "keep", revertedRunId: null } as const;

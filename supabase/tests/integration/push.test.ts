@@ -3,6 +3,7 @@ import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
 import { cloneDatabase } from "../databases.ts";
 import { copyProject } from "../../local/project-copy.ts";
+import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { findWrongRows } from "../oracle.ts";
 import { describeSchema } from "../schema.ts";
 
@@ -160,10 +161,7 @@ describe("one organization for each of many users", () => {
     const copy = project("mapped");
     copy.append(
       "_discover_org_scoped_tables.sql",
-      `insert into public.organizations (id, name)
-       select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
-       insert into tenancy.user_orgs (user_id, org_id)
-       select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;`,
+      tenOrganizations,
     );
     const read = async () => {
       const rows = new Map<string, string[]>();
@@ -188,7 +186,7 @@ describe("one organization for each of many users", () => {
       row["table_name"] as string
     );
     expect(tables.length).toBe(45);
-    expect(await findWrongRows(sql, tables, "a0000000-0000-0000-0000-000000000001")).toEqual([]);
+    expect(await findWrongRows(sql, tables, defaultOrgId)).toEqual([]);
     const [spread] = await sql`
       select
         count(distinct org_id)::integer as organizations,

@@ -4,18 +4,11 @@ import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
 import { databaseUrl } from "../../local/postgres.ts";
 import { cloneDatabase } from "../databases.ts";
+import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { findWrongRows } from "../oracle.ts";
 import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { chooseSeed } from "../random.ts";
 import { differencesFromRecord, keepRecord, recordRow, startTraffic, type TrafficReport } from "../traffic.ts";
-
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const mapping = `
-  insert into public.organizations (id, name)
-  select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
-  insert into tenancy.user_orgs (user_id, org_id)
-  select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;
-`;
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
 const open: Database[] = [];
@@ -74,7 +67,7 @@ async function pushUnderTraffic(
   settings: string,
 ): Promise<{ code: number | null; output: string; report: TrafficReport; holders: number }> {
   const copy = copyFor(database);
-  copy.append("_discover_org_scoped_tables.sql", `${mapping} ${settings}`);
+  copy.append("_discover_org_scoped_tables.sql", `${tenOrganizations} ${settings}`);
   const traffic = startTraffic(database.url, { writers: 4, seed });
   const pushed = copy.push(database.url);
 

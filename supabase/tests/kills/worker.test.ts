@@ -3,20 +3,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { FunctionServer } from "../../local/function-server.ts";
 import type { Services } from "../../local/stack.ts";
 import { cloneDatabase } from "../databases.ts";
+import { functionName, type Reply } from "../function.ts";
+import { defaultOrgId } from "../organizations.ts";
 import { chooseSeed, createRandom } from "../random.ts";
 import { startTestServices } from "../services.ts";
+import { addUsers, appMetadata, numberedUsers } from "../users.ts";
 
-const functionName = "update-user-org-metadata";
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const users = 120;
 const kills = 30;
 const request = { page_size: 25, concurrency: 5 };
-const metadata = { provider: "email", providers: ["email"], plan: { name: "pro" } };
 
 const seed = chooseSeed("a worker that is killed");
 const random = createRandom(seed);
-
-type Reply = Record<string, unknown> & { error?: { code: string; message: string } };
 
 describe("a worker of the function that is killed, and called again, ends as one that was left alone", () => {
   let database: Awaited<ReturnType<typeof cloneDatabase>>;
@@ -33,7 +31,7 @@ describe("a worker of the function that is killed, and called again, ends as one
   const reset = async () => {
     await database.sql`delete from tenancy.user_metadata_audit`;
     await database.sql`delete from tenancy.user_metadata_runs`;
-    await database.sql`update auth.users set raw_app_meta_data = ${database.sql.json(metadata)}`;
+    await database.sql`update auth.users set raw_app_meta_data = ${database.sql.json(appMetadata)}`;
     requests.clear();
   };
 
@@ -72,16 +70,7 @@ describe("a worker of the function that is killed, and called again, ends as one
 
   beforeAll(async () => {
     database = await cloneDatabase("function_kills", "migrated");
-    await database.sql`
-      insert into auth.users (
-        instance_id, id, aud, role, email, encrypted_password, email_confirmed_at, confirmation_token, recovery_token,
-        email_change_token_new, email_change, raw_user_meta_data, created_at, updated_at
-      )
-      select
-        '00000000-0000-0000-0000-000000000000', format('00000000-0000-4000-8000-%s', lpad(n::text, 12, '0'))::uuid,
-        'authenticated', 'authenticated', format('user%s@example.com', n), '', now(), '', '', '', '', '{}', now(), now()
-      from generate_series(1, ${users}::integer) as n
-    `;
+    await addUsers(database.sql, numberedUsers(users));
     services = await startTestServices(database.name, {
       faults: {
         choose: ({ path }) => {
@@ -128,7 +117,7 @@ describe("a worker of the function that is killed, and called again, ends as one
 
     const after = await database.sql`select raw_app_meta_data as metadata from auth.users`;
     expect(after.length).toBe(users);
-    for (const row of after) expect(row["metadata"], moment).toEqual({ ...metadata, org_id: defaultOrgId });
+    for (const row of after) expect(row["metadata"], moment).toEqual({ ...appMetadata, org_id: defaultOrgId });
 
     const audit = await database.sql<{ user_id: string; outcome: string; attempts: number }[]>`
       select user_id, outcome, attempts from tenancy.user_metadata_audit

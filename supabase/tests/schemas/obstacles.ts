@@ -1,6 +1,7 @@
 import { asSuperuser, type Draft, exclude, type Name, qualify, register } from "./draft.ts";
 import { coinName, literal, quote } from "./names.ts";
-import { authOrgId, defaultOrgId } from "./organizations.ts";
+import { defaultOrgId } from "../organizations.ts";
+import { authOrgId } from "./organizations.ts";
 
 /** What is in the way of a push, and what the push is to say. */
 export interface Planted {

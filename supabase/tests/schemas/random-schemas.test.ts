@@ -11,7 +11,7 @@ import { copyProject } from "../../local/project-copy.ts";
 import { chooseSeed } from "../random.ts";
 import { findBrokenReferences, findGaps, findMutable, listMembers } from "./catalog.ts";
 import { allFeatures, allObstacles, generateSchema, type RandomSchema } from "./generate.ts";
-import { defaultOrgId } from "./organizations.ts";
+import { defaultOrgId } from "../organizations.ts";
 import { findOurs, findStrangeChanges, takeSnapshot, validate } from "./snapshot.ts";
 
 const seed = chooseSeed("random schemas");
