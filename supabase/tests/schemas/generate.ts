@@ -7,7 +7,8 @@ import { type Draft, exclude, type Extras, isOrgScoped, type Name, qualify, regi
 import { createExtras, plainExtras, publications, triggers } from "./extras.ts";
 import { drawFeatures, type Features, shareOut } from "./features.ts";
 import { coinName, createNames, literal, type NameKind, nameKinds, quote } from "./names.ts";
-import { type Obstacle, obstacles, type Planted } from "./obstacles.ts";
+import type { Obstacle, Planted } from "./obstacle.ts";
+import { obstacles } from "./obstacles.ts";
 import { createOrganizations, mappings, mapUsers, organizationFeatures } from "./organizations.ts";
 import { createReferences, referenceFeatures } from "./references.ts";
 import { createTable, designTable, dropColumns, tableFeatures } from "./tables.ts";
