@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Stop, UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
 import { type JobPorts, type JobRequest, updateUsers as run } from "../../functions/update-user-org-metadata/job.ts";
-import { createClock, createFakeAuthAdmin, createObserver, FakeUsers } from "./fakes.ts";
+import { createClock, createFakeAuthAdmin, createObserver, FakeUsers, preview } from "./fakes.ts";
 
 const request: JobRequest = {
   revertedRunId: null,
@@ -136,10 +136,7 @@ describe("updateUsers", () => {
       timing: createClock(),
       log: silent,
     });
-    expect(result).toEqual({
-      kind: "preview",
-      preview: { would_update: 2, conflicts: 1, unreachable: 0, users: 3, users_without_org: 3 },
-    });
+    expect(result).toEqual({ kind: "preview", preview });
     expect(authAdmin.calls).toEqual([]);
     expect(users.outcomes.size).toBe(0);
   });

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { pushTarget } from "../../local/application.ts";
 import { supabase } from "../../local/supabase-cli.ts";
@@ -293,7 +294,7 @@ describe("the settings of a running backfill", () => {
         select pid from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and query like '%record_table_before%'
       `;
-    while ((await waiting()).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    while ((await waiting()).length === 0) await sleep(20);
     expect(
       await sql`select count(*)::integer as columns from pg_attribute where attname = 'org_id' and attrelid in (select relation from tenancy.org_scoped_tables)`,
     )
@@ -317,7 +318,7 @@ describe("the settings of a running backfill", () => {
     const copy = copyProject(`${inject("folder")}/paused`);
     copy.append(
       "_discover_org_scoped_tables.sql",
-      `${tenOrganizations} update tenancy.settings set batch_target_ms = 5;`,
+      `${tenOrganizations} update tenancy.settings set batch_target_ms = 5, wal_mb_per_second = 2;`,
     );
     const pushed = copy.push(database.url);
     const rows = async () => {
@@ -327,14 +328,22 @@ describe("the settings of a running backfill", () => {
       `.catch(() => [{ rows: 0 }]);
       return Number(row?.["rows"]);
     };
-    while ((await rows()) < 1000) await new Promise((resolve) => setTimeout(resolve, 5));
+    while ((await rows()) < 1000) await sleep(5);
     await sql`update tenancy.settings set paused = true`;
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    // The batch under way ends; the transaction after it waits.
+    const [paused] = await sql`select clock_timestamp()::text as at`;
+    const waiting = () =>
+      sql`
+        select from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and usename = 'postgres'
+          and xact_start > ${paused?.["at"]}::text::timestamptz
+      `;
+    while ((await waiting()).length === 0) await sleep(20);
     const atPause = await rows();
     expect(atPause).toBeLessThan(60_060);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await sleep(1000);
     expect(await rows()).toBe(atPause);
-    await sql`update tenancy.settings set paused = false`;
+    await sql`update tenancy.settings set paused = false, wal_mb_per_second = default`;
     const { code, output } = await pushed;
     expect(code, output).toBe(0);
     expect(await rows()).toBe(60_060);

@@ -5,6 +5,7 @@ import { refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database, runAsSuperuser } from "../databases.ts";
 import { accepted, refused, userId } from "../onboarding-cases.ts";
 import { defaultOrgId, otherOrgId } from "../organizations.ts";
+import { withResolvers } from "../promises.ts";
 import { describeSchema } from "../schema.ts";
 import { dropApplication } from "../steps.ts";
 
@@ -130,10 +131,8 @@ describe("onboarding", () => {
     await sql`create table harbour.ships (id integer primary key)`;
     await sql`insert into harbour.ships values (1)`;
     const other = connect(database.url);
-    let release: () => void = () => {};
-    const released = new Promise<void>((resolve) => (release = resolve));
-    let locked: () => void = () => {};
-    const isLocked = new Promise<void>((resolve) => (locked = resolve));
+    const { promise: released, resolve: release } = withResolvers();
+    const { promise: isLocked, resolve: locked } = withResolvers();
     const holding = other.begin(async (transaction) => {
       await transaction`lock table harbour.ships in row exclusive mode`;
       locked();

@@ -5,6 +5,7 @@ import { cloneDatabase } from "../databases.ts";
 import { copyProject } from "../../local/project-copy.ts";
 import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { findWrongRows } from "../oracle.ts";
+import { withResolvers } from "../promises.ts";
 import { describeSchema } from "../schema.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
@@ -205,8 +206,7 @@ describe("an index build that was cut off", () => {
     const database = await clone("invalid_index");
     const { sql } = database;
     const reader = connect(database.url);
-    let release: () => void = () => {};
-    const released = new Promise<void>((resolve) => (release = resolve));
+    const { promise: released, resolve: release } = withResolvers();
     // A concurrent build waits for every older snapshot.
     const reading = reader.begin("isolation level repeatable read", async (transaction) => {
       await transaction`select 1`;

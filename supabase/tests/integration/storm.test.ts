@@ -102,7 +102,7 @@ describe("update-user-org-metadata in a storm", () => {
   };
 
   /** Calls the function in a plain loop until it says that it is done. */
-  const callUntilDone = async (body: Record<string, unknown> = {}, mostCalls = 5) => {
+  const callUntilDone = async (body: Record<string, unknown> = {}, mostCalls = 50) => {
     for (let calls = 1; calls <= mostCalls; calls++) {
       const { status, reply } = await call(body);
       expect(status, `${inSeed}: ${JSON.stringify(reply)}`).toBe(200);
@@ -235,7 +235,7 @@ describe("update-user-org-metadata in a storm", () => {
       void database.sql`delete from auth.users where id = ${deleted}`.execute();
       return requests.get(userId) === 1 ? { status: 503, body: "" } : undefined;
     };
-    const reply = await callUntilDone({ max_seconds: 5, concurrency: 20 }, 10);
+    const reply = await callUntilDone({ max_seconds: 5, concurrency: 20 });
     expect(reply, inSeed).toMatchObject({ updated: 196, failed: 3, deleted: 1, users_without_org: 3 });
     await expectAllDoneBut(never, [deleted]);
     const errors = await database.sql`select error from tenancy.user_metadata_audit where outcome = 'failed'`;
@@ -345,8 +345,8 @@ describe("update-user-org-metadata in a storm", () => {
     };
     beforeWrite = async () => await sleep(2);
     const others = startOthers();
-    await callUntilDone({ page_size: 25 }, 20).finally(others.stop);
-    await callUntilDone({ page_size: 25 }, 20);
+    await callUntilDone({ page_size: 25 }).finally(others.stop);
+    await callUntilDone({ page_size: 25 });
 
     expect(await idsWithoutOrg(), inSeed).toEqual([]);
     const users = await database.sql<{ id: string; metadata: Metadata }[]>`

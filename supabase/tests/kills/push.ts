@@ -163,7 +163,7 @@ export function testKilledPushes(name: string, kill: Kill, options: { keepsStati
   const seed = chooseSeed(name);
   const random = createRandom(seed);
 
-  beforeAll(async () => await prepare(name.replaceAll(/\W+/g, "_")), 120_000);
+  beforeAll(async () => await prepare(name.replaceAll(/\W+/g, "_")));
   afterAll(async () => await server.stop("immediate"));
 
   describe(`${name}, and pushed again, ends as one that was left alone`, () => {
