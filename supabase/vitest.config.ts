@@ -7,13 +7,19 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 const kills = ["tests/kills/**/*.test.ts", "tests/integration/traffic.test.ts"];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs on every version: the path of the migrations, up and down, and the attacks on what they leave. */
-const path = ["tests/database/**/*.test.ts", "tests/integration/{whole-path,push*,immutability*,roll-back}.test.ts"];
+const path = [
+  "tests/database/**/*.test.ts",
+  "tests/integration/{whole-path,push,immutability,not-null,verify,roll-back}.test.ts",
+];
 
 let projects = 0;
 /** Projects run one after the other: each may use the whole machine. Each has a PostgreSQL of its own. */
 const project = (
   name: string,
-  test: Pick<NonNullable<TestProjectInlineConfiguration["test"]>, "include" | "exclude" | "maxConcurrency">,
+  test: Pick<
+    NonNullable<TestProjectInlineConfiguration["test"]>,
+    "include" | "exclude" | "maxWorkers" | "maxConcurrency"
+  >,
   version: PostgresMajor = major,
 ): TestProjectInlineConfiguration => ({
   extends: true,
@@ -27,10 +33,11 @@ export default defineConfig({
     // What hangs is ended. Nothing is this slow, not even on a busy machine.
     testTimeout: 300_000,
     hookTimeout: 300_000,
-    maxWorkers: 2,
+    // One more than the cores that there are: most files wait for another process, or for time to pass.
+    maxWorkers: 3,
     projects: [
       project("quick", { include: ["tests/**/*.test.ts"], exclude: [...kills, ...schemas] }),
-      project("kills", { include: kills }),
+      project("kills", { include: kills, maxWorkers: 2 }),
       project("schemas", { include: schemas, maxConcurrency: 3 }),
       project("versions-15", { include: path }, 15),
       project("versions-18", { include: path }, 18),
