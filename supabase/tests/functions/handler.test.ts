@@ -264,7 +264,7 @@ describe("a stream", () => {
   const read = async (response: Response) =>
     (await response.text()).trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
 
-  test("tells the start, the progress, each problem and the end, a JSON object a line", async () => {
+  test("tells the start, the progress, each problem and the end, one JSON object per line", async () => {
     const response = await open(async (_request, observer) => {
       observer.onStart({ ...progress });
       observer.onProblem({ user_id: "u", outcome: "failed", reason: "500" });

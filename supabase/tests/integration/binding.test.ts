@@ -197,7 +197,7 @@ describe("foreign keys that are bound to the organization", () => {
     });
   });
 
-  /** What a statement does to all tables, but for the times at which it did and what a log gives its rows for keys. */
+  /** What a statement does to all tables, apart from the times and from the keys of a log's rows. */
   const consequences = async (sql: Sql, statement: string) =>
     await rehearse(sql, async () => {
       const error = await refusalOf(sql, async () => {

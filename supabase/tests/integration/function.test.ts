@@ -242,7 +242,7 @@ describe("update-user-org-metadata over HTTP", () => {
     expect((await call()).status).toBe(200);
   });
 
-  test("logs one JSON object a line, without keys, tokens and emails", async () => {
+  test("logs one JSON object per line, without keys, tokens and emails", async () => {
     await addUsers(sql, numberedUsers(1), demoPassword);
     await call();
     const lines = readFileSync(tested.served.log, "utf8").trim().split("\n").filter((line) =>

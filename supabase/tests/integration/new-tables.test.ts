@@ -6,7 +6,7 @@ import { refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database, runAsSuperuser } from "../databases.ts";
 import { type Net, type Route, routes } from "../new-table-routes.ts";
 import { runPgtapFile } from "../run-pgtap.ts";
-import { dropApplication, guardNewTables } from "../steps.ts";
+import { checkNewTables, dropApplication } from "../steps.ts";
 
 const major = inject("major");
 
@@ -78,8 +78,8 @@ describe("a new table that nobody classified", () => {
   });
 
   test("is checked once the owner switches that on, even twice", async () => {
-    await guardNewTables(database.name);
-    await guardNewTables(database.name);
+    await checkNewTables(database.name);
+    await checkNewTables(database.name);
     const found =
       await sql`select evtname, evtevent, evtenabled, evtowner::regrole::text as owner from pg_event_trigger`;
     expect(found).toEqual([{

@@ -9,7 +9,7 @@ import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId, otherOrgId } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
-import { bind, guardNewTables, runSteps } from "../steps.ts";
+import { bind, checkNewTables, runSteps } from "../steps.ts";
 import { addUsers, numberedUsers } from "../users.ts";
 
 const roles = ["anon", "authenticated", "service_role"] as const;
@@ -211,7 +211,7 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
 
     if (closed) {
       describe("and new tables are refused unless they are classified", () => {
-        beforeAll(async () => await guardNewTables(database.name));
+        beforeAll(async () => await checkNewTables(database.name));
         afterAll(async () => await database.sql`select tenancy.stop_guarding_new_tables()`);
 
         test.each(pgtapFiles)("pgTAP passes: %s", async (_name, file) => {
@@ -274,7 +274,7 @@ describe("the platform's advisors", () => {
     return results.map(({ name, level, detail }) => `${level} ${name}: ${detail}`);
   };
 
-  test("have nothing to say of isolated tables and bound foreign keys, but that their indexes are new", async () => {
+  test("say nothing of isolated tables and bound foreign keys, except that their indexes are new", async () => {
     const { sql } = database;
     const before = await advise();
     for (const table of ["credit_transactions", "payment_events_log", "user_twilio_subaccounts"]) {

@@ -63,7 +63,7 @@ export const updateObstacles: Record<string, Obstacle> = {
       draft.script.push(
         `create table ${qualify(table)} ${columns}`,
         `alter table ${qualify(table)} enable row level security, force row level security`,
-        // It may do what postgres may, but for bypassing row-level security. Roles are the server's, not the database's.
+        // It may do what postgres may, except bypass row-level security. Roles belong to the server, not to the database.
         asSuperuser(`do $role$ begin
           create role ${role} login password 'postgres' in role postgres;
         exception when duplicate_object or unique_violation then null; end $role$`),

@@ -8,7 +8,7 @@ export interface Snapshot {
   data: Map<string, { rows: string; withoutOrgId: string }>;
 }
 
-/** Takes the snapshot; what the project makes for itself is left out, but for organizations that were there before. */
+/** Takes the snapshot without what the project makes for itself; organizations that were there before are kept. */
 export async function takeSnapshot(sql: Sql, ours: (line: string) => boolean): Promise<Snapshot> {
   const schema = (await describeSchema(sql)).filter((line) => !ours(line));
   return { schema, data: await digest(sql) };
@@ -42,7 +42,7 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
   return (line) => patterns.some((pattern) => pattern.test(line));
 }
 
-/** Every table, partition, materialized view and sequence of the application, but for organizations. */
+/** Every table, partition, materialized view and sequence of the application, except organizations. */
 async function digest(sql: Sql): Promise<Snapshot["data"]> {
   const relations = await sql<{ relation: string; query: string }[]>`
     select
