@@ -1,7 +1,7 @@
 import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
 import type { PostgresMajor } from "./local/postgres.ts";
 
-/** The version for all but the projects versions-*. */
+/** The version of PostgreSQL for all projects except versions-*. */
 const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 
 const kills = ["tests/kills/**/*.test.ts", "tests/integration/traffic.test.ts"];
@@ -23,13 +23,18 @@ const project = (
   version: PostgresMajor = major,
 ): TestProjectInlineConfiguration => ({
   extends: true,
-  test: { name, ...test, provide: { major: version }, sequence: { groupOrder: projects++ } },
+  test: {
+    name,
+    ...test,
+    globalSetup: "tests/setup.ts",
+    provide: { major: version },
+    sequence: { groupOrder: projects++ },
+  },
 });
 
 export default defineConfig({
   test: {
     root: import.meta.dirname,
-    globalSetup: "tests/setup.ts",
     // What hangs is ended. Nothing is this slow, not even on a busy machine.
     testTimeout: 300_000,
     hookTimeout: 300_000,
