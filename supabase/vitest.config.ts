@@ -1,12 +1,51 @@
-import { defineConfig } from "vitest/config";
+import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
+import type { PostgresMajor } from "./local/postgres.ts";
+
+/** The version of PostgreSQL for all projects except versions-*. */
+const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
+
+const kills = ["tests/kills/**/*.test.ts", "tests/integration/traffic.test.ts"];
+const schemas = ["tests/schemas/**/*.test.ts"];
+/** What runs on every version: the path of the migrations, up and down, and the attacks on what they leave. */
+const path = [
+  "tests/database/**/*.test.ts",
+  "tests/integration/{whole-path,push,immutability,not-null,verify,roll-back}.test.ts",
+];
+
+let projects = 0;
+/** Projects run one after the other: each may use the whole machine. Each has a PostgreSQL of its own. */
+const project = (
+  name: string,
+  test: Pick<
+    NonNullable<TestProjectInlineConfiguration["test"]>,
+    "include" | "exclude" | "maxWorkers" | "maxConcurrency"
+  >,
+  version: PostgresMajor = major,
+): TestProjectInlineConfiguration => ({
+  extends: true,
+  test: {
+    name,
+    ...test,
+    globalSetup: "tests/setup.ts",
+    provide: { major: version },
+    sequence: { groupOrder: projects++ },
+  },
+});
 
 export default defineConfig({
   test: {
     root: import.meta.dirname,
-    include: ["tests/**/*.test.ts"],
-    globalSetup: "tests/setup.ts",
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
-    maxWorkers: 2,
+    // What hangs is ended. Nothing is this slow, not even on a busy machine.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    // One more than the cores that there are: most files wait for another process, or for time to pass.
+    maxWorkers: 3,
+    projects: [
+      project("quick", { include: ["tests/**/*.test.ts"], exclude: [...kills, ...schemas] }),
+      project("kills", { include: kills, maxWorkers: 2 }),
+      project("schemas", { include: schemas, maxConcurrency: 3 }),
+      project("versions-15", { include: path }, 15),
+      project("versions-18", { include: path }, 18),
+    ],
   },
 });

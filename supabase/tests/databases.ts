@@ -2,14 +2,25 @@ import type { Sql } from "postgres";
 import { inject } from "vitest";
 import { connect, createDatabase, dropDatabase } from "../local/databases.ts";
 import { databaseUrl } from "../local/postgres.ts";
+import { isTemplate, makeTemplate, type TemplateName } from "./templates.ts";
 
-/** A clone of a database that the setup prepared, or of another that nobody is connected to, with a connection as postgres. */
+export interface Database {
+  name: string;
+  url: string;
+  /** A connection as postgres. */
+  sql: Sql;
+  drop(): Promise<void>;
+}
+
+/** A clone of a template, of the platform's empty database postgres, or of another that nobody is connected to. */
 export async function cloneDatabase(
   name: string,
-  template: string,
-): Promise<{ name: string; url: string; sql: Sql; drop(): Promise<void> }> {
+  template: TemplateName | "postgres" | Pick<Database, "name">,
+): Promise<Database> {
   const port = inject("databasePort");
-  const url = await createDatabase(port, name, template);
+  const source = typeof template === "string" ? template : template.name;
+  if (isTemplate(source)) await makeTemplate(source);
+  const url = await createDatabase(port, name, source);
   const sql = connect(url);
   return {
     name,

@@ -34,6 +34,25 @@ const keyOf = ({ schema, name }: OrgTable): string => JSON.stringify([schema, na
 const inPublic = (table: string | OrgTable): OrgTable =>
   typeof table === "string" ? { schema: "public", name: table } : table;
 
+/** What the decision about a row takes, read once. */
+interface Knowledge {
+  defaultOrgId: string;
+  tables: Map<string, OrgTable>;
+  rows: Map<string, Found[]>;
+  references: Reference[];
+  /** For each reference the rows of its parent by their keys. */
+  parents: Map<string, Found>[];
+  /** The mapping. */
+  organizations: Map<unknown, string>;
+  before: OrgIdsBefore;
+}
+
+/** A row with the key of its table. */
+interface Place {
+  key: string;
+  found: Found;
+}
+
 /**
  * Says for each row of each org-scoped table which organization it should have, from the rules of the documentation and
  * without any code of the migration: the one it had before; else the owner's; else that of the first parent that is there,
@@ -48,86 +67,106 @@ export async function findWrongRows(
   defaultOrgId: string,
   before: OrgIdsBefore = new Map(),
 ): Promise<string[]> {
-  const scoped = tables.map(inPublic);
-  const organizations = new Map<unknown, string>(
-    (await sql`select user_id, org_id from tenancy.user_orgs`).map((row) => [row["user_id"], row["org_id"] as string]),
-  );
-  const rows = new Map<string, Found[]>();
-  for (const table of scoped) rows.set(keyOf(table), await readRows(sql, table));
-  const references = await readReferences(sql, scoped);
-  const keys = references.map(({ parent, parentColumns }) =>
-    new Map(
-      (rows.get(parent) ?? []).map((
-        found,
-      ) => [JSON.stringify(parentColumns.map((column) => found.row[column])), found]),
-    )
-  );
-  const tableOf = new Map(scoped.map((table) => [keyOf(table), table]));
-
-  /** What the row itself says: the organization that it had, or its owner's. */
-  const ownOrganization = (key: string, { row, text }: Found): string | undefined => {
-    const owner = row[tableOf.get(key)?.ownerColumn ?? "user_id"];
-    return before.get(key)?.get(text) ??
-      (typeof owner === "string" && uuid.test(owner) ? organizations.get(owner.toLowerCase()) : undefined);
-  };
-  /** The parents that are there, in the order that decides. */
-  const parentsOf = (key: string, { row }: Found) => {
-    const only = tableOf.get(key)?.parentColumn;
-    return references.flatMap(({ child, columns, parent }, number) => {
-      if (child !== key || (only !== undefined && (columns.length > 1 || columns[0] !== only))) return [];
-      if (columns.some((column) => row[column] === null)) return [];
-      const found = keys[number]?.get(JSON.stringify(columns.map((column) => row[column])));
-      return found ? [{ key: parent, found }] : [];
-    });
-  };
-
-  /** The one that the rules say; none where they go in a circle. */
+  const knowledge = await readKnowledge(sql, tables.map(inPublic), defaultOrgId, before);
   const decisions = new Map<object, string | undefined>();
-  const decide = (key: string, found: Found): string | undefined => {
-    const path: object[] = [];
-    let at: { key: string; found: Found } | undefined = { key, found };
-    let decision: string | undefined;
-    while (at) {
-      if (decisions.has(at.found)) {
-        decision = decisions.get(at.found);
-        break;
-      }
-      if (path.includes(at.found)) break;
-      path.push(at.found);
-      decision = ownOrganization(at.key, at.found);
-      if (decision) break;
-      at = parentsOf(at.key, at.found)[0];
-      if (!at) decision = defaultOrgId;
-    }
-    for (const row of path) decisions.set(row, decision);
-    return decision;
-  };
-  /** All that may be right for a row whose parents go in a circle. */
-  const decideInCircle = (key: string, found: Found): Set<string> => {
-    const allowed = new Set([defaultOrgId]);
-    const seen = new Set<object>();
-    const visit = (key: string, found: Found) => {
-      if (seen.has(found)) return;
-      seen.add(found);
-      const decision = decide(key, found);
-      if (decision) allowed.add(decision);
-      else for (const parent of parentsOf(key, found)) visit(parent.key, parent.found);
-    };
-    visit(key, found);
-    return allowed;
-  };
-
   const wrong: string[] = [];
-  for (const [key, found] of rows) {
-    for (const one of found) {
-      const decision = decide(key, one);
-      const expected = decision ? [decision] : [...decideInCircle(key, one)];
-      if (!expected.includes(one.row["org_id"] as string)) {
-        wrong.push(`${key}: ${JSON.stringify(one.row)} should have ${expected.join(" or ")}`);
+  for (const [key, rows] of knowledge.rows) {
+    for (const found of rows) {
+      const decision = decide(knowledge, decisions, { key, found });
+      const expected = decision ? [decision] : [...decideInCircle(knowledge, decisions, { key, found })];
+      if (!expected.includes(found.row["org_id"] as string)) {
+        wrong.push(`${key}: ${JSON.stringify(found.row)} should have ${expected.join(" or ")}`);
       }
     }
   }
   return wrong;
+}
+
+async function readKnowledge(
+  sql: Sql,
+  scoped: OrgTable[],
+  defaultOrgId: string,
+  before: OrgIdsBefore,
+): Promise<Knowledge> {
+  const mapping = await sql`select user_id, org_id from tenancy.user_orgs`;
+  const rows = new Map<string, Found[]>();
+  for (const table of scoped) rows.set(keyOf(table), await readRows(sql, table));
+  const references = await readReferences(sql, scoped);
+  const byKey = ({ parent, parentColumns }: Reference) =>
+    (rows.get(parent) ?? []).map((found) =>
+      [JSON.stringify(parentColumns.map((column) => found.row[column])), found] as const
+    );
+  return {
+    defaultOrgId,
+    tables: new Map(scoped.map((table) => [keyOf(table), table])),
+    rows,
+    references,
+    parents: references.map((reference) => new Map(byKey(reference))),
+    organizations: new Map(mapping.map((row) => [row["user_id"], row["org_id"] as string])),
+    before,
+  };
+}
+
+/** What the row itself says: the organization that it had, or its owner's. */
+function ownOrganization({ tables, organizations, before }: Knowledge, { key, found }: Place): string | undefined {
+  const owner = found.row[tables.get(key)?.ownerColumn ?? "user_id"];
+  return before.get(key)?.get(found.text) ??
+    (typeof owner === "string" && uuid.test(owner) ? organizations.get(owner.toLowerCase()) : undefined);
+}
+
+/** The parents that are there, in the order that decides. */
+function parentsOf({ tables, references, parents }: Knowledge, { key, found: { row } }: Place): Place[] {
+  const only = tables.get(key)?.parentColumn;
+  return references.flatMap(({ child, columns, parent }, number) => {
+    if (child !== key || (only !== undefined && (columns.length > 1 || columns[0] !== only))) return [];
+    if (columns.some((column) => row[column] === null)) return [];
+    const found = parents[number]?.get(JSON.stringify(columns.map((column) => row[column])));
+    return found ? [{ key: parent, found }] : [];
+  });
+}
+
+/** The organization that the rules give; none where they go in a circle. */
+function decide(
+  knowledge: Knowledge,
+  decisions: Map<object, string | undefined>,
+  place: Place,
+): string | undefined {
+  const path: object[] = [];
+  let at: Place | undefined = place;
+  let decision: string | undefined;
+  while (at) {
+    if (decisions.has(at.found)) {
+      decision = decisions.get(at.found);
+      break;
+    }
+    if (path.includes(at.found)) break;
+    path.push(at.found);
+    decision = ownOrganization(knowledge, at);
+    if (decision) break;
+    at = parentsOf(knowledge, at)[0];
+    if (!at) decision = knowledge.defaultOrgId;
+  }
+  for (const row of path) decisions.set(row, decision);
+  return decision;
+}
+
+/** All that may be right for a row whose parents go in a circle. */
+function decideInCircle(
+  knowledge: Knowledge,
+  decisions: Map<object, string | undefined>,
+  place: Place,
+): Set<string> {
+  const allowed = new Set([knowledge.defaultOrgId]);
+  const seen = new Set<object>();
+  const visit = (at: Place) => {
+    if (seen.has(at.found)) return;
+    seen.add(at.found);
+    const decision = decide(knowledge, decisions, at);
+    if (decision) allowed.add(decision);
+    else for (const parent of parentsOf(knowledge, at)) visit(parent);
+  };
+  visit(place);
+  return allowed;
 }
 
 /** Reads which organizations rows have, to be known after the push as those from before. */

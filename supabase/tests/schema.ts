@@ -1,10 +1,11 @@
 import type { ISql } from "postgres";
 
 /**
- * Describes everything that migrations define in the application's schemas and in tenancy, one entry an object, in an order
- * of its own: the same schema gives the same entries however it came about. What is as PostgreSQL makes it by itself is not
- * said. Of the platform's schema auth it has what an application can hang on it: triggers, rules and policies. What the
- * cluster's databases share (roles, tablespaces, subscriptions) is not described, nor are members of extensions.
+ * Describes everything that migrations define in the application's schemas and in tenancy, one entry per object, sorted: the
+ * same schema gives the same entries however it came about. Of a function or view it has everything except the body, and of
+ * that the md5. PostgreSQL's own defaults are left out. Of the platform's schema auth it has what an application can attach:
+ * triggers, rules and policies. What the cluster's databases share (roles, tablespaces, subscriptions) is not described, nor
+ * are members of extensions.
  */
 export async function describeSchema(sql: ISql): Promise<string[]> {
   const sorted = (acl: string) =>
@@ -89,7 +90,7 @@ export async function describeSchema(sql: ISql): Promise<string[]> {
     left join pg_attrdef on adrelid = attrelid and adnum = attnum
     where attnum > 0 and not attisdropped and relkind in ('r', 'p', 'f', 'v', 'm', 'c')
     union all
-    select format('view %s as %s', oid::regclass, pg_get_viewdef(oid))
+    select format('view %s body %s', oid::regclass, md5(pg_get_viewdef(oid)))
     from relations
     where relkind in ('v', 'm')
     union all
@@ -183,15 +184,29 @@ export async function describeSchema(sql: ISql): Promise<string[]> {
     -- Functions and types
     union all
     select concat_ws(
-      ' ', 'function',
-      case prokind
-        when 'a' then concat_ws(' ', functions.oid::regprocedure, to_jsonb(pg_aggregate) - 'aggfnoid' - 'aggsortop')
-        else rtrim(pg_get_functiondef(functions.oid), E'\n')
-      end,
+      ' ',
+      case prokind when 'a' then 'aggregate' when 'p' then 'procedure' when 'w' then 'window function' else 'function' end,
+      format('%I.%I(%s)', nspname, proname, pg_get_function_arguments(functions.oid)),
+      'returns ' || pg_get_function_result(functions.oid),
+      lanname,
+      case provolatile when 'i' then 'immutable' when 's' then 'stable' else 'volatile' end,
+      case when proleakproof then 'leakproof' end,
+      case when proisstrict then 'strict' end,
+      case when prosecdef then 'security definer' end,
+      case proparallel when 's' then 'parallel safe' when 'r' then 'parallel restricted' end,
+      case when procost <> case when lanname in ('internal', 'c') then 1 else 100 end then 'cost ' || procost end,
+      case when prorows <> case when proretset then 1000 else 0 end then 'rows ' || prorows end,
+      'support ' || nullif(prosupport::oid, 0)::regproc::text,
+      'transforms ' || protrftypes::regtype[]::text,
+      'set ' || array_to_string(proconfig, ', '),
+      to_jsonb(pg_aggregate) - 'aggfnoid' - 'aggsortop',
+      case prokind when 'a' then null else 'body ' || md5(concat(pg_get_function_sqlbody(functions.oid), prosrc, probin)) end,
       'owner', proowner::regrole,
       'acl ' || ${sorted("proacl")}::text
     )
     from functions
+    join namespaces on namespaces.oid = pronamespace
+    join pg_language on pg_language.oid = prolang
     left join pg_aggregate on aggfnoid = functions.oid
     union all
     select concat_ws(
@@ -283,8 +298,8 @@ export async function describeSchema(sql: ISql): Promise<string[]> {
 }
 
 /**
- * The entries of a description but those of what tenancy.roll_back(1) leaves: the schema tenancy, public.organizations and
- * public.auth_org_id(). What another table has of them, such as a foreign key or a trigger, is not left out.
+ * The entries of a description except those of what tenancy.roll_back(1) leaves: the schema tenancy, public.organizations
+ * and public.auth_org_id(). What another table has of them, such as a foreign key or a trigger, is not left out.
  */
 export function withoutRemainders(entries: string[]): string[] {
   const remainders = [
@@ -292,7 +307,7 @@ export function withoutRemainders(entries: string[]): string[] {
     /^(relation|column) organizations\b/,
     /^(constraint|policy) ("[^"]+"|\S+) on (tenancy\.|organizations )/,
     /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy\.|public\.organizations )/,
-    /^function CREATE OR REPLACE FUNCTION (tenancy\.|public\.auth_org_id\()/,
+    /^(function|procedure) (tenancy\.|public\.auth_org_id\()/,
     /^default privileges of \S+ in tenancy /,
     /^comment on [a-z ]+ (tenancy\b|public\.organizations\b|public\.auth_org_id\()/,
   ];

@@ -50,7 +50,7 @@ export async function bind(sql: Sql, relation: string): Promise<string[]> {
   }
 }
 
-/** Drops the application's tables but those that are named, and their registration, so that what is verified is little. */
+/** Drops the application's tables, except those that are named, and their registration, so that there is little to verify. */
 export async function dropApplication(sql: Sql, ...kept: string[]): Promise<void> {
   const tables = await sql<{ relation: string }[]>`
     select relation::text as relation from tenancy.application_tables where relation::text <> all (${kept})
@@ -60,10 +60,10 @@ export async function dropApplication(sql: Sql, ...kept: string[]): Promise<void
 }
 
 /**
- * Guards a database against new tables, as postgres. The platform lets it create event triggers; here it is superuser for
- * that, and for as long as nobody else can see it.
+ * Switches the new-table check on, as postgres. The platform lets it create event triggers; here it is superuser for that,
+ * for as long as nobody else can see it.
  */
-export async function guardNewTables(database: string): Promise<void> {
+export async function checkNewTables(database: string): Promise<void> {
   await runAsSuperuser(
     database,
     `

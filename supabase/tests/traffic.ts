@@ -79,7 +79,7 @@ export async function differencesFromRecord(sql: Sql): Promise<string[]> {
 
 /**
  * Starts writers that insert, with and without org_id, update, delete and select, one statement or several tables a
- * transaction in any order, until they are stopped. None waits longer than a second for a lock: it counts as an error.
+ * transaction in any order, until they are stopped. Waiting for a lock for more than two seconds counts as an error.
  */
 export function startTraffic(url: string, options: { writers: number; seed: number }): Traffic {
   const report: TrafficReport = { transactions: 0, refusals: 0, errors: [] };
@@ -88,7 +88,7 @@ export function startTraffic(url: string, options: { writers: number; seed: numb
     const sql = connect(url);
     const random = createRandom(options.seed + number);
     try {
-      await sql`set lock_timeout = '1s'`;
+      await sql`set lock_timeout = '2s'`;
       const writer = await createWriter(sql, random, number, options.writers);
       while (!stopped) {
         try {
@@ -113,91 +113,111 @@ export function startTraffic(url: string, options: { writers: number; seed: numb
   };
 }
 
+/** What one writer knows: its users, the calls that it may reference, and the rows of each table that are its own. */
+interface Writer {
+  random: Random;
+  users: string[];
+  parents: string[];
+  mine: Record<string, string[]>;
+}
+
 /** One transaction of one writer. Each writer changes and deletes only rows that it made, so none waits for another. */
 async function createWriter(sql: Sql, random: Random, number: number, writers: number): Promise<() => Promise<void>> {
   const users = (await sql`select id from auth.users order by id`).map((row) => row["id"] as string);
-  const mine: Record<string, string[]> = Object.fromEntries(tables.map((table) => [table, []]));
-  for (const table of tables) {
-    // Not those of users who are gone: what the audit trigger copies from a lead of theirs has the organization of the
-    // lead's campaign, which no rule for the audit table alone could tell. Nor the imports of such leads, whose deletion
-    // changes them.
-    const rows = await sql`
-      select id
-      from ${sql(table)} as row
-      where abs(hashtext(id::text) % ${writers}) = ${number}
-        and coalesce(to_jsonb(row) ->> 'user_id' = any(${users}), true)
-        and not exists (
-          select from public.leads
-          where ${table} = 'imports' and leads.import_id = row.id and leads.user_id::text <> all(${users})
-        )
-      order by id
-      limit 200
-    `;
-    mine[table] = rows.map((row) => row["id"] as string);
-  }
-  const parents = await sql`select id from public.calls order by id limit 500`;
-
-  const insert = async (transaction: Sql, table: string) => {
-    const id = random.uuid();
-    const owner = random.pick(users);
-    const values: Record<string, Record<string, string>> = {
-      calls: { user_id: owner },
-      leads: { user_id: owner, full_name: "Lead", phone_number: "+1555" },
-      call_logs: { user_id: owner, phone_number: "+1555" },
-      call_tracking: { call_id: (parents[random.below(parents.length)] as { id: string }).id, event: "ring" },
-      imports: { user_id: owner, file_name: "leads.csv" },
-    };
-    const row: Record<string, string> = { id, ...values[table] };
-    // The application sends org_id as soon as there is one to send, but for some of its code.
-    if (random.below(10) > 0 && (await hasOrgId(transaction, table))) {
-      const [organization] = row["call_id"]
-        ? await transaction`select org_id from public.calls where id = ${row["call_id"]}`
-        : await transaction`select tenancy.org_of(${owner}) as org_id`;
-      if (organization?.["org_id"]) row["org_id"] = organization["org_id"] as string;
-    }
-    try {
-      await transaction`insert into ${transaction(`public.${table}`)} ${transaction(row)}`;
-    } catch (error) {
-      const { code } = error as { code?: string };
-      const refused = !row["org_id"] && (code === "23502" || code === "23514");
-      throw refused ? new Refused() : error;
-    }
-    mine[table]?.push(id);
-  };
-
-  const change = async (transaction: Sql, table: string) => {
-    const ids = mine[table] ?? [];
-    if (ids.length === 0) return await insert(transaction, table);
-    const id = random.pick(ids);
-    switch (random.below(4)) {
-      case 0:
-        await insert(transaction, table);
-        break;
-      case 1:
-        await transaction.unsafe(`update public.${table} set ${changes[table]} where id = '${id}'`);
-        break;
-      case 2:
-        if (table === "calls") break;
-        await transaction`delete from ${transaction(`public.${table}`)} where id = ${id}`;
-        mine[table] = ids.filter((other) => other !== id);
-        break;
-      default:
-        await transaction`select count(*) from ${transaction(`public.${table}`)} where id = ${id}`;
-    }
-  };
-
+  const parents = (await sql`select id from public.calls order by id limit 500`).map((row) => row["id"] as string);
+  const mine: Writer["mine"] = {};
+  for (const table of tables) mine[table] = await readShare(sql, table, users, number, writers);
+  const writer: Writer = { random, users, parents, mine };
   return async () => {
     const touched = random.shuffle(tables).slice(0, 1 + random.below(3));
     const before = Object.fromEntries(tables.map((table) => [table, [...(mine[table] ?? [])]]));
     try {
       await sql.begin(async (transaction) => {
-        for (const table of touched) await change(transaction as unknown as Sql, table);
+        for (const table of touched) await change(transaction as unknown as Sql, writer, table);
       });
     } catch (error) {
       Object.assign(mine, before);
       throw error;
     }
   };
+}
+
+/**
+ * The writer's share of the rows that are there. Not those of users who are gone: what the audit trigger copies from a lead
+ * of theirs has the organization of the lead's campaign, which no rule for the audit table alone could tell. Nor the imports
+ * of such leads, whose deletion changes them.
+ */
+async function readShare(
+  sql: Sql,
+  table: string,
+  users: string[],
+  number: number,
+  writers: number,
+): Promise<string[]> {
+  const rows = await sql`
+    select id
+    from ${sql(table)} as row
+    where abs(hashtext(id::text) % ${writers}) = ${number}
+      and coalesce(to_jsonb(row) ->> 'user_id' = any(${users}), true)
+      and not exists (
+        select from public.leads
+        where ${table} = 'imports' and leads.import_id = row.id and leads.user_id::text <> all(${users})
+      )
+    order by id
+    limit 200
+  `;
+  return rows.map((row) => row["id"] as string);
+}
+
+async function insert(transaction: Sql, { random, users, parents, mine }: Writer, table: string): Promise<void> {
+  const id = random.uuid();
+  const owner = random.pick(users);
+  const values: Record<string, Record<string, string>> = {
+    calls: { user_id: owner },
+    leads: { user_id: owner, full_name: "Lead", phone_number: "+1555" },
+    call_logs: { user_id: owner, phone_number: "+1555" },
+    call_tracking: { call_id: random.pick(parents), event: "ring" },
+    imports: { user_id: owner, file_name: "leads.csv" },
+  };
+  const row: Record<string, string> = { id, ...values[table] };
+  // The application sends org_id as soon as there is one to send, except for some of its code.
+  if (random.below(10) > 0 && (await hasOrgId(transaction, table))) {
+    const [organization] = row["call_id"]
+      ? await transaction`select org_id from public.calls where id = ${row["call_id"]}`
+      : await transaction`select tenancy.org_of(${owner}) as org_id`;
+    if (organization?.["org_id"]) row["org_id"] = organization["org_id"] as string;
+  }
+  try {
+    await transaction`insert into ${transaction(`public.${table}`)} ${transaction(row)}`;
+  } catch (error) {
+    const { code } = error as { code?: string };
+    const refused = !row["org_id"] && (code === "23502" || code === "23514");
+    throw refused ? new Refused() : error;
+  }
+  mine[table]?.push(id);
+}
+
+/** Inserts, updates, deletes or reads a row of the writer's. */
+async function change(transaction: Sql, writer: Writer, table: string): Promise<void> {
+  const { random, mine } = writer;
+  const ids = mine[table] ?? [];
+  if (ids.length === 0) return await insert(transaction, writer, table);
+  const id = random.pick(ids);
+  switch (random.below(4)) {
+    case 0:
+      await insert(transaction, writer, table);
+      break;
+    case 1:
+      await transaction.unsafe(`update public.${table} set ${changes[table]} where id = '${id}'`);
+      break;
+    case 2:
+      if (table === "calls") break;
+      await transaction`delete from ${transaction(`public.${table}`)} where id = ${id}`;
+      mine[table] = ids.filter((other) => other !== id);
+      break;
+    default:
+      await transaction`select count(*) from ${transaction(`public.${table}`)} where id = ${id}`;
+  }
 }
 
 /** What the application changes in a row of each table; it never changes an owner or a parent to another organization's. */

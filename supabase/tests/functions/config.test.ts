@@ -71,7 +71,7 @@ describe("the function's deno.json", () => {
 });
 
 describe("createLog", () => {
-  test("writes one JSON object a line", () => {
+  test("writes one JSON object per line", () => {
     const lines: string[] = [];
     createLog((line) => lines.push(line))("info", "run_started", { run_id: "1" });
     expect(lines).toEqual(['{"level":"info","event":"run_started","run_id":"1"}']);

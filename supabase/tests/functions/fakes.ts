@@ -5,6 +5,7 @@ import type { Stop, Timing } from "../../functions/update-user-org-metadata/timi
 import type {
   ClaimedUser,
   Outcome,
+  RunPreview,
   RunRequest,
   RunSummary,
   SettledUser,
@@ -26,6 +27,15 @@ export function createClock(random = 0.5): Timing & { slept: number[] } {
     random: () => random,
   };
 }
+
+/** What the database port answers to a dry run. */
+export const preview: RunPreview = {
+  would_update: 3,
+  conflicts: 1,
+  unreachable: 2,
+  users: 7,
+  users_without_org: 6,
+};
 
 /** The database port over a few users in memory: who has which organization is what `written` holds. */
 export class FakeUsers implements Users {
@@ -50,15 +60,8 @@ export class FakeUsers implements Users {
     return runId === "run";
   }
 
-  async preview(_request: RunRequest) {
-    const open = this.ids.filter((id) => this.written.get(id) !== this.orgId);
-    return {
-      would_update: open.filter((id) => !this.settledAtOnce[id]).length,
-      conflicts: open.filter((id) => this.settledAtOnce[id] === "conflict").length,
-      unreachable: open.filter((id) => this.settledAtOnce[id] === "unreachable").length,
-      users: this.ids.length,
-      users_without_org: open.length,
-    };
+  async preview(_request: RunRequest): Promise<RunPreview> {
+    return preview;
   }
 
   /** Whom this call has claimed. */

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
 import { type JobPorts, type JobRequest, updateUsers as run } from "../../functions/update-user-org-metadata/job.ts";
 import type { Stop } from "../../functions/update-user-org-metadata/timing.ts";
-import { createClock, createFakeAuthAdmin, createObserver, FakeUsers } from "./fakes.ts";
+import { createClock, createFakeAuthAdmin, createObserver, FakeUsers, preview } from "./fakes.ts";
 
 const request: JobRequest = {
   revertedRunId: null,
@@ -137,10 +137,7 @@ describe("updateUsers", () => {
       timing: createClock(),
       log: silent,
     });
-    expect(result).toEqual({
-      kind: "preview",
-      preview: { would_update: 2, conflicts: 1, unreachable: 0, users: 3, users_without_org: 3 },
-    });
+    expect(result).toEqual({ kind: "preview", preview });
     expect(authAdmin.calls).toEqual([]);
     expect(users.outcomes.size).toBe(0);
   });

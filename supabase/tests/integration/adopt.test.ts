@@ -1,249 +1,37 @@
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeJwt } from "jose";
 import type { TransactionSql } from "postgres";
-import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { demoPassword } from "../../local/application.ts";
-import { root } from "../../local/project.ts";
-import type { Services } from "../../local/stack.ts";
-import { type CliResult, supabase } from "../../local/supabase-cli.ts";
-import { cloneDatabase } from "../databases.ts";
-import { readSection, runAsWritten } from "../readme.ts";
+import { supabase } from "../../local/supabase-cli.ts";
+import { type Answers, cannotRun, copyCrm, crmFolder, followRecipe, recipe, run, type Site, undo } from "../adopter.ts";
+import { companyA, companyB, companyC, expectations, findMisplaced, pilot, readRows } from "../crm.ts";
+import { cloneDatabase, type Database } from "../databases.ts";
+import { defaultOrgId } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
 import { describeSchema, withoutRemainders } from "../schema.ts";
 import { startTestServices } from "../services.ts";
 
-const recipe = readSection("## Use it on your application");
-const undo = readSection("### Undo");
-const functionName = "update-user-org-metadata";
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const companyA = "c0000000-0000-4000-8000-00000000000a";
-const companyB = "c0000000-0000-4000-8000-00000000000b";
-const companyC = "c0000000-0000-4000-8000-00000000000c";
-const pilot = "d0000000-0000-4000-8000-000000000001";
-
-/** Commands of the recipe that no test can run, and why. Every other command of it is run below. */
-const cannotRun: Record<string, string> = {
-  "npx supabase link": "there is no project on the platform to link to; --remote=<address> stands in for it",
-  "npx supabase db pull --remote": "it needs Docker to compare schemas, and the CRM's schema is in migrations already",
-  "npx supabase functions deploy update-user-org-metadata --use-api":
-    "there is no project on the platform to deploy to; the copied function is served here instead",
-  "npx supabase start": "it needs Docker; the local stack stands in for it",
-  "npx supabase test db": "it needs Docker; the copied tests are run without it",
-  "npx supabase functions serve": "it needs Docker; the copied function is served without it",
-  "npm run users": "another way to do step 5, tested in users.test.ts",
-};
-
-/** What the owner of the CRM decides where the message cannot: these tables do not get org_id. */
-const excluded: Record<string, string> = {
-  "public.companies": "each is an organization",
-  "public.company_members": "says who belongs to which organization",
-  "public.currencies": "the same for all",
-  "public.profiles": "of users, whatever their organization",
-};
-
-/** And what the owner alone knows: the README's example for the table that is in the list from the start, and two more. */
-const owners = `
-${recipe.blocks("sql").find((block) => block.includes("('public', 'contacts')")) ?? ""}
-update tenancy.registry
-set parent_column = 'stage_id'
-where (schema_name, table_name) = ('sales', 'deals');
-update tenancy.registry
-set owner_column = 'actor'
-where (schema_name, table_name) = ('public', 'audit_log');
-`;
-
-/**
- * For each org-scoped table its rows with the organization that each should have, written for this application and its data
- * and without any code of the migration. The temporary tables are the CRM's own knowledge: members has the organization of
- * every user, of two companies the one joined first; had is what the pilot had written to contacts.org_id.
- */
-const expectations: Record<string, string> = {
-  contacts: `
-    with recursive placed (id, expected) as (
-      select contacts.id, coalesce(had.org_id, members.org_id, '${defaultOrgId}')
-      from public.contacts
-      left join had using (id)
-      left join members on members.user_id = contacts.owner_id
-      where had.org_id is not null or members.org_id is not null or contacts.referred_by is null
-      union all
-      select contacts.id, placed.expected
-      from placed
-      join public.contacts on contacts.referred_by = placed.id
-      left join had on had.id = contacts.id
-      left join members on members.user_id = contacts.owner_id
-      where had.org_id is null and members.org_id is null
-    )
-    select contacts.*, expected from public.contacts left join placed using (id)
-  `,
-  'sales."DealStages"': `
-    select stages.*, coalesce(members.org_id, '${defaultOrgId}') as expected
-    from sales."DealStages" as stages
-    left join members on members.user_id = stages.owner_id
-  `,
-  "sales.deals": `
-    select deals.*, coalesce(members.org_id, stages.org_id) as expected
-    from sales.deals
-    join sales."DealStages" as stages on stages.id = deals.stage_id
-    left join members on members.user_id = deals.owner_id
-  `,
-  "sales.deal_items": `
-    select items.*, deals.org_id as expected
-    from sales.deal_items as items
-    join sales.deals on deals.id = items.deal_id
-  `,
-  "sales.price_changes": `
-    select changes.*, coalesce(items.org_id, '${defaultOrgId}') as expected
-    from sales.price_changes as changes
-    left join sales.deal_items as items on items.id = changes.deal_item_id
-  `,
-  activities: `
-    select activities.*, coalesce(members.org_id, contacts.org_id, deals.org_id, '${defaultOrgId}') as expected
-    from public.activities
-    left join members on members.user_id = activities.owner_id
-    left join public.contacts on contacts.id = activities.contact_id
-    left join sales.deals on deals.id = activities.deal_id
-  `,
-  audit_log: `
-    select audit_log.*, coalesce(members.org_id, deals.org_id, '${defaultOrgId}') as expected
-    from public.audit_log
-    left join members on members.user_id::text = lower(audit_log.actor)
-    left join sales.deals on deals.id = audit_log.deal_id
-  `,
-};
-
 type Row = Record<string, unknown>;
 
 describe("another application follows the README", () => {
-  const folder = join(inject("folder"), "adopt");
-  const project = join(folder, "crm");
-  const migrations = join(project, "supabase/migrations");
-  const had: { id: string; org_id: string }[] = [];
-  const answers: CliResult[] = [];
-  const refusals: string[] = [];
-  let database: Awaited<ReturnType<typeof cloneDatabase>>;
-  let services: Services;
+  let database: Database;
+  let site: Site;
+  let answers: Answers;
+  /** What the pilot had written to contacts.org_id. */
+  let had: { id: string; org_id: string }[];
   let rowsBefore: Map<string, string>;
   let schemaBefore: string[];
 
-  const run = (commands: string): Promise<CliResult> =>
-    runAsWritten(commands, {
-      folder: project,
-      url: database.url,
-      replace: { "https://$PROJECT_REF.supabase.co": services.api.url },
-      environment: { SUPABASE_SECRET_KEY: services.keys.secretKey },
-    });
-
-  const nameOf = (ending: string) =>
-    readdirSync(migrations).find((file) => file.endsWith(ending)) ?? `no file ending in ${ending}`;
-
-  function change(ending: string, how: (text: string) => string): void {
-    const file = join(migrations, nameOf(ending));
-    writeFileSync(file, how(readFileSync(file, "utf8")));
-  }
-
-  /** Step 3: the list with the one table that the owner is sure of, no index line, who belongs where. */
-  function editForTheFirstTime(): void {
-    change("_discover_org_scoped_tables.sql", (text) =>
-      text
-        .replace(/^ {4}\('public', .*\n/gm, "")
-        .replace("values\n", "values\n    ('public', 'contacts', 'org', 'critical', null)\n")
-        .replace("select tenancy.assert_registry();", (check) => `${owners}\n${check}`)
-        .concat("\n", recipe.blocks("sql").find((block) => block.includes("tenancy.user_orgs")) ?? ""));
-    change("_index_org_id.sql", (text) => text.replaceAll(/^create index concurrently .*\n/gm, ""));
-  }
-
-  /** What the owner does about a refusal: only what its message says. Returns whether it said anything. */
-  function mend(output: string): boolean {
-    const unclassified = [...output.matchAll(/^(\S+) is not classified: .*$/gm)];
-    const rows = unclassified.map(([line, table = ""]) => {
-      const why = excluded[table];
-      const offered = [...line.matchAll(/\('[^']+', '[^']+', '(org|excluded)', [^)]*\)/g)];
-      expect(offered.length, line).toBe(2);
-      const [row] = offered.find(([, scope]) => scope === (why ? "excluded" : "org")) ?? [line];
-      return `    ${row.replace("<why not>", why ?? "")},\n`;
-    });
-    const updates = unclassified.filter(([, table = ""]) => !excluded[table]).flatMap(([line]) =>
-      line.match(/update tenancy\.registry [^;]*;/) ?? []
-    );
-    change("_discover_org_scoped_tables.sql", (text) =>
-      text
-        .replace("values\n", `values\n${rows.join("")}`)
-        .replace("select tenancy.assert_registry();", (check) => `${updates.join("\n")}\n${check}`));
-    const lines = [...output.matchAll(/create index concurrently .*?;/g)].map(([line]) => `${line}\n`);
-    change("_index_org_id.sql", (text) => text.replace("set lock_timeout = 0;\n", `$&${lines.join("")}`));
-    return rows.length + lines.length > 0;
-  }
-
-  /** Step 2 once more: the list is pasted into the question of what will happen. */
-  async function askWithTheList(): Promise<void> {
-    const [list = ""] =
-      /^( {4}\(.*\n)+/m.exec(readFileSync(join(migrations, nameOf("_discover_org_scoped_tables.sql")), "utf8")) ?? [];
-    const file = join(project, "supabase/preflight.sql");
-    writeFileSync(
-      file,
-      readFileSync(file, "utf8").replace(/^ *\(null::text, .*$/m, (last) => `${list.trimEnd()},\n${last}`),
-    );
-    answers.push(await run(recipe.blocks("sh").find((block) => block.includes("-f supabase/preflight.sql")) ?? ""));
-  }
-
-  /** Every table of the application with its rows, org_id apart; partitions are in what they are partitions of. */
-  async function readRows(): Promise<Map<string, string>> {
-    const { sql } = database;
-    const tables = await sql<{ name: string }[]>`
-      select oid::regclass::text as name
-      from pg_class
-      where relnamespace in ('public'::regnamespace, 'sales'::regnamespace)
-        and (relkind in ('r', 'p') and not relispartition or relkind = 'm')
-        and relname <> 'organizations'
-    `;
-    const rows = new Map<string, string>();
-    for (const { name } of tables) {
-      const found = await sql.unsafe<{ row: string }[]>(
-        `select (to_jsonb(row) - 'org_id')::text as row from ${name} as row order by 1`,
-      );
-      rows.set(name, found.map(({ row }) => row).join("\n"));
-    }
-    return rows;
-  }
-
-  /** The rows that have another organization than they should. */
-  async function findMisplaced(): Promise<string[]> {
-    const misplaced: string[] = [];
-    for (const [table, rows] of Object.entries(expectations)) {
-      const found = await database.sql.unsafe(`select * from (${rows}) as rows where org_id is distinct from expected`);
-      misplaced.push(...found.map((row) => `${table}: ${JSON.stringify(row)}`));
-    }
-    return misplaced;
-  }
-
   async function signIn(user: number): Promise<Row> {
-    const response = await fetch(`${services.api.url}/auth/v1/token?grant_type=password`, {
+    const response = await fetch(`${site.services.api.url}/auth/v1/token?grant_type=password`, {
       method: "POST",
-      headers: { apikey: services.keys.publishableKey },
+      headers: { apikey: site.services.keys.publishableKey },
       body: JSON.stringify({ email: `user${user}@crm.example.com`, password: demoPassword }),
     });
     const { access_token } = (await response.json()) as { access_token: string };
     return decodeJwt(access_token);
-  }
-
-  /** The steps 1 to 6, in order. */
-  async function followTheRecipe(): Promise<void> {
-    for (const block of recipe.blocks("sh")) {
-      const commands = block.split("\n").filter((line) => !Object.hasOwn(cannotRun, line)).join("\n");
-      if (/^npx supabase db push/m.test(commands)) editForTheFirstTime();
-      if (commands.includes("/functions/v1/")) {
-        await services.serve(functionName, join(project, "supabase/functions"));
-      }
-      let { code, output } = await run(commands);
-      if (commands.includes("-f supabase/preflight.sql")) answers.push({ code, output });
-      while (code !== 0 && refusals.length < 5 && mend(output)) {
-        refusals.push(output);
-        if (refusals.length === 1) await askWithTheList();
-        ({ code, output } = await run("npx supabase db push --remote"));
-      }
-      expect(code, `${commands}\n${output}`).toBe(0);
-    }
   }
 
   /** Does something as a request with these claims does, and takes it back. */
@@ -263,25 +51,20 @@ describe("another application follows the README", () => {
 
   beforeAll(async () => {
     database = await cloneDatabase("adopt", "postgres");
-    services = await startTestServices(database.name);
-    mkdirSync(folder, { recursive: true });
-    // The application as its developer has it, the Supabase CLI among its packages, and this repository beside it.
-    const fixture = join(root, "supabase/tests/fixtures/crm");
-    cpSync(join(fixture, "supabase"), join(project, "supabase"), { recursive: true });
-    symlinkSync(join(root, "node_modules"), join(project, "node_modules"));
-    symlinkSync(root, join(folder, "org-id-migration"));
-    // And as it is live, on a platform that has its publication for Realtime.
-    await database.sql`create publication supabase_realtime`;
-    await supabase(["db", "push", "--workdir", project, `--remote=${database.url}`, "--yes"]);
-    await database.sql.unsafe(readFileSync(join(fixture, "data.sql"), "utf8")).simple();
-    had.push(...await database.sql<typeof had>`select id, org_id from public.contacts where org_id is not null`);
-    rowsBefore = await readRows();
-    schemaBefore = await describeSchema(database.sql);
-    await followTheRecipe();
-  }, 180_000);
+    const { sql, url } = database;
+    site = { project: copyCrm(), url, services: await startTestServices(database.name) };
+    // The application as it is live, on a platform that has its publication for Realtime.
+    await sql`create publication supabase_realtime`;
+    await supabase(["db", "push", "--workdir", site.project, `--remote=${url}`, "--yes"]);
+    await sql.unsafe(readFileSync(join(crmFolder, "data.sql"), "utf8")).simple();
+    had = [...await sql<typeof had>`select id, org_id from public.contacts where org_id is not null`];
+    rowsBefore = await readRows(sql);
+    schemaBefore = await describeSchema(sql);
+    answers = await followRecipe(site);
+  });
 
   afterAll(async () => {
-    await services?.stop();
+    await site?.services.stop();
     await database?.drop();
   });
 
@@ -296,7 +79,7 @@ describe("another application follows the README", () => {
   });
 
   test("asked before, it names every table with its row for the list, and with the list none", () => {
-    const [before, withTheList] = answers.map(({ output }) =>
+    const [before, withTheList] = answers.preflights.map(({ output }) =>
       [...output.matchAll(/\('(\w+)', '(\w+)', '(org|excluded)', [^)]*\),/g)].map(([, schema, table]) =>
         `${schema}.${table}`
       )
@@ -315,15 +98,17 @@ describe("another application follows the README", () => {
       "sales.price_changes",
     ]);
     expect(withTheList).toEqual([]);
-    expect(answers.map(({ code }) => code)).toEqual([0, 0]);
-    const gets = [...(answers[1]?.output ?? "").matchAll(/^. gets org_id +. (\S+)/gm)].map(([, table]) => table);
+    expect(answers.preflights.map(({ code }) => code)).toEqual([0, 0]);
+    const gets = [...(answers.preflights[1]?.output ?? "").matchAll(/^. gets org_id +. (\S+)/gm)].map(([, table]) =>
+      table
+    );
     expect(gets).toEqual(Object.keys(expectations).sort());
-    expect(answers.map(({ output }) => output).join("\n")).not.toContain("will be refused");
+    expect(answers.preflights.map(({ output }) => output).join("\n")).not.toContain("will be refused");
   });
 
   test("the push was refused twice, and each message had all that was missing", () => {
-    expect(refusals.length).toBe(2);
-    const [unclassified = "", unindexed = ""] = refusals;
+    expect(answers.refusals.length).toBe(2);
+    const [unclassified = "", unindexed = ""] = answers.refusals;
     expect(unclassified).toContain("the registry does not fit the database: 10 of its tables stop the push");
     expect(unindexed).toContain("org_id is not indexed on every org-scoped table");
     const lines = [...unindexed.matchAll(/create index concurrently if not exists (\S+) on (\S+) \(org_id\);/g)];
@@ -357,7 +142,7 @@ describe("another application follows the README", () => {
     await sql`create temporary table had as select * from jsonb_to_recordset(${
       sql.json(had)
     }) as had (id uuid, org_id uuid)`;
-    expect(await findMisplaced()).toEqual([]);
+    expect(await findMisplaced(database.sql)).toEqual([]);
     for (const [table, rows] of Object.entries(expectations)) {
       const [counts] = await sql.unsafe<{ rows: number; all: number; organizations: string[] }[]>(`
         select
@@ -372,8 +157,8 @@ describe("another application follows the README", () => {
     }
   });
 
-  test("no row was lost, none added, and nothing of one changed but org_id, updated_at included", async () => {
-    expect(await readRows()).toEqual(rowsBefore);
+  test("no row was lost, none added, and nothing of one changed except org_id, not even updated_at", async () => {
+    expect(await readRows(database.sql)).toEqual(rowsBefore);
   });
 
   test("the application's schema is what it was, and more", async () => {
@@ -384,11 +169,11 @@ describe("another application follows the README", () => {
   });
 
   test("the copied tests pass", async () => {
-    const copied = join(project, "supabase/tests/database");
+    const copied = join(site.project, "supabase/tests/database");
     const files = findPgtapFiles(copied);
     expect(files.length).toBeGreaterThan(10);
     for (const file of files) {
-      const { passed, failures } = await runPgtapFile(database.url, join(copied, file));
+      const { passed, failures } = await runPgtapFile(database.url, file);
       expect(failures, file).toEqual([]);
       expect(passed, file).toBeGreaterThan(0);
     }
@@ -470,7 +255,7 @@ describe("another application follows the README", () => {
       .rejects.toMatchObject({ code: "23502", column_name: "org_id" });
   });
 
-  test("the README's undo takes all of it back but what the pilot's column was filled with", async () => {
+  test("the README's undo takes all of it back, except what filled the pilot's column", async () => {
     const { sql } = database;
     const loop = undo.blocks("sql").find((block) => block.includes("tenancy.roll_back(1, target)")) ?? "";
     await expect(sql.unsafe(loop), "the policy uses org_id").rejects.toMatchObject({ code: "2BP01" });
@@ -479,7 +264,7 @@ describe("another application follows the README", () => {
 
     await sql`drop table public.activities_2025_01`;
     expect(withoutRemainders(await describeSchema(sql))).toEqual(withoutRemainders(schemaBefore));
-    expect(await readRows()).toEqual(rowsBefore);
+    expect(await readRows(database.sql)).toEqual(rowsBefore);
     const [contacts] = await sql`
       select count(*)::integer as changed
       from public.contacts
@@ -491,9 +276,9 @@ describe("another application follows the README", () => {
 
   test("and can be pushed again, to the same end", async () => {
     const again = undo.blocks("sh").find((block) => block.includes("migration repair")) ?? "";
-    const { code, output } = await run(again);
+    const { code, output } = await run(site, again);
     expect(code, output).toBe(0);
     expect(await database.sql`select * from tenancy.verify() where not passed`).toEqual([]);
-    expect(await findMisplaced()).toEqual([]);
+    expect(await findMisplaced(database.sql)).toEqual([]);
   });
 });

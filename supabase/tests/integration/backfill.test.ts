@@ -1,16 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { pushTarget } from "../../local/application.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
-import { copyProject } from "../project-copy.ts";
-
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const mapping = `
-  insert into public.organizations (id, name)
-  select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
-  insert into tenancy.user_orgs (user_id, org_id)
-  select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;
-`;
+import { defaultOrgId, tenOrganizations } from "../organizations.ts";
+import { copyProject } from "../../local/project-copy.ts";
 
 const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
 async function clone(name: string) {
@@ -145,7 +139,7 @@ describe("with organizations to tell apart", () => {
     const before = await digest();
     const [size] = await sql`select pg_relation_size('public.call_logs')::integer as bytes`;
     const copy = copyProject(`${inject("folder")}/strided`);
-    copy.append("_discover_org_scoped_tables.sql", mapping);
+    copy.append("_discover_org_scoped_tables.sql", tenOrganizations);
     const { code, output } = await copy.push(database.url);
     expect(code, output).toBe(0);
 
@@ -240,7 +234,7 @@ test.each([
   const database = await clone("late_children");
   const { sql } = database;
   const copy = copyProject(`${inject("folder")}/late_children`);
-  copy.append("_discover_org_scoped_tables.sql", mapping);
+  copy.append("_discover_org_scoped_tables.sql", tenOrganizations);
   const insert = `with late as (
        insert into public.calls (user_id, started_at, status)
        select id, now(), 'completed' from auth.users where id in (select user_id from tenancy.user_orgs)
@@ -293,14 +287,14 @@ describe("the settings of a running backfill", () => {
     const database = await clone("planned");
     const { sql } = database;
     const copy = copyProject(`${inject("folder")}/planned`);
-    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set paused = true;`);
+    copy.append("_discover_org_scoped_tables.sql", `${tenOrganizations} update tenancy.settings set paused = true;`);
     const pushed = copy.push(database.url);
     const waiting = () =>
       sql`
         select pid from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and query like '%record_table_before%'
       `;
-    while ((await waiting()).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    while ((await waiting()).length === 0) await sleep(20);
     expect(
       await sql`select count(*)::integer as columns from pg_attribute where attname = 'org_id' and attrelid in (select relation from tenancy.org_scoped_tables)`,
     )
@@ -322,7 +316,10 @@ describe("the settings of a running backfill", () => {
     const { sql } = database;
     await sql.unsafe(manyCalls(60_000)).simple();
     const copy = copyProject(`${inject("folder")}/paused`);
-    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set batch_target_ms = 5;`);
+    copy.append(
+      "_discover_org_scoped_tables.sql",
+      `${tenOrganizations} update tenancy.settings set batch_target_ms = 5, wal_mb_per_second = 2;`,
+    );
     const pushed = copy.push(database.url);
     const rows = async () => {
       const [row] = await sql`
@@ -331,14 +328,22 @@ describe("the settings of a running backfill", () => {
       `.catch(() => [{ rows: 0 }]);
       return Number(row?.["rows"]);
     };
-    while ((await rows()) < 1000) await new Promise((resolve) => setTimeout(resolve, 5));
+    while ((await rows()) < 1000) await sleep(5);
     await sql`update tenancy.settings set paused = true`;
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    // The batch under way ends; the transaction after it waits.
+    const [paused] = await sql`select clock_timestamp()::text as at`;
+    const waiting = () =>
+      sql`
+        select from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and usename = 'postgres'
+          and xact_start > ${paused?.["at"]}::text::timestamptz
+      `;
+    while ((await waiting()).length === 0) await sleep(20);
     const atPause = await rows();
     expect(atPause).toBeLessThan(60_060);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await sleep(1000);
     expect(await rows()).toBe(atPause);
-    await sql`update tenancy.settings set paused = false`;
+    await sql`update tenancy.settings set paused = false, wal_mb_per_second = default`;
     const { code, output } = await pushed;
     expect(code, output).toBe(0);
     expect(await rows()).toBe(60_060);
@@ -349,7 +354,10 @@ describe("the settings of a running backfill", () => {
     const { sql } = database;
     await sql.unsafe(manyCalls(60_000)).simple();
     const copy = copyProject(`${inject("folder")}/budget`);
-    copy.append("_discover_org_scoped_tables.sql", `${mapping} update tenancy.settings set wal_mb_per_second = 10;`);
+    copy.append(
+      "_discover_org_scoped_tables.sql",
+      `${tenOrganizations} update tenancy.settings set wal_mb_per_second = 10;`,
+    );
     const { code, output } = await copy.push(database.url);
     expect(code, output).toBe(0);
     const [run] = await sql`

@@ -3,8 +3,9 @@ import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
+import { withResolvers } from "../promises.ts";
 import { composePreflight, preflightFile, withList } from "../preflight.ts";
-import { copyProject, readList } from "../project-copy.ts";
+import { copyProject, readList } from "../../local/project-copy.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
 
@@ -107,8 +108,7 @@ describe("the preflight", () => {
   test("names who is in the way now, and what that holds", async () => {
     const database = await clone("preflight_held");
     const holder = connect(database.url);
-    let release: () => void = () => {};
-    const released = new Promise<void>((resolve) => (release = resolve));
+    const { promise: released, resolve: release } = withResolvers();
     const held = holder.begin(async (transaction) => {
       await transaction`select count(*) as nightly_report from public.calls`;
       await released;

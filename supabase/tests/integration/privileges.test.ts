@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openUsers } from "../../functions/update-user-org-metadata/users-database.ts";
@@ -7,13 +7,13 @@ import { connect } from "../../local/databases.ts";
 import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
+import { defaultOrgId, otherOrgId } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
-import { bind, guardNewTables, runSteps } from "../steps.ts";
+import { bind, checkNewTables, runSteps } from "../steps.ts";
+import { addUsers, numberedUsers } from "../users.ts";
 
 const roles = ["anon", "authenticated", "service_role"] as const;
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const otherOrgId = "b0000000-0000-4000-8000-000000000001";
-const pgtapFolder = join(root, "supabase/tests/database");
+const pgtapFiles = findPgtapFiles(join(root, "supabase/tests")).map((file) => [basename(file), file] as const);
 
 /** What the platform does to a project whose new objects are not to be exposed by themselves. */
 const closeNewObjects = `
@@ -211,11 +211,11 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
 
     if (closed) {
       describe("and new tables are refused unless they are classified", () => {
-        beforeAll(async () => await guardNewTables(database.name));
+        beforeAll(async () => await checkNewTables(database.name));
         afterAll(async () => await database.sql`select tenancy.stop_guarding_new_tables()`);
 
-        test.each(findPgtapFiles(pgtapFolder))("pgTAP passes: %s", async (file) => {
-          const { passed, failures } = await runPgtapFile(database.url, join(pgtapFolder, file));
+        test.each(pgtapFiles)("pgTAP passes: %s", async (_name, file) => {
+          const { passed, failures } = await runPgtapFile(database.url, file);
           expect(failures).toEqual([]);
           expect(passed).toBeGreaterThan(0);
         });
@@ -223,16 +223,7 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
     }
 
     test("the edge function's side of the database does a whole run", async () => {
-      await database.sql`
-      insert into auth.users (
-        instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
-        raw_app_meta_data, created_at, updated_at
-      )
-      select
-        '00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated',
-        format('user%s@example.com', n), '', '', '', '', '{}', now(), now()
-      from generate_series(1, 3) as n
-    `;
+      await addUsers(database.sql, numberedUsers(3));
       const users = await openUsers(connect(database.url));
       try {
         const request = { orgId: null, onConflict: "keep", revertedRunId: null } as const;
@@ -283,7 +274,7 @@ describe("the platform's advisors", () => {
     return results.map(({ name, level, detail }) => `${level} ${name}: ${detail}`);
   };
 
-  test("have nothing to say of isolated tables and bound foreign keys, but that their indexes are new", async () => {
+  test("say nothing of isolated tables and bound foreign keys, except that their indexes are new", async () => {
     const { sql } = database;
     const before = await advise();
     for (const table of ["credit_transactions", "payment_events_log", "user_twilio_subaccounts"]) {

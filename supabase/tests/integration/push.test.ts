@@ -2,8 +2,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
 import { cloneDatabase } from "../databases.ts";
-import { copyProject } from "../project-copy.ts";
+import { copyProject } from "../../local/project-copy.ts";
+import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { findWrongRows } from "../oracle.ts";
+import { withResolvers } from "../promises.ts";
 import { describeSchema } from "../schema.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
@@ -160,10 +162,7 @@ describe("one organization for each of many users", () => {
     const copy = project("mapped");
     copy.append(
       "_discover_org_scoped_tables.sql",
-      `insert into public.organizations (id, name)
-       select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n;
-       insert into tenancy.user_orgs (user_id, org_id)
-       select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users;`,
+      tenOrganizations,
     );
     const read = async () => {
       const rows = new Map<string, string[]>();
@@ -188,7 +187,7 @@ describe("one organization for each of many users", () => {
       row["table_name"] as string
     );
     expect(tables.length).toBe(45);
-    expect(await findWrongRows(sql, tables, "a0000000-0000-0000-0000-000000000001")).toEqual([]);
+    expect(await findWrongRows(sql, tables, defaultOrgId)).toEqual([]);
     const [spread] = await sql`
       select
         count(distinct org_id)::integer as organizations,
@@ -207,8 +206,7 @@ describe("an index build that was cut off", () => {
     const database = await clone("invalid_index");
     const { sql } = database;
     const reader = connect(database.url);
-    let release: () => void = () => {};
-    const released = new Promise<void>((resolve) => (release = resolve));
+    const { promise: released, resolve: release } = withResolvers();
     // A concurrent build waits for every older snapshot.
     const reading = reader.begin("isolation level repeatable read", async (transaction) => {
       await transaction`select 1`;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { root } from "../../local/project.ts";
 import { cloneDatabase } from "../databases.ts";
+import { addUsers, numberedUsers, userId } from "../users.ts";
 
 const readme = readFileSync(join(root, "README.md"), "utf8");
 
@@ -47,16 +48,7 @@ describe("the README's SQL", () => {
 
     await sql.unsafe(job?.["command"] as string);
     expect(await sql`select from net.sent`, "nobody is without organization").toHaveLength(0);
-    await sql`
-      insert into auth.users (
-        instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
-        created_at, updated_at
-      )
-      values (
-        '00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated', 'new@example.com',
-        '', '', '', '', now(), now()
-      )
-    `;
+    await addUsers(sql, numberedUsers(1));
     await sql.unsafe(job?.["command"] as string);
     expect(await sql`select * from net.sent`).toEqual([{
       url: "https://<ref>.supabase.co/functions/v1/update-user-org-metadata",
@@ -64,7 +56,7 @@ describe("the README's SQL", () => {
       headers: { apikey: "sb_secret_of_the_vault" },
       timeout_milliseconds: 60000,
     }]);
-    await sql`delete from auth.users where email = 'new@example.com'`;
+    await sql`delete from auth.users where id = ${userId(1)}`;
     await sql.unsafe("select cron.unschedule('update-user-org-metadata')");
     expect(await sql`select from cron.job`).toHaveLength(0);
   });

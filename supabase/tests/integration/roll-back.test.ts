@@ -4,10 +4,10 @@ import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
 import { readSection, runAsWritten } from "../readme.ts";
+import { defaultOrgId } from "../organizations.ts";
 import { describeSchema, withoutRemainders } from "../schema.ts";
 
 const undo = readSection("### Undo");
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 
 describe("the shipped application goes up, down and up again", () => {
   let database: Awaited<ReturnType<typeof cloneDatabase>>;

@@ -58,6 +58,7 @@ describe("the description of a schema", () => {
       create view harbour.names as select name from harbour.ships;
       create materialized view harbour.counts as select count(*) from harbour.ships;
       create function harbour.note() returns trigger language plpgsql as 'begin return new; end';
+      create function harbour.depth(draught numeric, at date default current_date) returns numeric language sql return draught * 2;
       create function harbour.watch() returns event_trigger language plpgsql as 'begin end';
       create trigger note before update on harbour.ships for each row execute function harbour.note();
       create rule keep as on delete to harbour.ships do instead nothing;
@@ -116,6 +117,7 @@ describe("the description of a schema", () => {
     "alter sequence harbour.berths increment 2",
     "alter sequence harbour.berths owned by harbour.ships.id",
     "create or replace view harbour.names as select upper(name) as name from harbour.ships",
+    "create or replace view harbour.names as select name from harbour.ships where name <> ''",
     "alter view harbour.names set (security_invoker = on)",
     "refresh materialized view harbour.counts with no data",
     "alter table harbour.ships add constraint named check (name <> '') not valid",
@@ -142,6 +144,18 @@ describe("the description of a schema", () => {
     "alter statistics harbour.together set statistics 500",
     "create or replace function harbour.note() returns trigger language plpgsql as 'begin return old; end'",
     "alter function harbour.note() owner to postgres",
+    "create or replace function harbour.depth(draught numeric, at date default current_date) returns numeric language sql return draught * 3",
+    "create or replace function harbour.depth(draught numeric, at date default '2025-01-01') returns numeric language sql return draught * 2",
+    "create function harbour.depth() returns numeric language sql return 2",
+    "alter function harbour.depth(numeric, date) rename to height",
+    "alter function harbour.depth(numeric, date) immutable",
+    "alter function harbour.depth(numeric, date) leakproof",
+    "alter function harbour.depth(numeric, date) strict",
+    "alter function harbour.depth(numeric, date) parallel safe",
+    "alter function harbour.depth(numeric, date) cost 7",
+    "alter function harbour.depth(numeric, date) set search_path = ''",
+    "alter function harbour.depth(numeric, date) set work_mem = '8MB'",
+    "create procedure harbour.sail() language sql begin atomic; end",
     "alter function harbour.note() security definer",
     "revoke execute on function harbour.note() from public",
     "comment on function harbour.note() is 'x'",

@@ -90,7 +90,7 @@ describe("npm start", () => {
     expect(output).not.toContain("✘");
     expect(output.trimEnd().endsWith("All of it holds.")).toBe(true);
     await nothingLeft();
-  }, 120_000);
+  });
 
   test("keeps everything running when told to, says how to go on, and ends on SIGTERM", async () => {
     const run = start("--", "--keep");
@@ -116,7 +116,7 @@ describe("npm start", () => {
     process.kill(Number(/or from elsewhere: kill (\d+)/.exec(output)?.[1]));
     await run.ended;
     await nothingLeft();
-  }, 120_000);
+  });
 
   test.each(["1. The local stack", "Applying migration", "4. The edge function"])(
     "leaves nothing running when it is interrupted at: %s",
@@ -128,7 +128,6 @@ describe("npm start", () => {
       expect(await run.ended).not.toBe(0);
       await nothingLeft();
     },
-    120_000,
   );
 
   test("says so when the port is taken, with exit code 1", async () => {

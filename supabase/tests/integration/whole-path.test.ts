@@ -6,12 +6,11 @@ import { databaseUrl } from "../../local/postgres.ts";
 import type { Services } from "../../local/stack.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
+import { defaultOrgId, otherOrgId } from "../organizations.ts";
 import { describeSchema } from "../schema.ts";
 import { startTestServices } from "../services.ts";
 
 const functionName = "update-user-org-metadata";
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-const otherOrgId = "b0000000-0000-4000-8000-000000000001";
 
 type Row = Record<string, unknown>;
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;

@@ -12,12 +12,12 @@ import {
 } from "../../local/application.ts";
 import { connect, createDatabase } from "../../local/databases.ts";
 import { databaseUrl, freePort, type PostgresServer, startPostgres } from "../../local/postgres.ts";
+import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { findWrongRows } from "../oracle.ts";
-import { copyProject, type ProjectCopy } from "../project-copy.ts";
+import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { chooseSeed, createRandom, type Random } from "../random.ts";
 import { describeSchema } from "../schema.ts";
 
-const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 const files = migrationFiles().slice(1);
 /** The tables with enough rows for a push to be killed between two batches. */
 const largeTables = ["call_tracking", "calls"];
@@ -58,12 +58,7 @@ async function prepare(name: string): Promise<void> {
   project = copyProject(join(folder, "project"));
   project.append(
     "_discover_org_scoped_tables.sql",
-    `insert into public.organizations (id, name)
-     select md5('org ' || n)::uuid, 'Organization ' || n from generate_series(0, 9) as n
-     on conflict do nothing;
-     insert into tenancy.user_orgs (user_id, org_id)
-     select id, md5('org ' || (row_number() over (order by id)) % 10)::uuid from auth.users
-     on conflict do nothing;
+    `${tenOrganizations}
      -- Batches small enough for a push to be killed between two of them.
      update tenancy.settings set batch_target_ms = 10;`,
   );
@@ -168,7 +163,7 @@ export function testKilledPushes(name: string, kill: Kill, options: { keepsStati
   const seed = chooseSeed(name);
   const random = createRandom(seed);
 
-  beforeAll(async () => await prepare(name.replaceAll(/\W+/g, "_")), 120_000);
+  beforeAll(async () => await prepare(name.replaceAll(/\W+/g, "_")));
   afterAll(async () => await server.stop("immediate"));
 
   describe(`${name}, and pushed again, ends as one that was left alone`, () => {

@@ -3,87 +3,89 @@ import type { OrgTable } from "../oracle.ts";
 import { literal } from "./names.ts";
 import { qualify } from "./draft.ts";
 
+const gapsOf = (roots: string): string => `
+  with roots (root) as (values ${roots}),
+  members as (
+    select coalesce(tree.relid, root) as relation
+    from roots
+    left join lateral pg_partition_tree(root) as tree on true
+  )
+  select format('%s %s', members.relation, checks.gap) as gap
+  from members
+  join pg_class as class on class.oid = members.relation
+  left join pg_attribute as org_id
+    on org_id.attrelid = class.oid and org_id.attname = 'org_id' and not org_id.attisdropped
+  left join pg_attrdef as org_default on org_default.adrelid = class.oid and org_default.adnum = org_id.attnum
+  cross join lateral (
+    values
+      (org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '', 'has no org_id of type uuid'),
+      (org_id.attnotnull, 'has an org_id that can be NULL'),
+      (pg_get_expr(org_default.adbin, org_default.adrelid) = 'public.auth_org_id()', 'has an org_id without its default'),
+      (
+        exists (
+          select from pg_constraint
+          where conrelid = class.oid and contype = 'f' and conkey = array[org_id.attnum] and convalidated
+            and confrelid = 'public.organizations'::regclass and confdeltype = 'c'
+            and confkey = (
+              select array[attnum] from pg_attribute where attrelid = confrelid and attname = 'id' and not attisdropped
+            )
+        ),
+        'has no valid foreign key to organizations'
+      ),
+      (
+        exists (
+          select from pg_index
+          where indrelid = class.oid and indkey[0] = org_id.attnum and indpred is null and indisvalid and indisready
+        ),
+        'has no valid index that leads with org_id'
+      ),
+      (
+        exists (
+          select from pg_constraint
+          where conrelid = class.oid and contype = 'c' and convalidated
+            and pg_get_constraintdef(oid) = 'CHECK ((org_id IS NOT NULL))'
+        ),
+        'has no valid check that org_id is not null'
+      ),
+      (
+        exists (
+          select from pg_trigger
+          where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'zzz\\_org\\_id\\_immutable\\_%'
+            and pg_get_triggerdef(oid) like '% BEFORE UPDATE ON % FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))%'
+        ),
+        'has no early guard that is enabled always'
+      ),
+      (
+        exists (
+          select from pg_trigger
+          where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'org\\_id\\_immutable\\_%'
+            and pg_get_triggerdef(oid) like '% AFTER UPDATE ON % FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))%'
+        ),
+        'has no guard that is enabled always'
+      ),
+      (
+        class.relkind <> 'p' or exists (
+          select from pg_trigger
+          where tgrelid = class.oid and tgenabled = 'A' and tgname like 'org\\_id\\_immutable\\_rows\\_%'
+            and pg_get_triggerdef(oid) like '% AFTER UPDATE ON % REFERENCING % FOR EACH STATEMENT %'
+        ),
+        'has no guard against rows that move'
+      )
+  ) as checks (holds, gap)
+  where checks.holds is not true
+  order by 1
+`;
+
 /**
- * Says what a migrated table, or one of its partitions, has not of all that it should have, read from the catalog without
- * any function or view of the migration. Returns one line for each.
+ * Says what a migrated table, or one of its partitions, lacks of all that it should have, read from the catalog without any
+ * function or view of the migration. Returns one line for each.
  */
 export async function findGaps(sql: Sql, tables: OrgTable[]): Promise<string[]> {
   const roots = tables.map((table) => `(${literal(qualify(table))}::regclass)`).join(", ");
   const rows = await sql.begin(async (transaction) => {
     // So that expressions come with their schemas.
     await transaction`set local search_path = ''`;
-    return await transaction.unsafe<{ gap: string }[]>(`
-      with roots (root) as (values ${roots}),
-      members as (
-        select coalesce(tree.relid, root) as relation
-        from roots
-        left join lateral pg_partition_tree(root) as tree on true
-      )
-      select format('%s %s', members.relation, checks.gap) as gap
-      from members
-      join pg_class as class on class.oid = members.relation
-      left join pg_attribute as org_id
-        on org_id.attrelid = class.oid and org_id.attname = 'org_id' and not org_id.attisdropped
-      left join pg_attrdef as org_default on org_default.adrelid = class.oid and org_default.adnum = org_id.attnum
-      cross join lateral (
-        values
-          (org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '', 'has no org_id of type uuid'),
-          (org_id.attnotnull, 'has an org_id that can be NULL'),
-          (pg_get_expr(org_default.adbin, org_default.adrelid) = 'public.auth_org_id()', 'has an org_id without its default'),
-          (
-            exists (
-              select from pg_constraint
-              where conrelid = class.oid and contype = 'f' and conkey = array[org_id.attnum] and convalidated
-                and confrelid = 'public.organizations'::regclass and confdeltype = 'c'
-                and confkey = (
-                  select array[attnum] from pg_attribute where attrelid = confrelid and attname = 'id' and not attisdropped
-                )
-            ),
-            'has no valid foreign key to organizations'
-          ),
-          (
-            exists (
-              select from pg_index
-              where indrelid = class.oid and indkey[0] = org_id.attnum and indpred is null and indisvalid and indisready
-            ),
-            'has no valid index that leads with org_id'
-          ),
-          (
-            exists (
-              select from pg_constraint
-              where conrelid = class.oid and contype = 'c' and convalidated
-                and pg_get_constraintdef(oid) = 'CHECK ((org_id IS NOT NULL))'
-            ),
-            'has no valid check that org_id is not null'
-          ),
-          (
-            exists (
-              select from pg_trigger
-              where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'zzz\\_org\\_id\\_immutable\\_%'
-                and pg_get_triggerdef(oid) like '% BEFORE UPDATE ON % FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))%'
-            ),
-            'has no early guard that is enabled always'
-          ),
-          (
-            exists (
-              select from pg_trigger
-              where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'org\\_id\\_immutable\\_%'
-                and pg_get_triggerdef(oid) like '% AFTER UPDATE ON % FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))%'
-            ),
-            'has no guard that is enabled always'
-          ),
-          (
-            class.relkind <> 'p' or exists (
-              select from pg_trigger
-              where tgrelid = class.oid and tgenabled = 'A' and tgname like 'org\\_id\\_immutable\\_rows\\_%'
-                and pg_get_triggerdef(oid) like '% AFTER UPDATE ON % REFERENCING % FOR EACH STATEMENT %'
-            ),
-            'has no guard against rows that move'
-          )
-      ) as checks (holds, gap)
-      where checks.holds is not true
-      order by 1
-    `);
+    return await transaction.unsafe<{ gap: string }[]>(gapsOf(roots));
   });
   return rows.map(({ gap }) => gap);
 }

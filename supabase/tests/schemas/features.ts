@@ -2,7 +2,7 @@ import type { Random } from "../random.ts";
 
 /** What a table of a random schema can have, and with what else. */
 export interface Feature {
-  /** In how many of a hundred schemas it is drawn, besides those that must have it. */
+  /** How many schemas of a hundred draw it, besides those that must have it. */
   weight: number;
   /** Of the features of a group a table has one at most. */
   group?: string;
@@ -57,15 +57,4 @@ export function shareOut(all: Features, wished: string[], tables: number, random
   // The first of them is not to end up on a table that is left alone.
   for (const name of others) place(name, name === "excluded table" ? share : undefined);
   return shares;
-}
-
-/** The features of the schema with this number: the one whose turn it is, and others by their weight, its own first. */
-export function drawFeatures(
-  names: string[],
-  weights: (name: string) => number,
-  turn: number | undefined,
-  random: Random,
-): string[] {
-  const forced = turn === undefined ? [] : [names[turn % names.length] as string];
-  return [...new Set([...forced, ...random.shuffle(names).filter((name) => random.below(100) < weights(name))])];
 }

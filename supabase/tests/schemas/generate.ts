@@ -1,18 +1,19 @@
 import type { PostgresMajor } from "../../local/postgres.ts";
 import type { OrgTable } from "../oracle.ts";
-import { createRandom } from "../random.ts";
+import { createStream, hash } from "../random.ts";
 import { adoptedFeatures, designOrgId, hasOrgId, hasOrgIdIndex } from "./adopted.ts";
 import { fillTables } from "./data.ts";
 import { type Draft, exclude, type Extras, isOrgScoped, type Name, qualify, register, type Table } from "./draft.ts";
 import { createExtras, plainExtras, publications, triggers } from "./extras.ts";
-import { drawFeatures, type Features, shareOut } from "./features.ts";
+import { type Features, shareOut } from "./features.ts";
 import { coinName, createNames, literal, type NameKind, nameKinds, quote } from "./names.ts";
-import { type Obstacle, obstacles, type Planted } from "./obstacles.ts";
+import type { Obstacle, Planted } from "./obstacle.ts";
+import { obstacles } from "./obstacles.ts";
 import { createOrganizations, mappings, mapUsers, organizationFeatures } from "./organizations.ts";
 import { createReferences, referenceFeatures } from "./references.ts";
 import { createTable, designTable, dropColumns, tableFeatures } from "./tables.ts";
 
-/** A random schema, and what its owner writes into the two files to be edited. */
+/** A random schema, and what its owner writes into the two files to edit. */
 export interface RandomSchema {
   /** Makes it, run by the superuser. */
   script: string;
@@ -24,7 +25,7 @@ export interface RandomSchema {
   /** The tables that are to get org_id. */
   orgTables: OrgTable[];
   features: Set<string>;
-  /** Whether the push is to be undone. */
+  /** True if the push is to be undone. */
   rollBack: boolean;
   /** What stops the push, and the name of that. */
   obstacle: (Planted & { kind: string }) | undefined;
@@ -48,70 +49,54 @@ export function allObstacles(major: PostgresMajor): string[] {
   return Object.entries(obstacles).filter(([, { since }]) => major >= (since ?? 0)).map(([name]) => name);
 }
 
-const weights = (name: string): number =>
+/** How many schemas of a hundred draw a feature. */
+export const weightOf = (name: string): number =>
   allTableFeatures[name]?.weight ?? organizationFeatures[name] ??
     (name === "several schemas" ? 40 : mappings.includes(name) ? 0 : 8);
 
-/** Three schemas of ten have an obstacle; each obstacle, and each feature in those without, has its turn. */
-const hasObstacle = (number: number): boolean => [2, 5, 8].includes(number % 10);
-const turnOf = (number: number): number =>
-  Array.from({ length: number }, (_, earlier) => earlier).filter((earlier) =>
-    hasObstacle(earlier) === hasObstacle(number)
-  ).length;
+/** What a schema is made from: what fast-check draws and shrinks, and a seed for all the rest. */
+export interface Draw {
+  seed: number;
+  /** The feature whose turn it is, if any; it comes first while it is among the features. */
+  forced: string | undefined;
+  features: string[];
+  /** How many tables the features are shared out among. */
+  tables: number;
+  /** The name of what is to stop the push. */
+  obstacle: string | undefined;
+  /** True if the push is to be undone. */
+  rollBack: boolean;
+}
 
-/** Makes the schema of this number for this seed, always the same. */
-export function generateSchema(seed: number, number: number, major: PostgresMajor): RandomSchema {
-  const random = createRandom(seed + number * 7919);
-  const kinds = allObstacles(major);
-  const kind = hasObstacle(number) ? kinds[turnOf(number) % kinds.length] as string : undefined;
-  const features = allFeatures(major);
-  const wished = drawFeatures(features, weights, kind ? undefined : turnOf(number), random);
-  const traits = new Set(wished);
-  const used = new Set<string>();
-  const name = createNames(
-    random,
-    wished.filter((feature): feature is NameKind => nameKinds.includes(feature as NameKind)).slice(0, 3),
-    (kind) => used.add(kind),
-  );
-  const obstacle = kind ? obstacles[kind] : undefined;
-  const without = obstacle ? featuresWithout(obstacle) : [];
-  const ofTables = wished.filter((feature) => feature in allTableFeatures && !without.includes(feature));
-  const shares = shareOut(allTableFeatures, ofTables, 2 + random.below(4), random);
-  const needsSchemas = ["partition in another schema", "parent in another schema", "several schemas"].some((trait) =>
-    traits.has(trait)
-  );
-  const draft: Draft = {
-    random,
-    traits,
-    used,
-    name,
-    schemas: ["public", ...(needsSchemas ? Array.from({ length: 1 + random.below(2) }, () => name("schema")) : [])],
-    tables: [],
-    script: [],
-    list: [],
-    columns: [],
-    users: Array.from({ length: 6 }, () => random.uuid()),
-    organizations: Array.from({ length: 3 }, () => random.uuid()),
-    log: { schema: "public", name: "log" },
-  };
+/** A generator of its own for each step: without one of the features the rest of the schema stays much as it was. */
+const streamFor = ({ seed }: Draw, step: string) => createStream(seed, step);
 
+/** Makes the schema of a draw, always the same. */
+export function generateSchema(draw: Draw): RandomSchema {
+  const obstacle = draw.obstacle === undefined ? undefined : obstacles[draw.obstacle];
+  const { draft, shares } = startDraft(draw, obstacle ? featuresWithout(obstacle) : []);
   createBasis(draft);
-  if (shares.every((share) => share.has("excluded table"))) shares.push(new Set());
-  for (const share of shares) designTable(draft, share);
-  const isLarge = draft.tables.some((table) => table.traits.has("more than 1000 blocks"));
-  const mapping = mappings.find((candidate) => traits.has(candidate)) ??
-    random.pick(isLarge ? mappings.slice(1) : mappings);
+  for (const [number, share] of shares.entries()) {
+    draft.random = streamFor(draw, `table ${number}`);
+    designTable(draft, share);
+  }
+  draft.random = streamFor(draw, "mapping");
+  const mapping = chooseMapping(draft);
+  draft.random = streamFor(draw, "references");
   createReferences(draft);
+  draft.random = streamFor(draw, "org_id");
   for (const table of draft.tables) designOrgId(draft, table);
   if (!obstacle?.withoutOrganizations) createOrganizations(draft, draft.tables.some(hasOrgId));
   for (const table of draft.tables) createTable(draft, table);
+  draft.random = streamFor(draw, "rows");
   fillTables(draft);
   dropColumns(draft);
   for (const table of draft.tables) (isOrgScoped(table) ? register : exclude)(draft, table);
+  draft.random = streamFor(draw, "obstacle");
   const planted = obstacle?.plant(draft);
+  draft.random = streamFor(draw, "extras");
   createExtras(draft, extras);
-  if (new Set(draft.tables.map(({ schema }) => schema)).size > 1) used.add("several schemas");
-
+  if (new Set(draft.tables.map(({ schema }) => schema)).size > 1) draft.used.add("several schemas");
   return {
     script: ["set session authorization postgres", ...draft.script, ""].join(";\n"),
     list: draft.list,
@@ -127,10 +112,54 @@ export function generateSchema(seed: number, number: number, major: PostgresMajo
       ownerColumn,
       parentColumn,
     })),
-    features: used,
-    rollBack: turnOf(number) % 4 === 0,
-    obstacle: planted && kind ? { ...planted, kind } : undefined,
+    features: draft.used,
+    rollBack: draw.rollBack,
+    obstacle: planted && draw.obstacle !== undefined ? { ...planted, kind: draw.obstacle } : undefined,
   };
+}
+
+/** The draft without any table, and the features of each table to come. */
+function startDraft(draw: Draw, without: string[]): { draft: Draft; shares: Set<string>[] } {
+  const { seed, forced, features } = draw;
+  const place = (feature: string) => hash(`${seed} ${feature}`);
+  const others = features.filter((feature) => feature !== forced);
+  const wished = others.toSorted((one, other) => place(one) - place(other));
+  if (forced !== undefined && features.includes(forced)) wished.unshift(forced);
+  const traits = new Set(wished);
+  const used = new Set<string>();
+  const name = createNames(
+    streamFor(draw, "names"),
+    wished.filter((feature): feature is NameKind => nameKinds.includes(feature as NameKind)).slice(0, 3),
+    (kind) => used.add(kind),
+  );
+  const ofTables = wished.filter((feature) => feature in allTableFeatures && !without.includes(feature));
+  const shares = shareOut(allTableFeatures, ofTables, draw.tables, streamFor(draw, "shares"));
+  if (shares.every((share) => share.has("excluded table"))) shares.push(new Set());
+  const needsSchemas = ["partition in another schema", "parent in another schema", "several schemas"].some((trait) =>
+    traits.has(trait)
+  );
+  const random = streamFor(draw, "basis");
+  const draft: Draft = {
+    random,
+    traits,
+    used,
+    name,
+    schemas: ["public", ...(needsSchemas ? Array.from({ length: 1 + random.below(2) }, () => name("schema")) : [])],
+    tables: [],
+    script: [],
+    list: [],
+    columns: [],
+    users: Array.from({ length: 6 }, () => random.uuid()),
+    organizations: Array.from({ length: 3 }, () => random.uuid()),
+    log: { schema: "public", name: "log" },
+  };
+  return { draft, shares };
+}
+
+/** Who belongs where; not everyone to one organization where a large table is to be gone through. */
+function chooseMapping({ random, traits, tables }: Draft): string {
+  const isLarge = tables.some((table) => table.traits.has("more than 1000 blocks"));
+  return mappings.find((candidate) => traits.has(candidate)) ?? random.pick(isLarge ? mappings.slice(1) : mappings);
 }
 
 /** The features that do not go with an obstacle. */

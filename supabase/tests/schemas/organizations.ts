@@ -1,8 +1,7 @@
+import { defaultOrgId } from "../organizations.ts";
 import { type Draft } from "./draft.ts";
 import { literal } from "./names.ts";
 import { goneUsers } from "./tables.ts";
-
-export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 
 /** Who belongs where. A schema has one of these. */
 export const mappings = [

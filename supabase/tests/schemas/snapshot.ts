@@ -8,7 +8,7 @@ export interface Snapshot {
   data: Map<string, { rows: string; withoutOrgId: string }>;
 }
 
-/** Takes the snapshot; what the project makes for itself is left out, but for organizations that were there before. */
+/** Takes the snapshot without what the project makes for itself; organizations that were there before are kept. */
 export async function takeSnapshot(sql: Sql, ours: (line: string) => boolean): Promise<Snapshot> {
   const schema = (await describeSchema(sql)).filter((line) => !ours(line));
   return { schema, data: await digest(sql) };
@@ -26,7 +26,7 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
     /^(schema|relation|column|view|type|sequence) tenancy\b/,
     /^constraint ("[^"]+"|\S+) on tenancy\./,
     /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON tenancy\./,
-    /^function CREATE OR REPLACE FUNCTION tenancy\./,
+    /^(function|procedure) tenancy\./,
     /^default privileges of \S+ in tenancy /,
     /^comment on [a-z ]+ tenancy\b/,
     ...(found?.["organizations"]
@@ -37,14 +37,12 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
         /^comment on [a-z ]+ public\.organizations\b/,
       ]
       : []),
-    ...(found?.["function"]
-      ? [/^function CREATE OR REPLACE FUNCTION public\.auth_org_id\(/, /^comment on function public\.auth_org_id\(/]
-      : []),
+    ...(found?.["function"] ? [/^function public\.auth_org_id\(/, /^comment on function public\.auth_org_id\(/] : []),
   ];
   return (line) => patterns.some((pattern) => pattern.test(line));
 }
 
-/** Every table, partition, materialized view and sequence of the application, but for organizations. */
+/** Every table, partition, materialized view and sequence of the application, except organizations. */
 async function digest(sql: Sql): Promise<Snapshot["data"]> {
   const relations = await sql<{ relation: string; query: string }[]>`
     select

@@ -69,7 +69,7 @@ const partitioningOf = ({ traits }: Table): Partitioning | undefined =>
     ? "range"
     : (["range", "list", "hash"] as const).find((by) => traits.has(`partitions by ${by}`));
 
-/** Thinks out a table with these features, but for its references. */
+/** Designs a table with these features, without its references. */
 export function designTable(draft: Draft, traits: Set<string>): void {
   const { random } = draft;
   const schema = random.pick(draft.schemas);

@@ -1,8 +1,8 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pushTarget } from "../local/application.ts";
-import { root } from "../local/project.ts";
-import { type CliResult, type CliRun, startSupabase } from "../local/supabase-cli.ts";
+import { pushTarget } from "./application.ts";
+import { root } from "./project.ts";
+import { type CliResult, type CliRun, startSupabase } from "./supabase-cli.ts";
 
 /** A copy of this project's supabase folder, to be edited as the owner of another application would. */
 export interface ProjectCopy {

@@ -8,13 +8,14 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Sql } from "postgres";
-import { pushTarget } from "../../local/application.ts";
-import { connect, createDatabase } from "../../local/databases.ts";
-import { denoProgram, serveFunction } from "../../local/function-server.ts";
-import { databaseUrl, freePort, startPostgres } from "../../local/postgres.ts";
+import { pushTarget } from "../application.ts";
+import { connect, createDatabase } from "../databases.ts";
+import { denoProgram, serveFunction } from "../function-server.ts";
+import { databaseUrl, freePort, startPostgres } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
-import { stateFolder } from "../../local/project.ts";
-import { supabase } from "../../local/supabase-cli.ts";
+import { stateFolder } from "../project.ts";
+import { supabase } from "../supabase-cli.ts";
+import { markdown, median, say } from "./print.ts";
 import type { StandInMessage, StandInOrder } from "./stand-in.ts";
 
 const functionName = "update-user-org-metadata";
@@ -54,16 +55,6 @@ interface Measured {
   megabytes: number;
   /** Seconds spent in each SQL function, what it calls included, and how often it was called. */
   sqlFunctions: { name: string; calls: number; seconds: number }[];
-}
-
-function say(text: string): void {
-  process.stderr.write(`${text}\n`);
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return ((sorted[Math.floor(middle)] ?? 0) + (sorted[Math.ceil(middle) - 1] ?? 0)) / 2;
 }
 
 async function startStandIn(port: number, database: string, folder: string): Promise<StandIn> {
@@ -226,12 +217,6 @@ async function readSql(sql: Sql): Promise<Measured["sqlFunctions"]> {
     where schemaname = 'tenancy' and calls > 0
     order by total_time desc
   `;
-}
-
-function markdown(header: string[], rows: string[][]): string {
-  return [header, header.map((_, column) => (column === 0 ? "---" : "---:")), ...rows]
-    .map((row) => `| ${row.join(" | ")} |`)
-    .join("\n");
 }
 
 async function compareWithBareLoad(stage: Stage): Promise<string> {

@@ -1,5 +1,5 @@
 /** The API with the Auth server's stand-in, as a process of its own: its work is not done on the thread that measures. */
-import { startServices } from "../../local/stack.ts";
+import { startServices } from "../stack.ts";
 
 /** What the parent sends: the count of requests is read and set to 0, or the process ends. */
 export type StandInOrder = "count" | "stop";

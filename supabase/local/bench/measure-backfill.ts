@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { connect, createDatabase, dropDatabase } from "../databases.ts";
+import type { PostgresServer } from "../postgres.ts";
+import { copyProject } from "../project-copy.ts";
+import {
+  compareStates,
+  type Growth,
+  keepPhase1,
+  type Kind,
+  mapping,
+  readState,
+  splitMigration,
+  table,
+} from "./shared.ts";
+
+export interface Backfill extends Growth {
+  /** Rows per second. */
+  rate: number;
+}
+
+/** Makes the database columns: the mapped application with the column on every table, and no organization in it yet. */
+export async function prepareBackfill(server: PostgresServer, folder: string): Promise<void> {
+  const url = await createDatabase(server.port, "columns", "before");
+  const project = copyProject(folder);
+  project.append("_discover_org_scoped_tables.sql", mapping);
+  keepPhase1(folder);
+  const { code, output } = await project.push(url);
+  if (code !== 0) throw new Error(output);
+  const sql = connect(url);
+  for (const ending of ["_add_org_id_to_existing_tables.sql", "_backfill_org_id_from_user_id.sql"]) {
+    const [definitions, blocks] = splitMigration(ending);
+    await sql.unsafe(definitions).simple();
+    if (ending.startsWith("_add")) { for (const block of blocks.split("\n\n")) await sql.unsafe(block); }
+  }
+  await sql`vacuum (freeze, analyze)`;
+  await sql.end();
+}
+
+/** Rows per second of the backfill alone, no writer, no index, no foreign key: one UPDATE against ours. */
+export async function measureBackfill(
+  server: PostgresServer,
+  kind: Kind,
+): Promise<Backfill> {
+  const name = `bench_backfill_${kind}`;
+  const url = await createDatabase(server.port, name, "columns");
+  const sql = connect(url);
+  const [counted] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
+  await sql`set statement_timeout = 0`;
+  const before = await readState(sql);
+  const start = performance.now();
+  let seconds: number;
+  if (kind === "plain") {
+    await sql`set session_replication_role = replica`;
+    await sql.unsafe(
+      `update ${table} as todo set org_id = user_orgs.org_id from tenancy.user_orgs where user_orgs.user_id = todo.user_id`,
+    );
+    seconds = (performance.now() - start) / 1000;
+  } else {
+    const [, blocks] = splitMigration("_backfill_org_id_from_user_id.sql");
+    for (const block of blocks.split("\n\n")) await sql.unsafe(block);
+    // Of this table alone, whose backfill is not interrupted.
+    const [spent] = await sql`
+      select extract(epoch from finished_at - started_at)::double precision as seconds
+      from tenancy.backfills
+      where relation = ${table}::regclass
+    `;
+    seconds = spent?.["seconds"] as number;
+  }
+  const [left] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
+  if (left?.["rows"] !== 0) throw new Error(`${left?.["rows"]} rows without organization after the backfill`);
+  await sleep(1200);
+  const after = await readState(sql);
+  await sql.end();
+  await dropDatabase(server.port, name);
+  return { ...compareStates(before, after), rate: (counted?.["rows"] as number) / seconds };
+}

@@ -1,0 +1,69 @@
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { Sql } from "postgres";
+import { migrationFiles } from "../application.ts";
+import { mapUsers, organizationIds } from "../mapping.ts";
+import { root } from "../project.ts";
+
+export const plainPlan = readFileSync(join(import.meta.dirname, "plain-plan.sql"), "utf8");
+export const kinds = ["plain", "ours"] as const;
+export type Kind = (typeof kinds)[number];
+/** How often each is measured, in turn. */
+export const runs = 3;
+/** The largest table. */
+export const table = "call_logs";
+export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
+export const mapping = mapUsers(organizationIds(100));
+
+/** What measuring a table takes from its statistics, before and after. */
+export async function readState(sql: Sql) {
+  const [state] = await sql`
+    select
+      (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::text as wal,
+      pg_relation_size(${table}::regclass)::text as size,
+      pg_stat_get_tuples_updated(${table}::regclass)::text as updates,
+      pg_stat_get_tuples_hot_updated(${table}::regclass)::text as hot
+  `;
+  return {
+    wal: Number(state?.["wal"]),
+    size: Number(state?.["size"]),
+    updates: Number(state?.["updates"]),
+    hot: Number(state?.["hot"]),
+  };
+}
+
+/** What changed between two states of the largest table. */
+export interface Growth {
+  walBytes: number;
+  /** Of the table, in bytes. */
+  sizeBefore: number;
+  sizeAfter: number;
+  updates: number;
+  hotUpdates: number;
+}
+
+type State = Awaited<ReturnType<typeof readState>>;
+
+export const compareStates = (before: State, after: State): Growth => ({
+  walBytes: after.wal - before.wal,
+  sizeBefore: before.size,
+  sizeAfter: after.size,
+  updates: after.updates - before.updates,
+  hotUpdates: after.hot - before.hot,
+});
+
+/** Removes the migrations of a copied project that come after phase 1. */
+export function keepPhase1(folder: string): void {
+  const migrations = join(folder, "supabase/migrations");
+  for (const name of readdirSync(migrations)) {
+    if (name > "20250110020000") rmSync(join(migrations, name));
+  }
+}
+
+/** Our migration whose name ends so, in two parts: the functions that it defines, and the blocks that apply them. */
+export function splitMigration(ending: string): [definitions: string, blocks: string] {
+  const name = migrationFiles().find((file) => file.endsWith(ending));
+  const text = readFileSync(join(root, "supabase/migrations", name ?? ending), "utf8");
+  const at = text.indexOf("\ndo $do$");
+  return [text.slice(0, at), text.slice(at)];
+}

@@ -1,0 +1,123 @@
+import type { Sql } from "postgres";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { demoPassword } from "../../local/application.ts";
+import type { Fault } from "../../local/auth-server.ts";
+import { type FunctionUnderTest, type Reply, startFunction } from "../function.ts";
+import { withResolvers } from "../promises.ts";
+import { addUsers, numberedUsers, userId } from "../users.ts";
+
+describe("update-user-org-metadata, when the Auth server or time is short,", () => {
+  let tested: FunctionUnderTest;
+  let sql: Sql;
+  let call: FunctionUnderTest["call"];
+  let requests: string[];
+  let behaviour: FunctionUnderTest["behaviour"];
+
+  beforeAll(async () => {
+    tested = await startFunction("function_faults_http");
+    ({ call, requests, behaviour } = tested);
+    sql = tested.database.sql;
+  });
+
+  beforeEach(async () => await tested.reset());
+  afterAll(async () => await tested?.stop());
+
+  test("tries again after 429, 5xx, a dropped connection and a lost write, and ends right", async () => {
+    await addUsers(sql, numberedUsers(5), demoPassword);
+    const faults = new Map<string, Fault>([
+      [userId(1), { status: 429, headers: { "retry-after": "1" }, body: "<html>slow down</html>" }],
+      [userId(2), { status: 503, body: '{"message": "unavailable"}' }],
+      [userId(3), { drop: true }],
+      [userId(4), { skipWrite: true }],
+      [userId(5), { status: 504, afterWrite: true, body: "" }],
+    ]);
+    behaviour.choose = ({ path }) => {
+      const id = path.split("/").pop() ?? "";
+      const fault = faults.get(id);
+      faults.delete(id);
+      return fault;
+    };
+    const { reply } = await call();
+    expect(reply).toMatchObject({ done: true, updated: 5, failed: 0, users_without_org: 0 });
+    expect(Number(reply["seconds"])).toBeGreaterThanOrEqual(1);
+    const attempts = await sql`select attempts from tenancy.user_metadata_audit order by user_id`;
+    for (const { attempts: count } of attempts as unknown as { attempts: number }[]) {
+      expect(count).toBeGreaterThanOrEqual(2);
+    }
+  });
+
+  test("calls a user failed whom the Auth server never updates, with its last words, and goes on", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    behaviour.choose = ({ path }) =>
+      path.endsWith(userId(2))
+        ? { status: 500, body: '{"code": "unexpected_failure", "message": "Error updating user"}' }
+        : undefined;
+    const { reply } = await call();
+    expect(reply).toMatchObject({
+      done: true,
+      updated: 2,
+      failed: 1,
+      users_without_org: 1,
+      problems: [{ user_id: userId(2), outcome: "failed", reason: "500 Error updating user" }],
+    });
+    expect(requests.filter((request) => request.endsWith(userId(2))).length).toBe(5);
+  });
+
+  test("stops in time, says so, and goes on with the same run when it is called again", async () => {
+    await addUsers(sql, numberedUsers(30), demoPassword);
+    behaviour.choose = ({ path }) =>
+      path.endsWith(userId(30)) ? { status: 503, headers: { "retry-after": "1" }, body: "{}" } : undefined;
+    const replies: Reply[] = [];
+    // However few a slow machine updates in a call, the last user's pauses take more than one.
+    while (replies.length < 100 && !replies.at(-1)?.["done"]) {
+      const { reply } = await call({ max_seconds: 1, page_size: 10, concurrency: 1 });
+      replies.push(reply);
+    }
+    expect(replies.length).toBeGreaterThan(1);
+    expect(replies[0]?.["done"]).toBe(false);
+    expect(Number(replies[0]?.["remaining"]) + Number(replies[0]?.["updated"])).toBe(30);
+    expect(replies.at(-1)).toMatchObject({ done: true, remaining: 0, updated: 29, failed: 1 });
+    expect(new Set(replies.map((reply) => reply["run_id"])).size).toBe(1);
+    expect(requests.filter((request) => request.endsWith(userId(30))).length).toBe(5);
+  });
+
+  test("refuses a second run while one is in progress", async () => {
+    await addUsers(sql, numberedUsers(2), demoPassword);
+    const { promise: written, resolve: write } = withResolvers();
+    const { promise: begun, resolve: begin } = withResolvers();
+    behaviour.beforeWrite = async () => {
+      begin();
+      await written;
+    };
+    const first = call({ concurrency: 1 });
+    await begun;
+    expect(await call()).toMatchObject({ status: 409, reply: { error: { code: "run_in_progress" } } });
+    expect((await call({ dry_run: true })).status).toBe(200);
+    write();
+    expect((await first).reply).toMatchObject({ done: true, updated: 2 });
+    expect((await call()).status).toBe(200);
+  });
+
+  test("stops at once when the Auth server asks for a longer pause than there is time, and says when to come back", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    behaviour.choose = () => ({ status: 429, headers: { "retry-after": "30" }, body: "<html>" });
+    const { reply } = await call({ max_seconds: 20, concurrency: 1 });
+    expect(reply).toMatchObject({ done: false, remaining: 3 });
+    expect(Number(reply["seconds"]), "it did not use up its time").toBeLessThan(20);
+    expect(Number(reply["seconds"]) + Number(reply["retry_in_seconds"])).toBeGreaterThanOrEqual(29);
+    expect(requests.length).toBe(1);
+    behaviour.choose = () => undefined;
+    expect((await call()).reply).toMatchObject({ done: true, updated: 3, retry_in_seconds: 0 });
+  });
+
+  test("counts a user who is deleted meanwhile, and fails nobody", async () => {
+    await addUsers(sql, numberedUsers(2), demoPassword);
+    behaviour.choose = ({ path }) => {
+      if (path.endsWith(userId(1))) void sql`delete from auth.users where id = ${userId(1)}`.execute();
+      return undefined;
+    };
+    const { reply } = await call({ concurrency: 1 });
+    expect(reply).toMatchObject({ done: true, failed: 0, users_without_org: 0 });
+    expect(Number(reply["updated"]) + Number(reply["deleted"])).toBe(2);
+  });
+});

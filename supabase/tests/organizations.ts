@@ -1,0 +1,19 @@
+import type { ISql } from "postgres";
+import { mapUsers, organizationIds } from "../local/mapping.ts";
+
+export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
+export const otherOrgId = "b0000000-0000-4000-8000-000000000001";
+
+/** The two organizations of the template two_organizations; its users belong to them in turn. */
+export const [north = "", south = ""] = organizationIds(2);
+
+/** SQL for the end of the list of tables: creates ten organizations and maps the users to them in turn. */
+export const tenOrganizations = mapUsers(organizationIds(10));
+
+/** Gives every user the organization of the mapping in app_metadata, as the edge function does. */
+export async function giveUsersTheirOrganization(sql: ISql): Promise<void> {
+  await sql`
+    update auth.users
+    set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', tenancy.org_of(id))
+  `;
+}

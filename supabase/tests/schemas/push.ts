@@ -1,0 +1,139 @@
+import { readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { expect, inject } from "vitest";
+import { connect } from "../../local/databases.ts";
+import { databaseUrl } from "../../local/postgres.ts";
+import { copyProject } from "../../local/project-copy.ts";
+import { type Database, runAsSuperuser } from "../databases.ts";
+import { findLostOrgIds, findWrongRows, type OrgIdsBefore, readOrgIds } from "../oracle.ts";
+import { defaultOrgId } from "../organizations.ts";
+import { preflightFile, withList } from "../preflight.ts";
+import { findBrokenReferences, findGaps, findMutable, listMembers } from "./catalog.ts";
+import type { RandomSchema } from "./generate.ts";
+import { findOurs, findStrangeChanges, type Snapshot, takeSnapshot, validate } from "./snapshot.ts";
+
+/** Copies the project and edits it as the owner of the schema would. */
+function prepareProject(number: number, { list, columns, mapping, indexLines }: RandomSchema) {
+  const folder = join(inject("folder"), `schema-${number}`);
+  rmSync(folder, { recursive: true, force: true });
+  const project = copyProject(folder);
+  project.remove("_user_based_application.sql");
+  project.rewrite("_discover_org_scoped_tables.sql", (text) => {
+    const rows = /^( {4}\('.*\),?\n)+/m;
+    const check = "select tenancy.assert_registry();";
+    if (!rows.test(text) || !text.includes(check)) throw new Error("Cannot replace the list: it is not where it was");
+    return text
+      .replace(rows, () => list.map((row) => `    ${row}`).join(",\n") + "\n")
+      .replace(check, () => `${nameColumns(columns)}\n${check}\n${mapping}\n`);
+  });
+  project.rewrite("_index_org_id.sql", (text) => {
+    const lines = /(^create index concurrently .*\n)+/m;
+    if (!lines.test(text)) throw new Error("Cannot replace the index lines: there are none");
+    return text.replace(lines, () => `${indexLines}\n`);
+  });
+  return project;
+}
+
+/** The statement below the list that completes it. */
+export function nameColumns(columns: string[]): string {
+  return columns.length === 0 ? "" : `
+    update tenancy.registry
+    set owner_column = named.owner_column, parent_column = named.parent_column
+    from (values ${columns.join(", ")}) as named (schema_name, table_name, owner_column, parent_column)
+    where (registry.schema_name, registry.table_name) = (named.schema_name, named.table_name);
+  `;
+}
+
+/** What became of a schema. */
+export interface Outcome {
+  result: "refused" | "migrated" | "rolled back";
+  /** How many tables the backfill went through in passes. */
+  inPasses: number;
+}
+
+/** Pushes to a database that has the schema, and holds it to what must come of that. */
+export async function testPush(number: number, schema: RandomSchema, database: Database): Promise<Outcome> {
+  const { sql } = database;
+  await runAsSuperuser(database.name, schema.script);
+  const ours = await findOurs(sql);
+  const before = await takeSnapshot(sql, ours);
+  const orgIdsBefore: OrgIdsBefore = schema.obstacle ? new Map() : await readOrgIds(sql, schema.orgTables);
+  const role = schema.obstacle?.role ?? "postgres";
+  const url = databaseUrl(inject("databasePort"), { database: database.name, role });
+  const foreseen = await foresee(url, schema);
+  const { code, output } = await prepareProject(number, schema).push(url);
+  if (schema.obstacle) {
+    expect(code, output).toBe(1);
+    expect(foreseen, `the preflight says nothing\n${output}`).not.toEqual([]);
+    await expectRefusal(sql, schema.obstacle, output);
+    expect(await takeSnapshot(sql, ours), `refused, and changed\n${output}`).toEqual(before);
+    return { result: "refused", inPasses: 0 };
+  }
+  expect(code, output).toBe(0);
+  expect(foreseen, "what the preflight calls refused").toEqual([]);
+  const members = await listMembers(sql, schema.orgTables);
+  await expectMigrated(sql, schema, { before, after: await takeSnapshot(sql, ours), members, orgIdsBefore });
+  const inPasses = (await sql`select from tenancy.backfills where passes > 0`).length;
+  if (!schema.rollBack) return { result: "migrated", inPasses };
+  await rollBack(sql);
+  const rolledBack = await takeSnapshot(sql, ours);
+  // What was there of org_id before stays, with its gaps filled and its constraints validated.
+  expect(rolledBack.schema.map(validate), "rolled back").toEqual(before.schema.map(validate));
+  expect(withoutOrgId(rolledBack, members), "rolled back").toEqual(withoutOrgId(before, members));
+  expect(findLostOrgIds(orgIdsBefore, await readOrgIds(sql, schema.orgTables)), "rolled back").toEqual([]);
+  return { result: "rolled back", inPasses };
+}
+
+/** The rows of every table by their digests, without org_id where the migration may have changed it. */
+const withoutOrgId = ({ data }: Snapshot, members: string[]) =>
+  new Map([...data].map(([name, digest]) => [name, members.includes(name) ? digest.withoutOrgId : digest.rows]));
+
+async function expectMigrated(
+  sql: Database["sql"],
+  { orgTables }: RandomSchema,
+  found: { before: Snapshot; after: Snapshot; members: string[]; orgIdsBefore: OrgIdsBefore },
+): Promise<void> {
+  const { before, after, members, orgIdsBefore } = found;
+  expect(await findGaps(sql, orgTables)).toEqual([]);
+  expect(await findMutable(sql, members)).toEqual([]);
+  expect(await findBrokenReferences(sql)).toEqual([]);
+  expect(findStrangeChanges(before.schema, after.schema, members)).toEqual([]);
+  expect(withoutOrgId(after, members)).toEqual(withoutOrgId(before, members));
+  expect(await findWrongRows(sql, orgTables, defaultOrgId, orgIdsBefore)).toEqual([]);
+  expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+}
+
+async function rollBack(sql: Database["sql"]): Promise<void> {
+  for (let target: unknown = ""; target !== null;) {
+    [target] = (await sql`select tenancy.roll_back(1)::text as target`).map((row) => row["target"]);
+  }
+}
+
+/** What stops the push, by the preflight. */
+async function foresee(url: string, { list, columns }: RandomSchema): Promise<string[]> {
+  const paste = (rows: string[]) => rows.map((row) => `${row},\n`).join("");
+  const query = withList(readFileSync(preflightFile, "utf8"), paste(list), paste(columns));
+  const sql = connect(url);
+  try {
+    const findings = await sql.begin("read only", async (transaction) => await transaction.unsafe(query));
+    return findings
+      .filter((found) => found["topic"] === "refused" || found["topic"] === "to classify")
+      .map((found) => `${found["object"]} ${found["finding"]}`);
+  } finally {
+    await sql.end();
+  }
+}
+
+/** Holds the push to name the table, and no other, and why. */
+async function expectRefusal(
+  sql: Database["sql"],
+  { table, problem }: NonNullable<RandomSchema["obstacle"]>,
+  output: string,
+): Promise<void> {
+  if (!table) return expect(output).toMatch(problem);
+  expect(output).toContain("the registry does not fit the database: 1 of its tables stop the push");
+  const [quoted] = await sql`select format('%I.%I ', ${table.schema}::text, ${table.name}::text) as name`;
+  const place = output.indexOf(quoted?.["name"] as string);
+  expect(place, output).toBeGreaterThan(0);
+  expect(output.slice(place + (quoted?.["name"] as string).length)).toMatch(problem);
+}
