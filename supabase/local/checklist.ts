@@ -3,14 +3,17 @@ import { formatCount, formatTable } from "../cli/print.ts";
 import { digestTables, sumRows, type TableDigest } from "./application.ts";
 import { expectThat, say, title } from "./show.ts";
 
+const notNull = ["check", "check_valid", "not_null"];
+const foreignKey = ["foreign_key", "foreign_key_valid", "foreign_key_root"];
+
 /** The plan's manual checklist, and the checks of tenancy.verify() that decide each line. */
 const checklist: [line: string, checks: string[]][] = [
-  ["All tables have org_id column", ["column", "type"]],
+  ["All tables have org_id column", ["column", "default"]],
   ["All records have org_id populated", ["no_nulls"]],
-  ["NOT NULL constraints are applied", ["check", "not_null"]],
-  ["Foreign keys reference organizations table", ["foreign_key"]],
-  ["Indexes exist on org_id columns", ["index"]],
-  ["Immutability triggers work", ["immutable"]],
+  ["NOT NULL constraints are applied", notNull],
+  ["Foreign keys reference organizations table", foreignKey],
+  ["Indexes exist on org_id columns", ["index", "index_root"]],
+  ["Immutability triggers work", ["guard", "guard_statement"]],
   ["JWT contains org_id in app_metadata", ["users"]],
   ["public.auth_org_id() function works", ["auth_org_id"]],
   ["No data loss occurred during migration", ["row_count"]],
@@ -19,13 +22,13 @@ const checklist: [line: string, checks: string[]][] = [
 
 /** The columns of the table of tables, and the checks of tenancy.verify() that decide each. */
 const columns: [title: string, checks: string[]][] = [
-  ["org_id", ["column", "type"]],
+  ["org_id", ["column", "default"]],
   ["no NULL", ["no_nulls"]],
-  ["FK", ["foreign_key"]],
-  ["index", ["index"]],
-  ["CHECK", ["check"]],
+  ["FK", foreignKey],
+  ["index", ["index", "index_root"]],
+  ["CHECK", ["check", "check_valid"]],
   ["NOT NULL", ["not_null"]],
-  ["immutable", ["immutable"]],
+  ["immutable", ["guard", "guard_statement"]],
 ];
 
 interface Check {
@@ -61,9 +64,10 @@ async function formatTables(sql: Sql, checks: Check[], before: Map<string, Table
     tables.map(({ name, priority }) => {
       const verified = name.includes(".") ? name : `public.${name}`;
       const ofTable = checks.filter((check) => check.table_name === verified);
-      const marks = columns.map(([, names]) =>
-        ofTable.filter((check) => names.includes(check.check_name)).every((check) => check.passed) ? "✔" : "✘"
-      );
+      const marks = columns.map(([, names]) => {
+        const concerned = ofTable.filter((check) => names.includes(check.check_name));
+        return concerned.length > 0 && concerned.every((check) => check.passed) ? "✔" : "✘";
+      });
       return [name, priority, before.get(name)?.rows ?? 0, ...marks];
     }),
   );

@@ -70,7 +70,7 @@ async function showApplicationBefore({ stack, sql, figures }: Demo, folder: stri
   return before;
 }
 
-async function pushMigrations({ figures }: Demo): Promise<void> {
+async function pushMigrations({ figures, sql }: Demo): Promise<void> {
   title("3. supabase db push");
   const marks: [name: string, at: number][] = [];
   await supabase(["db", "push"], (text) => {
@@ -80,9 +80,26 @@ async function pushMigrations({ figures }: Demo): Promise<void> {
     }
   });
   marks.push(["", performance.now()]);
+  const times = new Map<string, number>();
   marks.slice(0, -1).forEach(([name, at], index) => {
-    figures.push([name, formatSeconds((marks[index + 1]?.[1] ?? at) - at)]);
+    // The library, which touches nothing of the application, is one line.
+    const step = name.includes("_tenancy_") ? "the library, …_tenancy_….sql" : name;
+    times.set(step, (times.get(step) ?? 0) + (marks[index + 1]?.[1] ?? at) - at);
   });
+  for (const [step, time] of times) figures.push([step, formatSeconds(time)]);
+  const [log] = await sql`
+    select
+      count(*)::integer as statements,
+      (array_agg(statement order by seconds desc nulls last))[1] as longest,
+      max(seconds)::float as seconds
+    from tenancy.log
+  `;
+  say(
+    `  tenancy.log: ${log?.["statements"]} statements on the application's tables; the longest took ${
+      log?.["seconds"]
+    } s:`,
+  );
+  say(`    ${log?.["longest"]}`);
 }
 
 async function updateUsers({ stack, figures }: Demo): Promise<void> {

@@ -55,7 +55,7 @@ export function copyProject(folder: string): ProjectCopy {
 /** The rows of the shipped list of tables, each with its comma. */
 export function readList(): string {
   const [name = ""] = readdirSync(join(root, "supabase/migrations")).filter((file) =>
-    file.endsWith("_discover_org_scoped_tables.sql")
+    file.endsWith("_EDIT_list_of_tables.sql")
   );
   const rows = readFileSync(join(root, "supabase/migrations", name), "utf8").match(/^ {4}\('.*\),?$/gm) ?? [];
   return rows.map((row) => `${row.replace(/,?$/, ",")}\n`).join("");

@@ -3,16 +3,13 @@
 -- Locks:   none that last. The policy on a new table makes the platform lock its auth tables, so it waits 100 ms at most.
 -- Undo:    tenancy.roll_back leaves these three; drop them by hand if nothing else uses them.
 
+set search_path = '';
+
 do $auth_org_id$
 begin
     if to_regprocedure('public.auth_org_id()') is null then
         create function public.auth_org_id()
-        returns uuid
-        language sql
-        stable
-        security invoker
-        set search_path = ''
-        as $function$
+        returns uuid language sql stable security invoker set search_path = '' as $function$
             select case
                 when claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then claim::uuid
             end
@@ -28,12 +25,9 @@ begin
 
         revoke execute on function public.auth_org_id() from public;
         grant execute on function public.auth_org_id() to public;
-    elsif (
-        select function.prorettype <> 'uuid'::regtype
-        from pg_catalog.pg_proc as function
-        where function.oid = to_regprocedure('public.auth_org_id()')
-    ) then
-        raise exception 'public.auth_org_id() cannot be the default of org_id: it must return uuid'
+    elsif (select prorettype <> 'uuid'::regtype from pg_catalog.pg_proc where oid = to_regprocedure('public.auth_org_id()')) then
+        raise exception 'public.auth_org_id() cannot be the default of org_id: it must return uuid; replace it by one that returns uuid'
+            ' [auth_org_id_not_uuid]'
         using errcode = 'datatype_mismatch';
     end if;
 end
@@ -75,80 +69,43 @@ begin
             end;
         end loop;
     end if;
-
-    if not exists (
-        select
-        from pg_catalog.pg_class as organizations
-        join pg_catalog.pg_attribute as id
-            on id.attrelid = organizations.oid
-            and id.attname = 'id'
-            and id.atttypid = 'uuid'::regtype
-        join pg_catalog.pg_index as unique_index
-            on unique_index.indrelid = organizations.oid
-            and unique_index.indkey[0] = id.attnum
-        where organizations.oid = to_regclass('public.organizations')
-            and organizations.relkind = 'r'
-            and unique_index.indnkeyatts = 1
-            and unique_index.indisunique
-            and unique_index.indimmediate
-            and unique_index.indisvalid
-            and unique_index.indpred is null
-    ) then
-        raise exception 'public.organizations cannot be referenced: it must be a table with a unique column id of type uuid'
-        using
-            errcode = 'invalid_foreign_key',
-            schema = 'public',
-            table = 'organizations',
-            column = 'id';
-    end if;
 end
 $organizations$;
 
 do $default_organization$
 declare
-    default_org_id constant uuid := 'a0000000-0000-0000-0000-000000000001';
     named boolean;
-    required_columns text;
+    insertable boolean;
 begin
-    if exists (select from public.organizations where id = default_org_id) then
-        return;
-    end if;
-
     select
-        coalesce(bool_or(attribute.attname = 'name'), false),
-        string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) filter (
-            where attribute.attname not in ('id', 'name')
-                and attribute.attnotnull
-                and not attribute.atthasdef
-                and attribute.attidentity = ''
+        bool_or(attribute.attname = 'name'),
+        bool_or(attribute.attname = 'id' and attribute.atttypid = 'uuid'::regtype) and not bool_or(
+            attribute.attname not in ('id', 'name')
+            and attribute.attnotnull
+            and not attribute.atthasdef
+            and attribute.attidentity = ''
         )
-    into
-        named,
-        required_columns
+    into named, insertable
     from pg_catalog.pg_attribute as attribute
+    join pg_catalog.pg_class as organizations
+        on organizations.oid = attribute.attrelid
+        and organizations.relkind = 'r'
     where attribute.attrelid = 'public.organizations'::regclass
         and attribute.attnum > 0
         and not attribute.attisdropped;
 
-    if required_columns is not null then
-        raise exception 'the default organization % cannot be created: public.organizations requires %',
-            default_org_id,
-            required_columns
-        using
-            errcode = 'not_null_violation',
-            detail = format(
-                'Insert it yourself, then push again: insert into public.organizations (id, %s%s) values (%L, …);',
-                case when named then 'name, ' end,
-                required_columns,
-                default_org_id
-            );
+    -- Where it cannot be inserted, tenancy.foundation_findings says why, and the next file stops the push.
+    if insertable then
+        execute format(
+            $sql$
+                insert into public.organizations (id%s)
+                select $1%s
+                where not exists (select from public.organizations where id = $1)
+            $sql$,
+            case when named then ', name' end,
+            case when named then ', ''Default organization''' end
+        )
+        using 'a0000000-0000-0000-0000-000000000001'::uuid;
     end if;
-
-    execute format(
-        'insert into public.organizations (id%s) values ($1%s) on conflict do nothing',
-        case when named then ', name' end,
-        case when named then ', ''Default organization''' end
-    )
-    using default_org_id;
 end
 $default_organization$;

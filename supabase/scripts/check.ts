@@ -84,6 +84,7 @@ run("types: what Node runs (tsc)", process.execPath, [
 run("types: the edge function (deno check)", deno, ["check", "--node-modules-dir=manual", functionEntry]);
 run("format (deno fmt)", deno, ["fmt", "--check", "--line-width=120", ...sources, "package.json"]);
 run("lint (deno lint)", deno, ["lint", `--rules-exclude=${[...notForNode, ...notOurStyle].join(",")}`, ...sources]);
+run("generated files (npm run build)", process.execPath, ["--import", "tsx", "supabase/scripts/build.ts", "--check"]);
 run("migrations (squawk)", process.execPath, [
   join(packageFolder("squawk-cli"), "js/bin/squawk"),
   "supabase/migrations/*.sql",

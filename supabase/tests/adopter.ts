@@ -40,6 +40,10 @@ set owner_column = 'actor'
 where (schema_name, table_name) = ('public', 'audit_log');
 `;
 
+/** What names an owner or a parent below the list: the column, what it names, and of which table. */
+const namedColumn =
+  /update tenancy\.registry\s+set (owner_column|parent_column) = '([^']+)'\s+where \(schema_name, table_name\) = \(([^)]+)\);/g;
+
 export const crmFolder = join(root, "supabase/local/fixtures/crm");
 
 /** Where the CRM is: its project's folder, its database and the API in front of it. */
@@ -92,13 +96,13 @@ function change(project: string, ending: string, how: (text: string) => string):
 
 /** Step 3: the list with the one table that the owner is sure of, no index line, and who belongs where. */
 function editForTheFirstTime(project: string): void {
-  change(project, "_discover_org_scoped_tables.sql", (text) =>
+  change(project, "_EDIT_list_of_tables.sql", (text) =>
     text
       .replace(/^ {4}\('public', .*\n/gm, "")
       .replace("values\n", "values\n    ('public', 'contacts', 'org', 'critical', null)\n")
       .replace("select tenancy.assert_registry();", (check) => `${owners}\n${check}`)
       .concat("\n", recipe.blocks("sql").find((block) => block.includes("tenancy.user_orgs")) ?? ""));
-  change(project, "_index_org_id.sql", (text) => text.replaceAll(/^create index concurrently .*\n/gm, ""));
+  change(project, "_EDIT_index_org_id.sql", (text) => text.replaceAll(/^create index concurrently .*\n/gm, ""));
 }
 
 /** Does what the message of a refusal says, and nothing else. Returns whether it said anything. */
@@ -114,25 +118,42 @@ function obey(project: string, output: string): boolean {
   const updates = unclassified.filter(([, table = ""]) => !excluded[table]).flatMap(([line]) =>
     line.match(/update tenancy\.registry [^;]*;/) ?? []
   );
-  change(project, "_discover_org_scoped_tables.sql", (text) =>
+  change(project, "_EDIT_list_of_tables.sql", (text) =>
     text
       .replace("values\n", `values\n${rows.join("")}`)
       .replace("select tenancy.assert_registry();", (check) => `${updates.join("\n")}\n${check}`));
   const lines = [...output.matchAll(/create index concurrently .*?;/g)].map(([line]) => `${line}\n`);
-  change(project, "_index_org_id.sql", (text) => text.replace("set lock_timeout = 0;\n", `$&${lines.join("")}`));
+  change(project, "_EDIT_index_org_id.sql", (text) => text.replace("set lock_timeout = 0;\n", `$&${lines.join("")}`));
   return rows.length + lines.length > 0;
 }
 
-/** Step 2 once more: the preflight with the list pasted into it. */
+/** Step 2 once more: the preflight with what the list's file says pasted into it, the list, the columns and the mapping. */
 async function askWithTheList(site: Site): Promise<CliResult> {
   const { project } = site;
-  const [list = ""] =
-    /^( {4}\(.*\n)+/m.exec(readFileSync(findMigration(project, "_discover_org_scoped_tables.sql"), "utf8")) ?? [];
+  const edited = readFileSync(findMigration(project, "_EDIT_list_of_tables.sql"), "utf8");
+  const [list = ""] = /^( {4}\(.*\n)+/m.exec(edited) ?? [];
+  const named = new Map<string, Record<string, string>>();
+  for (const [, column = "", name, table = ""] of edited.matchAll(namedColumn)) {
+    named.set(table, { ...named.get(table), [column]: `'${name}'` });
+  }
+  const columns = [...named].map(([table, { owner_column = "null", parent_column = "null" }]) =>
+    `        (${table}, ${owner_column}, ${parent_column}),\n`
+  );
+  const [mapping = ""] = /^select distinct on [^;]*(?=\non conflict)/m.exec(edited) ?? [];
   const file = join(project, "supabase/preflight.sql");
+  let places = 0;
+  const pasted = [`${list.trimEnd()},\n`, columns.join("")];
   writeFileSync(
     file,
-    readFileSync(file, "utf8").replace(/^ *\(null::text, .*$/m, (last) => `${list.trimEnd()},\n${last}`),
+    readFileSync(file, "utf8")
+      .replace(/^ *\(null::text, .*$/gm, (last) => `${pasted[places++]}${last}`)
+      .replace(/^ *select null::uuid, null::uuid where false$/m, () => mapping),
   );
+  expect({ places, columns: columns.length > 2, mapping: mapping !== "" }, "where to paste").toEqual({
+    places: 2,
+    columns: true,
+    mapping: true,
+  });
   return await run(site, recipe.blocks("sh").find((block) => block.includes("-f supabase/preflight.sql")) ?? "");
 }
 

@@ -17,8 +17,6 @@ export interface Attack {
   statement: (target: Target, assignment: Assignment) => string;
   /** Rows move from one partition to another. */
   moves?: true;
-  /** The NULL comes after the BEFORE trigger has fired: NOT NULL refuses it before the AFTER trigger can. */
-  nullComesLate?: true;
   /** Rows 1 and 2 swap their values. */
   swaps?: true;
 }
@@ -89,15 +87,27 @@ export const attacks: Attack[] = [
     statement: (_target, { column, value }) => `update harbour.fleets set ${column} = ${value}`,
   },
   {
-    name: "a trigger that fires before ours",
+    name: "a BEFORE trigger whose name comes before ours",
     setUp: ({ relation }, assignment) => meddle(assignment) + trigger("aaa_meddle", "update", relation),
     statement: ({ relation }) => `update ${relation} set visits = visits + 1 where id = 1`,
   },
   {
-    name: "a trigger that fires after our BEFORE trigger",
+    name: "a BEFORE trigger whose name comes after ours",
     setUp: ({ relation }, assignment) => meddle(assignment) + trigger("zzzz_meddle", "update", relation),
     statement: ({ relation }) => `update ${relation} set visits = visits + 1 where id = 1`,
-    nullComesLate: true,
+  },
+  {
+    name: "an AFTER trigger that updates the row again",
+    setUp: ({ relation }, { column, value }) => `
+      create function harbour.meddle() returns trigger language plpgsql security definer as $$
+      begin
+          update ${relation} set ${column} = ${value} where id = new.id and ${column} is distinct from ${value};
+          return null;
+      end
+      $$;
+      create trigger aaa_meddle after update on ${relation} for each row execute function harbour.meddle();
+    `,
+    statement: ({ relation }) => `update ${relation} set visits = visits + 1 where id = 1`,
   },
   {
     name: "a function with its owner's rights",
@@ -140,24 +150,22 @@ export const attacks: Attack[] = [
     moves: true,
   },
   {
-    name: "a trigger that fires before ours when the row moves",
+    name: "a BEFORE trigger whose name comes before ours when the row moves",
     setUp: ({ relation }, assignment) => meddle(assignment) + trigger("aaa_meddle", "update", relation),
     statement: (target) => `update ${target.relation} set ${moveOf(target).set} where id = 1`,
     moves: true,
   },
   {
-    name: "a trigger that fires after our BEFORE trigger when the row moves",
+    name: "a BEFORE trigger whose name comes after ours when the row moves",
     setUp: ({ relation }, assignment) => meddle(assignment) + trigger("zzzz_meddle", "update", relation),
     statement: (target) => `update ${target.relation} set ${moveOf(target).set} where id = 1`,
     moves: true,
-    nullComesLate: true,
   },
   {
     name: "an INSERT trigger of the partition that the row moves to",
     setUp: (target, assignment) => meddle(assignment) + trigger("meddle", "insert", moveOf(target).to),
     statement: (target) => `update ${target.relation} set ${moveOf(target).set} where id = 1`,
     moves: true,
-    nullComesLate: true,
   },
   {
     name: "an INSERT trigger of the partition that a foreign key moves the row to",
@@ -165,7 +173,6 @@ export const attacks: Attack[] = [
       fleets(target.relation, "region, year") + meddle(assignment) + trigger("meddle", "insert", moveOf(target).to),
     statement: (target) => `update harbour.fleets set ${moveOf(target).set}`,
     moves: true,
-    nullComesLate: true,
   },
   {
     name: "one statement that moves two rows and swaps their values",

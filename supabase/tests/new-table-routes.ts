@@ -117,9 +117,9 @@ export const routes: Route[] = [
     name: "a table that was there before the check",
     net: "verify()",
     ownerOnly: true,
-    sql: `alter event trigger tenancy_guard_new_tables disable;
+    sql: `alter event trigger tenancy_new_table_check disable;
       create table marina.escapee (id integer);
-      alter event trigger tenancy_guard_new_tables enable`,
+      alter event trigger tenancy_new_table_check enable`,
   },
   {
     name: "a registered table that gets another name",

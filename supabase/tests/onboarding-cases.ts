@@ -93,14 +93,24 @@ export const accepted: Case[] = [
   },
 ];
 
-/** Tables that it refuses; harbour.ships unless another is named. */
-export const refused: [name: string, refusal: { sql: string; table?: string; code: string; detail?: string }][] = [
+interface Refusal {
+  sql: string;
+  /** harbour.ships unless another is named. */
+  table?: string;
+  code: string;
+  /** The code of the finding in the message. */
+  finding?: string;
+  /** What a reader needs of the message. */
+  mentions?: string;
+}
+/** Tables that it refuses. */
+export const refused: [name: string, refusal: Refusal][] = [
   ["a table that is larger than tenancy.settings.small_table_bytes", {
     sql:
       `create table harbour.ships (id integer primary key); insert into harbour.ships select generate_series(1, 1000);
       update tenancy.settings set small_table_bytes = 8192`,
     code: "54000",
-    detail: "_discover_org_scoped_tables.sql",
+    mentions: "_EDIT_list_of_tables.sql",
   }],
   ["a partitioned table whose partitions are larger than that together", {
     sql: `create table harbour.ships (id integer primary key) partition by range (id);
@@ -115,13 +125,15 @@ export const refused: [name: string, refusal: { sql: string; table?: string; cod
       create table harbour.ships (id integer primary key, fleet_id integer references harbour.fleets (id));
       insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'fleets', 'org', 'secondary')`,
     code: "55000",
-    detail: "harbour.fleets",
+    finding: "parent_without_org_id",
+    mentions: "harbour.fleets",
   }],
   ["a child whose parent nobody has classified yet", {
     sql: `create table harbour.fleets (id integer primary key, user_id uuid);
       create table harbour.ships (id integer primary key, fleet_id integer references harbour.fleets (id))`,
     code: "55000",
-    detail: "harbour.fleets",
+    finding: "parent_without_org_id",
+    mentions: "harbour.fleets",
   }],
   ["a table that is registered as excluded", {
     sql: `create table harbour.ships (id integer primary key);
@@ -131,23 +143,24 @@ export const refused: [name: string, refusal: { sql: string; table?: string; cod
   ["a foreign table", {
     sql: "create foreign table harbour.ships (id integer) server elsewhere",
     code: "55000",
-    detail: "foreign table",
+    finding: "foreign_table",
   }],
   ["a table that inherits", {
     sql: "create table harbour.hulls (id integer); create table harbour.ships () inherits (harbour.hulls)",
     code: "55000",
-    detail: "inherits",
+    finding: "inherits",
   }],
   ["a table with an org_id of another type", {
     sql: "create table harbour.ships (id integer, org_id text)",
     code: "55000",
-    detail: "text and not a plain uuid",
+    finding: "org_id_type",
   }],
   ["a table with rows of organizations that do not exist", {
     sql:
       `create table harbour.ships (id integer, org_id uuid); insert into harbour.ships values (1, gen_random_uuid())`,
     code: "55000",
-    detail: "1 rows whose org_id is no organization",
+    finding: "org_id_of_no_organization",
+    mentions: "has 1 rows",
   }],
   ["a view", { sql: "create view harbour.ships as select 1 as id", code: "42809" }],
   ["a materialized view", { sql: "create materialized view harbour.ships as select 1 as id", code: "42809" }],

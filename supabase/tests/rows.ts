@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Sql } from "postgres";
 import { expect } from "vitest";
+import { repeat } from "./steps.ts";
 
 export type Row = Record<string, unknown>;
 
@@ -50,6 +51,11 @@ export async function readAllTables(sql: Sql): Promise<Table[]> {
     from tenancy.org_scoped_tables
     order by 1
   `;
+}
+
+/** Calls a function of the loop protocol, such as tenancy.enable_org_isolation, for every org-scoped table. */
+export async function callForAllTables(sql: Sql, name: string): Promise<void> {
+  for (const { relation } of await readAllTables(sql)) await repeat(sql, `${name}('${relation}')`);
 }
 
 /** The 45 org-scoped tables of the shipped application. */
@@ -117,3 +123,9 @@ export async function insert(sql: Sql, relation: string, row: Row, ending = ""):
   );
   return inserted.count;
 }
+
+/** Rows that make a table large enough for passes: more than 1000 blocks. */
+export const manyCalls = (count: number) => `
+  insert into public.calls (user_id, started_at)
+  select (array(select id from auth.users order by id))[1 + n % 60], now() from generate_series(1, ${count}) as n
+`;

@@ -1,7 +1,7 @@
 import type { ISql } from "postgres";
 
 /**
- * Describes everything that migrations define in the application's schemas and in tenancy, one entry per object, sorted: the
+ * Describes everything that migrations define in the application's schemas and in ours, one entry per object, sorted: the
  * same schema gives the same entries however it came about. Of a function or view it has everything except the body, and of
  * that the md5. PostgreSQL's own defaults are left out. Of the platform's schema auth it has what an application can attach:
  * triggers, rules and policies. What the cluster's databases share (roles, tablespaces, subscriptions) is not described, nor
@@ -298,18 +298,19 @@ export async function describeSchema(sql: ISql): Promise<string[]> {
 }
 
 /**
- * The entries of a description except those of what tenancy.roll_back(1) leaves: the schema tenancy, public.organizations
- * and public.auth_org_id(). What another table has of them, such as a foreign key or a trigger, is not left out.
+ * The entries of a description except those of what tenancy.roll_back(1) leaves: the schemas tenancy and org_migration,
+ * public.organizations and public.auth_org_id(). What another table has of them, such as a foreign key or a trigger, is not
+ * left out.
  */
 export function withoutRemainders(entries: string[]): string[] {
   const remainders = [
-    /^(schema|relation|column|view|type|sequence) tenancy\b/,
+    /^(schema|relation|column|view|type|sequence) (tenancy|org_migration)\b/,
     /^(relation|column) organizations\b/,
-    /^(constraint|policy) ("[^"]+"|\S+) on (tenancy\.|organizations )/,
-    /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy\.|public\.organizations )/,
-    /^(function|procedure) (tenancy\.|public\.auth_org_id\()/,
-    /^default privileges of \S+ in tenancy /,
-    /^comment on [a-z ]+ (tenancy\b|public\.organizations\b|public\.auth_org_id\()/,
+    /^(constraint|policy) ("[^"]+"|\S+) on (tenancy\.|org_migration\.|organizations )/,
+    /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy\.|org_migration\.|public\.organizations )/,
+    /^(function|procedure) (tenancy\.|org_migration\.|public\.auth_org_id\()/,
+    /^default privileges of \S+ in (tenancy|org_migration) /,
+    /^comment on [a-z ]+ (tenancy\b|org_migration\b|public\.organizations\b|public\.auth_org_id\()/,
   ];
   return entries.filter((entry) => !remainders.some((remainder) => remainder.test(entry)));
 }

@@ -1,6 +1,7 @@
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
+import { connect } from "../local/databases.ts";
 import { freePort, type PostgresMajor, type PostgresServer, startPostgres } from "../local/postgres.ts";
 import { stateFolder } from "../local/project.ts";
 
@@ -20,9 +21,21 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const folder = join(stateFolder(), `test-${process.pid}-${project.name}`);
   const { major } = project.getProvidedContext();
   const server = await startPostgres({ port: await freePort(), folder, major });
+  await quietAutovacuum(server);
   project.provide("databasePort", server.port);
   project.provide("folder", folder);
   return async () => await tearDown(server, folder);
+}
+
+/** Keeps autovacuum from coming by in the middle of a test that measures; a test that wants it calls it. */
+async function quietAutovacuum(server: PostgresServer): Promise<void> {
+  const admin = connect(server.url({ role: "supabase_admin" }));
+  try {
+    await admin`alter system set autovacuum_naptime = '1h'`;
+    await admin`select pg_reload_conf()`;
+  } finally {
+    await admin.end();
+  }
 }
 
 async function tearDown(server: PostgresServer, folder: string): Promise<void> {

@@ -1,45 +1,49 @@
 import type { PostgresError, Sql } from "postgres";
 import { runAsSuperuser } from "./databases.ts";
 
-/** Runs steps of the migration on every registered table, as its files do, until none has anything left to do. */
-export async function runSteps(sql: Sql, ...steps: string[]): Promise<void> {
-  let target: string | null = null;
-  do {
-    const [row]: { target: string | null }[] =
-      await sql`select tenancy.next_step(${steps}, ${target}::regclass)::text as target`;
-    target = row?.target ?? null;
-  } while (target !== null);
+/** Calls a function of the loop protocol, as `tenancy.advance('guard')`, until it says that nothing is left. */
+export async function repeat(sql: Sql, call: string): Promise<void> {
+  for (let more = true; more;) {
+    const [row] = await sql.unsafe(`select ${call} as more`);
+    more = row?.["more"] === true;
+  }
 }
 
-/** Takes all registered tables through all phases, each step in a transaction of its own; the indexes are small ones. */
+/** Makes parts of these kinds on every registered table, until none is missing: all loops in the order given. */
+export async function advance(sql: Sql, ...loops: string[]): Promise<void> {
+  for (const parts of loops) {
+    await repeat(sql, `tenancy.advance(${parts.split(" ").map((part) => `'${part}'`).join(", ")})`);
+  }
+}
+
+/** Takes all registered tables, which are small, through all phases, each step in a transaction of its own. */
 export async function runAllPhases(sql: Sql): Promise<void> {
-  await runSteps(sql, "record_table_before");
-  await runSteps(sql, "add_org_id");
-  await runSteps(sql, "backfill_org_id");
-  const leaves = await sql<{ leaf: string }[]>`
-    select leaf::text as leaf
-    from tenancy.org_scoped_tables
-    cross join tenancy.leaves(org_scoped_tables.relation) as leaf
-    where (tenancy.org_id_index(leaf)).indexrelid is null
-  `;
-  for (const { leaf } of leaves) await sql.unsafe(`create index on ${leaf} (org_id)`);
-  await runSteps(sql, "index_partitioned_table");
-  await runSteps(sql, "add_org_id_foreign_key");
-  await runSteps(sql, "refuse_null_org_id");
-  await runSteps(sql, "enforce_org_id");
-  await runSteps(sql, "make_org_id_immutable");
+  await advance(
+    sql,
+    ...["count", "column default", "filler", "backfill", "invalid_index", "index", "index_root"],
+    ...["foreign_key", "foreign_key_valid", "foreign_key_root"],
+    ...[
+      "leftovers",
+      "last_resort check last_resort",
+      "check_valid",
+      "not_null",
+      "guard",
+      "guard_move",
+      "guard_statement",
+    ],
+  );
 }
 
-/** The lines for indexes in the DETAIL of a refusal, which are to be run as they are. */
+/** The lines for indexes in the message of a refusal, which are to be run as they are. */
 export const indexLines = (error: PostgresError | undefined) =>
-  error?.detail?.match(/^create .*index concurrently .*;$/gm) ?? [];
+  error?.message.match(/^create .*index concurrently .*;$/gm) ?? [];
 
 /** Binds a table's foreign keys as the documentation says, and runs the lines that it is told to. Returns those. */
 export async function bind(sql: Sql, relation: string): Promise<string[]> {
   const lines: string[] = [];
   for (;;) {
     const error = await sql.unsafe(
-      `do $$ begin while tenancy.bind_to_parent('${relation}') loop commit; end loop; end $$`,
+      `do $$ begin while tenancy.enable_binding('${relation}') loop commit; end loop; end $$`,
     )
       .simple().then(() => undefined, (thrown: PostgresError) => thrown);
     if (!error) return lines;
@@ -70,7 +74,7 @@ export async function checkNewTables(database: string): Promise<void> {
       begin;
       alter role postgres superuser;
       set local role postgres;
-      select tenancy.guard_new_tables();
+      select tenancy.enable_new_table_check();
       reset role;
       alter role postgres nosuperuser;
       commit;

@@ -43,7 +43,7 @@ const templates: Record<TemplateName, Template> = {
     from: "before",
     make: async (url) => {
       const copy = copyProject(`${inject("folder")}/two_organizations`);
-      copy.append("_discover_org_scoped_tables.sql", mapUsers([north, south]));
+      copy.append("_EDIT_list_of_tables.sql", mapUsers([north, south]));
       const { code, output } = await copy.push(url);
       if (code !== 0) throw new Error(output);
     },

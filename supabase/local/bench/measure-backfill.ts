@@ -2,16 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
 import { copyProject } from "../project-copy.ts";
-import {
-  compareStates,
-  type Growth,
-  keepPhase1,
-  type Kind,
-  mapping,
-  readState,
-  splitMigration,
-  table,
-} from "./shared.ts";
+import { compareStates, type Growth, keepPhase1, type Kind, mapping, readState, runLoops, table } from "./shared.ts";
 
 export interface Backfill extends Growth {
   /** Rows per second. */
@@ -22,16 +13,13 @@ export interface Backfill extends Growth {
 export async function prepareBackfill(server: PostgresServer, folder: string): Promise<void> {
   const url = await createDatabase(server.port, "columns", "before");
   const project = copyProject(folder);
-  project.append("_discover_org_scoped_tables.sql", mapping);
+  project.append("_EDIT_list_of_tables.sql", mapping);
   keepPhase1(folder);
   const { code, output } = await project.push(url);
   if (code !== 0) throw new Error(output);
   const sql = connect(url);
-  for (const ending of ["_add_org_id_to_existing_tables.sql", "_backfill_org_id_from_user_id.sql"]) {
-    const [definitions, blocks] = splitMigration(ending);
-    await sql.unsafe(definitions).simple();
-    if (ending.startsWith("_add")) { for (const block of blocks.split("\n\n")) await sql.unsafe(block); }
-  }
+  await sql`set statement_timeout = 0`;
+  await runLoops(sql, "_add_org_id_to_existing_tables.sql");
   await sql`vacuum (freeze, analyze)`;
   await sql.end();
 }
@@ -56,18 +44,19 @@ export async function measureBackfill(
     );
     seconds = (performance.now() - start) / 1000;
   } else {
-    const [, blocks] = splitMigration("_backfill_org_id_from_user_id.sql");
-    for (const block of blocks.split("\n\n")) await sql.unsafe(block);
+    await runLoops(sql, "_backfill_org_id_from_user_id.sql");
     // Of this table alone, whose backfill is not interrupted.
     const [spent] = await sql`
       select extract(epoch from finished_at - started_at)::double precision as seconds
-      from tenancy.backfills
+      from org_migration.backfills
       where relation = ${table}::regclass
     `;
     seconds = spent?.["seconds"] as number;
   }
   const [left] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
   if (left?.["rows"] !== 0) throw new Error(`${left?.["rows"]} rows without organization after the backfill`);
+  // A statement of less than a second has not said yet what it updated.
+  await sql`select pg_stat_force_next_flush()`;
   await sleep(1200);
   const after = await readState(sql);
   await sql.end();

@@ -16,10 +16,9 @@ export type Phase = (typeof phases)[number];
 const filePhases: [string, Phase | undefined][] = [
   ["_add_org_id_to_existing_tables.sql", "columns"],
   ["_backfill_org_id_from_user_id.sql", "backfill"],
-  ["_index_org_id.sql", "indexes"],
+  ["_EDIT_index_org_id.sql", "indexes"],
   ["_add_org_id_foreign_keys.sql", "foreign keys"],
   ["_add_org_id_not_null_constraints.sql", "not null"],
-  ["_create_user_org_metadata_audit.sql", undefined],
   ["_create_org_id_immutability_triggers.sql", "immutability"],
   ["_verify_org_id_migration.sql", undefined],
 ];
@@ -45,10 +44,10 @@ function prepareProject(name: string, kind: Kind, mapped: boolean): ProjectCopy 
   const folder = join(stateFolder(), `bench-${process.pid}`, name);
   rmSync(folder, { recursive: true, force: true });
   const project = copyProject(folder);
-  if (mapped) project.append("_discover_org_scoped_tables.sql", mapping);
+  if (mapped) project.append("_EDIT_list_of_tables.sql", mapping);
   if (kind === "plain") {
     keepPhase1(folder);
-    writeFileSync(join(folder, "supabase/migrations/20250110020000_plain_plan.sql"), plainPlan);
+    writeFileSync(join(folder, "supabase/migrations/20250110030000_plain_plan.sql"), plainPlan);
   }
   return project;
 }

@@ -1,6 +1,6 @@
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
-import { defaultOrgId, plainPlan, splitMigration, table } from "./shared.ts";
+import { defaultOrgId, plainPlan, table } from "./shared.ts";
 import { median } from "./print.ts";
 
 /** Microseconds that an update of another column takes: without trigger, under the plan's, under ours. */
@@ -14,8 +14,6 @@ export async function measureTriggers(
   const kinds = ["none", "plain", "ours"] as const;
   const times = { none: [] as number[], plain: [] as number[], ours: [] as number[] };
   await sql.unsafe(plainPlan.match(/create function[^]*?\$function\$;/)?.[0] ?? "");
-  await sql.unsafe(splitMigration("_create_org_id_immutability_triggers.sql")[0]).simple();
-  await sql`set statement_timeout = 0`;
   for (const kind of kinds) {
     await sql.unsafe(`
       create table public.bench_${kind} (like public.${table} including all) with (autovacuum_enabled = off);
@@ -26,7 +24,11 @@ export async function measureTriggers(
   await sql.unsafe(
     "create trigger guard before update on public.bench_plain for each row execute function public.prevent_org_id_change()",
   );
-  await sql`select tenancy.make_org_id_immutable('public.bench_ours')`;
+  await sql`
+    insert into tenancy.registry (schema_name, table_name, scope, priority)
+    values ('public', 'bench_ours', 'org', 'secondary')
+  `;
+  await sql`select org_migration.build('public.bench_ours', 'guard')`;
   for (let round = 0; round <= 7; round++) {
     for (let turn = 0; turn < kinds.length; turn++) {
       const kind = kinds[(round + turn) % kinds.length] as (typeof kinds)[number];

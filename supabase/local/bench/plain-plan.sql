@@ -43,7 +43,7 @@ begin
                 target.owner_column
             );
         elsif mapped then
-            for parent in select * from tenancy.org_id_sources(target.relation) loop
+            for parent in select * from tenancy.sources where root = target.relation and sources.parent is not null order by ordinal loop
                 execute format(
                     'update %1$s as child set org_id = parent.org_id from %2$s as parent where child.org_id is null and parent.id = child.%3$I',
                     target.relation,

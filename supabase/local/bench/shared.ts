@@ -56,14 +56,15 @@ export const compareStates = (before: State, after: State): Growth => ({
 export function keepPhase1(folder: string): void {
   const migrations = join(folder, "supabase/migrations");
   for (const name of readdirSync(migrations)) {
-    if (name > "20250110020000") rmSync(join(migrations, name));
+    if (name >= "20250110030000") rmSync(join(migrations, name));
   }
 }
 
-/** Our migration whose name ends so, in two parts: the functions that it defines, and the blocks that apply them. */
-export function splitMigration(ending: string): [definitions: string, blocks: string] {
+/** Runs the loops of our migration whose name ends so, each a line of it, without what it sets before them. */
+export async function runLoops(sql: Sql, ending: string): Promise<void> {
   const name = migrationFiles().find((file) => file.endsWith(ending));
   const text = readFileSync(join(root, "supabase/migrations", name ?? ending), "utf8");
-  const at = text.indexOf("\ndo $do$");
-  return [text.slice(0, at), text.slice(at)];
+  const loops = text.match(/^do \$\$ begin while tenancy\.advance\(.*\$\$;$/gm);
+  if (!loops) throw new Error(`Cannot find a loop in the migration ending in ${ending}`);
+  for (const loop of loops) await sql.unsafe(loop);
 }

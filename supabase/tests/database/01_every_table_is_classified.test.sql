@@ -1,16 +1,16 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(8);
--- Its own tables are not for the guard against unclassified ones, where that is on.
-select tenancy.stop_guarding_new_tables();
+select plan(12);
+-- The new-table check, where it is on, would refuse this file's own tables.
+select tenancy.disable_new_table_check();
 
 select isnt_empty(
     $$ select from tenancy.registry where scope = 'org' $$,
     'the registry names org-scoped tables'
 );
 select is_empty(
-    $$ select * from tenancy.registry_problems $$,
+    $$ select * from tenancy.registry_findings $$,
     'every table that holds users'' rows is in the registry, and every table of the registry exists'
 );
 select lives_ok(
@@ -26,7 +26,7 @@ create table harbour.ports (id uuid primary key, name text);
 
 select results_eq(
     $$
-        select table_name, suggested_scope, reason
+        select table_name, suggested_scope, reason collate "default"
         from tenancy.unclassified_tables
         where schema_name = 'harbour'
         order by table_name
@@ -43,8 +43,22 @@ select results_eq(
 select throws_ok(
     $$ select tenancy.assert_registry() $$,
     '55000',
-    'the registry does not fit the database: 4 of its tables stop the push',
+    null,
     'unclassified tables stop the push'
+);
+select throws_matching(
+    $$ select tenancy.assert_registry() $$,
+    '^the registry does not fit the database, [^\n]*\m4\M[^\n]*\n'
+    'harbour\.cargo [^\n]+\[unclassified_table\]\n'
+    'harbour\.crews [^\n]+\[unclassified_table\]\n'
+    'harbour\.ports [^\n]+\[unclassified_table\]\n'
+    'harbour\.ships [^\n]+\[unclassified_table\]$',
+    'and the message has a line for each, which ends in its code'
+);
+select is(
+    (select remedy like '%(''harbour'', ''ports'', ''excluded'', null, %' from tenancy.registry_findings where object = 'harbour.ports'),
+    true,
+    'with the row that classifies it'
 );
 
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
@@ -61,18 +75,35 @@ select lives_ok(
 insert into tenancy.registry (schema_name, table_name, scope, priority)
 values ('harbour', 'tugs', 'org', 'secondary');
 select results_eq(
-    $$ select table_name, problem from tenancy.registry_problems $$,
-    $$ values ('tugs', 'is registered and does not exist') $$,
-    'a registered table that does not exist is a problem'
+    $$ select code, object collate "default", severity from tenancy.registry_findings $$,
+    $$ values ('missing_table', 'harbour.tugs', 'stops') $$,
+    'a registered table that does not exist is a finding'
 );
-delete from tenancy.registry where table_name = 'tugs';
+delete from tenancy.registry where (schema_name, table_name) = ('harbour', 'tugs');
+
+create view harbour.fleet as
+select id from harbour.ships;
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+values ('harbour', 'fleet', 'org', 'secondary');
+select results_eq(
+    $$ select code, object collate "default" from tenancy.registry_findings $$,
+    $$ values ('not_a_table', 'harbour.fleet') $$,
+    'and so is one that is no table'
+);
+delete from tenancy.registry where (schema_name, table_name) = ('harbour', 'fleet');
+drop view harbour.fleet;
 
 drop table harbour.cargo;
 alter table harbour.ships add column org_id text;
 select results_eq(
-    $$ select table_name, problem from tenancy.registry_problems where table_name = 'ships' $$,
-    $$ values ('ships', 'has an org_id already that is text and not a plain uuid') $$,
-    'an org_id of another type is a problem, not a skip'
+    $$ select code from tenancy.push_findings where table_name = 'harbour.ships' $$,
+    $$ values ('org_id_type') $$,
+    'an org_id of another type is a finding, not a skip'
+);
+select is(
+    (select array_agg(code order by code) from tenancy.registry_findings),
+    '{missing_table}',
+    'a table that was dropped is missing from the database'
 );
 
 select * from finish();

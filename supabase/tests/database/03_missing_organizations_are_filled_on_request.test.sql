@@ -1,9 +1,9 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(9);
--- Its own tables are not for the guard against unclassified ones, where that is on.
-select tenancy.stop_guarding_new_tables();
+select plan(13);
+-- The new-table check, where it is on, would refuse this file's own tables.
+select tenancy.disable_new_table_check();
 
 create schema harbour;
 grant usage on schema harbour to authenticated;
@@ -24,27 +24,21 @@ values
     ('00000000-0000-4000-8000-000000000001', 'b0000000-0000-4000-8000-000000000001'),
     ('00000000-0000-4000-8000-000000000002', 'b0000000-0000-4000-8000-000000000002');
 
-create function pg_temp.run(step text)
-returns void
-language plpgsql
-as $function$
-begin
-    while tenancy.next_step(array[step]) is not null loop
-        null;
-    end loop;
-end
-$function$;
-select pg_temp.run('record_table_before');
-select pg_temp.run('add_org_id');
-select pg_temp.run('fill_missing_org_id');
+do $$ begin while tenancy.advance('count') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
 select is_empty(
     $$ select tgname from pg_trigger where tgrelid = 'harbour.ships'::regclass and not tgisinternal $$,
     'nothing is installed unless it is asked for'
 );
 
 update tenancy.settings set fill_org_id = true;
-select pg_temp.run('fill_missing_org_id');
-select ok(tenancy.next_step('{fill_missing_org_id}') is null, 'a second run finds nothing to do');
+do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
+select ok(not tenancy.advance('filler'), 'then there is nothing left to do');
+select ok(
+    (select present from tenancy.parts('harbour.ships') where part = 'filler'),
+    'the filler is one of the table''s parts'
+);
 
 insert into harbour.ships (id, user_id) values (1, '00000000-0000-4000-8000-000000000001');
 select is(
@@ -78,8 +72,25 @@ select is(
     'a row without an owner gets its parent''s organization'
 );
 
+alter table harbour.cargo add column user_id uuid;
+select ok(
+    not (select present from tenancy.parts('harbour.cargo') where part = 'filler'),
+    'a filler that does not know all that decides is not what it should be'
+);
+do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
+insert into harbour.cargo (id, ship_id, user_id) values (2, 1, '00000000-0000-4000-8000-000000000002');
+select is(
+    (select right(org_id::text, 1) from harbour.cargo where id = 2),
+    '2',
+    'and decides by that as well once it is made again'
+);
+
 update tenancy.settings set fill_org_id = false;
-select pg_temp.run('fill_missing_org_id');
+select ok(
+    not (select present from tenancy.parts('harbour.ships') where part = 'filler'),
+    'while it is not to be there, a filler that is still there is what is wrong'
+);
+do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
 select is_empty(
     $$ select tgname from pg_trigger where tgrelid in ('harbour.ships'::regclass, 'harbour.cargo'::regclass) and not tgisinternal $$,
     'switched off, it is gone'

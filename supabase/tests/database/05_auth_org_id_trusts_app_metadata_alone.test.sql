@@ -1,13 +1,12 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(11);
+select plan(15);
 
 select has_function('public', 'auth_org_id', '{}'::name[], 'public.auth_org_id() exists');
 select function_returns('public', 'auth_org_id', '{}'::name[], 'uuid', 'it returns uuid');
-select is(
-    tenancy.auth_org_id_problem(),
-    null,
+select is_empty(
+    $$ select * from tenancy.foundation_findings where object = 'public.auth_org_id()' $$,
     'it can be trusted'
 );
 
@@ -45,16 +44,53 @@ as $function$
         auth.jwt() -> 'user_metadata' ->> 'org_id'
     )::uuid
 $function$;
-select matches(
-    tenancy.auth_org_id_problem(),
-    'reads user_metadata',
+select results_eq(
+    $$ select code, severity from tenancy.foundation_findings $$,
+    $$ values ('auth_org_id_reads_user_metadata', 'stops') $$,
     'a function that falls back to user_metadata is found'
 );
 select throws_ok(
     $$ select tenancy.assert_registry() $$,
-    '42P13',
+    '55000',
     null,
     'and stops the push'
+);
+select throws_matching(
+    $$ select tenancy.assert_registry() $$,
+    '\npublic\.auth_org_id\(\) .*\[auth_org_id_reads_user_metadata\]$',
+    'which says so'
+);
+
+create or replace function public.auth_org_id()
+returns uuid
+language sql
+stable
+set search_path = ''
+as $function$
+    select (auth.jwt() ->> 'org_id')::uuid
+$function$;
+select results_eq(
+    $$ select code from tenancy.foundation_findings $$,
+    $$ values ('auth_org_id_wrong') $$,
+    'a function that reads another claim is found by what it returns'
+);
+select results_eq(
+    $$ select check_name, passed from tenancy.verify_schema() where table_name is null and not passed $$,
+    $$ values ('auth_org_id', false) $$,
+    'and the last check of the push has it too'
+);
+
+create or replace function public.auth_org_id()
+returns uuid
+language sql
+stable
+set search_path = ''
+as $function$
+    select nullif(auth.jwt() -> 'app_metadata' ->> 'org_id', '')::uuid
+$function$;
+select is_empty(
+    $$ select * from tenancy.foundation_findings $$,
+    'one of the application''s own that reads app_metadata alone is trusted'
 );
 
 select * from finish();

@@ -24,8 +24,8 @@ select is(
     null,
     'a new user has no organization unless the operator decides otherwise'
 );
-select lives_ok($$ select tenancy.assign_org_to_new_users() $$, 'the operator can');
-select lives_ok($$ select tenancy.assign_org_to_new_users() $$, 'and again, to no effect');
+select lives_ok($$ select tenancy.enable_new_users() $$, 'the operator can');
+select lives_ok($$ select tenancy.enable_new_users() $$, 'and again, to no effect');
 select is(
     pg_temp.org_id_after_sign_up(2, '{"provider": "email"}'),
     'b0000000-0000-4000-8000-000000000001',
@@ -41,7 +41,7 @@ select is(
     'b0000000-0000-4000-8000-000000000009',
     'and keeps one that came with the sign-up'
 );
-select lives_ok($$ select tenancy.stop_assigning_org_to_new_users() $$, 'the operator can take it back');
+select lives_ok($$ select tenancy.disable_new_users() $$, 'the operator can take it back');
 select is(
     pg_temp.org_id_after_sign_up(5, '{"provider": "email"}'),
     null,

@@ -1,24 +1,40 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(12);
--- Its own tables are not for the guard against unclassified ones, where that is on.
-select tenancy.stop_guarding_new_tables();
+select plan(15);
+-- The new-table check, where it is on, would refuse this file's own tables.
+select tenancy.disable_new_table_check();
 
 select is_empty(
     $$ select * from tenancy.verify_schema() where not passed $$,
     'on a migrated database every check of the schema passes'
 );
 select results_eq(
-    $$ select check_name, count(*) from tenancy.verify_schema() where table_name is not null group by 1 order by 1 $$,
+    $$
+        select check_name, count(*)
+        from tenancy.verify_schema()
+        where check_name in (
+            'check', 'check_valid', 'column', 'default', 'foreign_key', 'foreign_key_valid', 'guard', 'index', 'not_null'
+        )
+        group by 1
+        order by 1
+    $$,
     $$
         select check_name, (select count(*) from tenancy.registry where scope = 'org')
-        from unnest(array['check', 'column', 'foreign_key', 'immutable', 'index', 'not_null', 'type']) as check_name
+        from unnest(array[
+            'check', 'check_valid', 'column', 'default', 'foreign_key', 'foreign_key_valid', 'guard', 'index', 'not_null'
+        ]) as check_name
     $$,
-    'every org-scoped table gets every check'
+    'every org-scoped table gets a check for each of its parts'
+);
+select set_eq(
+    $$ select check_name from tenancy.verify() where table_name is null $$,
+    $$ values ('registry'), ('auth_org_id'), ('users') $$,
+    'and the whole gets three'
 );
 
--- As shipped: phase 2 then gives every row its value with the column.
+-- As shipped: no filler, and phase 2 gives every row its value with the column.
+update tenancy.settings set fill_org_id = false;
 delete from tenancy.user_orgs;
 create schema harbour;
 create table harbour.ships (id integer primary key, user_id uuid);
@@ -34,34 +50,25 @@ as $function$
     where table_name = 'harbour.ships'
         and not passed
 $function$;
-create function pg_temp.run(step text)
-returns void
-language plpgsql
-as $function$
-begin
-    while tenancy.next_step(array[step]) is not null loop
-        null;
-    end loop;
-end
-$function$;
 
 select is(
     pg_temp.failed_checks(),
-    'check column foreign_key immutable index not_null type',
+    'check check_valid column foreign_key foreign_key_valid guard index not_null',
     'a table that was registered and not migrated fails every check'
 );
-select pg_temp.run('record_table_before');
-select pg_temp.run('add_org_id');
+do $$ begin while tenancy.advance('count') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
 select is(
     pg_temp.failed_checks(),
-    'check foreign_key immutable index not_null',
+    'check check_valid foreign_key foreign_key_valid guard index not_null',
     'after phase 2 it has its column'
 );
 create index idx_ships_org_id on harbour.ships (org_id);
-select pg_temp.run('add_org_id_foreign_key');
-select pg_temp.run('refuse_null_org_id');
-select pg_temp.run('enforce_org_id');
-select pg_temp.run('make_org_id_immutable');
+do $$ begin while tenancy.advance('foreign_key', 'foreign_key_valid', 'foreign_key_root') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('leftovers') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('last_resort', 'check') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('check_valid', 'not_null') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('guard', 'guard_statement') loop null; end loop; end $$;
 select is(pg_temp.failed_checks(), null, 'after phase 6 it passes them all');
 select results_eq(
     $$ select check_name, detail from tenancy.verify() where table_name = 'harbour.ships' and check_name in ('no_nulls', 'row_count') $$,
@@ -74,9 +81,19 @@ select results_eq(
 );
 
 alter table harbour.ships disable trigger org_id_immutable_ships;
-select is(pg_temp.failed_checks(), 'immutable', 'a disabled trigger is found');
+select is(pg_temp.failed_checks(), 'guard', 'a disabled guard is found');
+select is(
+    (select missing_parts from tenancy.status where relation = 'harbour.ships'::regclass),
+    'guard',
+    'tenancy.status has it'
+);
+select set_eq(
+    $$ select code, severity, object from tenancy.part_findings where table_name = 'harbour.ships' $$,
+    $$ values ('missing_guard', 'leaks', 'org_id_immutable_ships') $$,
+    'and so has tenancy.findings'
+);
 alter table harbour.ships enable trigger org_id_immutable_ships;
-select is(pg_temp.failed_checks(), 'immutable', 'and one that a replica session could pass by');
+select is(pg_temp.failed_checks(), 'guard', 'and one that a replica session could pass by');
 alter table harbour.ships enable always trigger org_id_immutable_ships;
 alter table harbour.ships alter column org_id drop not null;
 select is(pg_temp.failed_checks(), 'not_null', 'a column that is nullable again is found');
@@ -84,7 +101,7 @@ alter table harbour.ships alter column org_id set not null;
 alter table harbour.ships
 drop constraint fk_ships_org_id,
 add constraint fk_ships_org_id foreign key (org_id) references public.organizations (id) not valid;
-select is(pg_temp.failed_checks(), 'foreign_key', 'a foreign key that does not cascade is none');
+select is(pg_temp.failed_checks(), 'foreign_key foreign_key_valid', 'a foreign key that does not cascade is none');
 
 select ok(
     (select not passed from tenancy.verify() where check_name = 'users')

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(5);
+select plan(8);
 
 create function pg_temp.our_functions()
 returns table (routine regprocedure, owner_rights boolean)
@@ -11,7 +11,7 @@ as $function$
         pg_proc.oid::regprocedure,
         pg_proc.prosecdef
     from pg_proc
-    where pg_proc.pronamespace = 'tenancy'::regnamespace
+    where pg_proc.pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
         or pg_proc.oid = 'public.auth_org_id()'::regprocedure
 $function$;
 
@@ -26,11 +26,11 @@ select is_empty(
             and attnum > 0
             and not attisdropped
         cross join unnest(array['anon', 'authenticated', 'service_role']) as role
-        where relnamespace = 'tenancy'::regnamespace
+        where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and relkind in ('r', 'p', 'v', 'm', 'f')
             and has_column_privilege(role, pg_class.oid, attnum, 'select')
     $$,
-    'nothing of tenancy would be in a GraphQL schema, not by one column'
+    'nothing of tenancy or org_migration would be in a GraphQL schema, not by one column'
 );
 select is_empty(
     $$
@@ -39,10 +39,10 @@ select is_empty(
             pg_class.oid::regclass
         from pg_class
         cross join unnest(array['anon', 'authenticated', 'service_role']) as role
-        where relnamespace = 'tenancy'::regnamespace
+        where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and case relkind when 'S' then has_sequence_privilege(role, pg_class.oid, 'usage, select, update') end
     $$,
-    'no sequence of it can be read or moved'
+    'no sequence of theirs can be read or moved'
 );
 select is_empty(
     $$
@@ -66,10 +66,10 @@ select is_empty(
         join pg_namespace
             on pg_namespace.oid = defaclnamespace
         cross join unnest(defaclacl) as item
-        where nspname = 'tenancy'
+        where nspname in ('tenancy', 'org_migration')
             and item::text ~ '^(|anon|authenticated|service_role)='
     $$,
-    'what is added to tenancy later is granted to nobody'
+    'what is added to them later is granted to nobody'
 );
 select is_empty(
     $$
@@ -89,6 +89,28 @@ select is_empty(
     $$,
     'and no policy of ours is on a table of the platform'
 );
+
+create table tenancy.later (id integer);
+create function tenancy.later()
+returns integer
+language sql
+as $function$ select 1 $function$;
+grant select on tenancy.later to authenticated;
+set local role authenticated;
+select throws_ok(
+    $$ select * from tenancy.later $$,
+    '42501',
+    'permission denied for schema tenancy',
+    'a table of tenancy that somebody grants is not to be reached even so'
+);
+select throws_ok(
+    $$ select tenancy.later() $$,
+    '42501',
+    'permission denied for schema tenancy',
+    'nor is a function that everyone may execute'
+);
+select lives_ok($$ select public.auth_org_id() $$, 'while the default of every org_id can be called');
+set local role postgres;
 
 select * from finish();
 rollback;

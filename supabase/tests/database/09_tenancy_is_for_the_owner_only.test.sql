@@ -1,59 +1,60 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(7);
+select plan(8);
 
 select is_empty(
     $$
-        select role
+        select role, ours
         from unnest(array['public', 'anon', 'authenticated', 'service_role']) as role
-        where has_schema_privilege(role, 'tenancy', 'usage')
-            or has_schema_privilege(role, 'tenancy', 'create')
+        cross join unnest(array['tenancy', 'org_migration']) as ours
+        where has_schema_privilege(role, ours, 'usage')
+            or has_schema_privilege(role, ours, 'create')
     $$,
-    'nobody but the owner can use the schema tenancy'
+    'nobody but the owner can use the schemas tenancy and org_migration'
 );
 select is_empty(
     $$
         select role, relation.oid::regclass
         from unnest(array['anon', 'authenticated', 'service_role']) as role
         cross join pg_class as relation
-        where relation.relnamespace = 'tenancy'::regnamespace
+        where relation.relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and relation.relkind in ('r', 'v')
             and has_table_privilege(role, relation.oid, 'select, insert, update, delete, truncate, references, trigger')
     $$,
-    'nor any table or view in it'
+    'nor any table or view in them'
 );
 select is_empty(
     $$
         select role, routine.oid::regprocedure
         from unnest(array['anon', 'authenticated', 'service_role']) as role
         cross join pg_proc as routine
-        where routine.pronamespace = 'tenancy'::regnamespace
+        where routine.pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and has_function_privilege(role, routine.oid, 'execute')
     $$,
-    'nor call any function in it'
+    'nor call any function in them'
 );
 select results_eq(
     $$
         select oid::regprocedure::text
         from pg_proc
-        where pronamespace = 'tenancy'::regnamespace
+        where pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and prosecdef
         order by proname
     $$,
     $$
         values
-            ('tenancy.fill_row_org_id()'),
+            ('tenancy.fill_org_id()'),
             ('tenancy.refuse_unclassified_table()'),
             ('tenancy.set_org_of_new_user()')
     $$,
-    'no function of ours runs with its owner''s rights but the triggers that have to read what their caller cannot'
+    'no function of ours runs with its owner''s rights except the triggers that have to read what their caller cannot'
 );
 select is_empty(
     $$
         select oid::regprocedure
         from pg_proc
-        where (pronamespace = 'tenancy'::regnamespace or oid = 'public.auth_org_id()'::regprocedure)
+        where (pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace) or oid = 'public.auth_org_id()'::regprocedure)
             and not coalesce('search_path=""' = any (proconfig), false)
     $$,
     'and each has an empty search_path of its own'
@@ -62,18 +63,18 @@ select is_empty(
     $$
         select oid::regprocedure::text
         from pg_proc
-        where pronamespace = 'tenancy'::regnamespace
+        where pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and obj_description(oid, 'pg_proc') is null
 
         union all
 
         select oid::regclass::text
         from pg_class
-        where relnamespace = 'tenancy'::regnamespace
+        where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
             and relkind in ('r', 'v')
             and obj_description(oid, 'pg_class') is null
     $$,
-    'everything in tenancy says what it is'
+    'everything in them says what it is'
 );
 
 set local role service_role;
@@ -82,6 +83,12 @@ select throws_ok(
     '42501',
     'permission denied for schema tenancy',
     'service_role is told so'
+);
+select throws_ok(
+    $$ select * from org_migration.tables_before $$,
+    '42501',
+    'permission denied for schema org_migration',
+    'of the machinery too'
 );
 
 select * from finish();

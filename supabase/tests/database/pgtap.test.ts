@@ -1,10 +1,11 @@
 import { join, relative } from "node:path";
 import type { Sql } from "postgres";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { root } from "../../local/project.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { findPgtapFiles, readTap, runPgtapFile, splitStatements } from "../run-pgtap.ts";
 import { describeSchema } from "../schema.ts";
+import type { TemplateName } from "../templates.ts";
 
 const folder = join(root, "supabase/tests");
 const files = findPgtapFiles(folder).map((file) => [relative(folder, file), file] as const);
@@ -26,12 +27,27 @@ async function readState(sql: Sql): Promise<string[]> {
   return [...await describeSchema(sql), ...rows.map(({ line }) => line)];
 }
 
+/** The first file that changes a database for good, which takes a look at all of it after each. */
+async function findLeak(template: TemplateName): Promise<string | undefined> {
+  const database = await cloneDatabase(`pgtap_leak_${template}`, template);
+  try {
+    const before = (await readState(database.sql)).join();
+    for (const [name, file] of files) {
+      await runPgtapFile(database.url, file);
+      if ((await readState(database.sql)).join() !== before) return name;
+    }
+    return undefined;
+  } finally {
+    await database.drop();
+  }
+}
+
 // One after the other in one database, as `supabase test db` does: what a file leaves behind, the next one meets.
-describe.each(["migrated", "migrated_with_data"] as const)(
+// On 17, the version of config.toml, the application has data; on the others it is empty, as after `supabase db reset`.
+describe.each([inject("major") === 17 ? "migrated_with_data" : "migrated"] as const)(
   "every .sql file below supabase/tests, database %s:",
   (template) => {
     let database: Database;
-    /** Before the file that is next. */
     let before: string[];
 
     beforeAll(async () => {
@@ -41,13 +57,16 @@ describe.each(["migrated", "migrated_with_data"] as const)(
 
     afterAll(async () => await database?.drop());
 
-    test.each(files)("%s passes and leaves nothing behind", async (_name, file) => {
+    test.each(files)("%s passes", async (_name, file) => {
       const { passed, failures } = await runPgtapFile(database.url, file);
       expect(failures).toEqual([]);
       expect(passed).toBeGreaterThan(0);
-      const expected = before;
-      before = await readState(database.sql);
-      expect(before).toEqual(expected);
+    });
+
+    test("and none of them leaves anything behind", async () => {
+      const after = await readState(database.sql);
+      const leaking = after.join() === before.join() ? undefined : await findLeak(template);
+      expect({ leaking, after }).toEqual({ leaking: undefined, after: before });
     });
   },
 );

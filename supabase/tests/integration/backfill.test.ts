@@ -1,10 +1,12 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, describe, expect, inject, test } from "vitest";
-import { pushTarget } from "../../local/application.ts";
+import { afterEach, describe, expect, inject, onTestFinished, test } from "vitest";
+import { fillApplication, pushApplicationBefore, pushTarget } from "../../local/application.ts";
+import { connect, createDatabase } from "../../local/databases.ts";
+import { freePort, startPostgres } from "../../local/postgres.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { copyProject } from "../../local/project-copy.ts";
+import { manyCalls } from "../rows.ts";
 
 const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
 async function clone(name: string) {
@@ -17,11 +19,6 @@ afterEach(async () => {
   for (const database of open.splice(0)) await database.drop();
 });
 
-/** Rows that make a table large enough for passes: more than 1000 blocks. */
-const manyCalls = (count: number) => `
-  insert into public.calls (user_id, started_at)
-  select (array(select id from auth.users order by id))[1 + n % 60], now() from generate_series(1, ${count}) as n
-`;
 const manyCallLogs = (count: number) => `
   insert into public.call_logs (user_id, phone_number, outcome, notes)
   select (array(select id from auth.users order by id))[1 + n % 60], '+1555' || n, 'answered', repeat('x', 60) from generate_series(1, ${count}) as n
@@ -98,7 +95,7 @@ describe("while everyone belongs to one organization", () => {
     expect(code, output).toBe(0);
     const progress = await sql`
       select relation::text, state, rows_updated::integer, orphans::integer
-      from tenancy.backfill_progress
+      from org_migration.backfill_progress
       where rows_updated > 0
       order by 1
     `;
@@ -125,8 +122,15 @@ describe("while everyone belongs to one organization", () => {
 
 describe("with organizations to tell apart", () => {
   test("a large table is rewritten row by row in batches, without the application's triggers and without its doubling", async () => {
-    const database = await clone("strided");
-    const { sql } = database;
+    // A transaction in any database of the server keeps old versions of rows alive: a server of its own.
+    const folder = `${inject("folder")}/strided`;
+    const server = await startPostgres({ port: await freePort(), folder: `${folder}/server`, major: inject("major") });
+    onTestFinished(() => server.stop("immediate"));
+    const url = await createDatabase(server.port, "strided", "postgres");
+    await pushApplicationBefore(url, folder);
+    await fillApplication(url, { users: 60, rows: 60 });
+    const sql = connect(url);
+    onTestFinished(() => sql.end());
     await sql.unsafe(manyCallLogs(150_000)).simple();
     // What is measured is the order of the updates; a worker that analyzes the table meanwhile would keep old versions alive.
     await sql`alter table public.call_logs set (autovacuum_enabled = off)`;
@@ -138,9 +142,9 @@ describe("with organizations to tell apart", () => {
     `;
     const before = await digest();
     const [size] = await sql`select pg_relation_size('public.call_logs')::integer as bytes`;
-    const copy = copyProject(`${inject("folder")}/strided`);
-    copy.append("_discover_org_scoped_tables.sql", tenOrganizations);
-    const { code, output } = await copy.push(database.url);
+    const copy = copyProject(`${folder}/project`);
+    copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
+    const { code, output } = await copy.push(url);
     expect(code, output).toBe(0);
 
     expect(await digest()).toEqual(before);
@@ -159,7 +163,7 @@ describe("with organizations to tell apart", () => {
     expect(Number(after?.["hot"])).toBeGreaterThan(0.75);
     const [progress] = await sql`
       select state, passes, rows_updated::integer, blocks_done = blocks_total as complete, rows_per_second > 0 as measured, triggers_fired
-      from tenancy.backfill_progress
+      from org_migration.backfill_progress
       where relation = 'public.call_logs'::regclass
     `;
     expect(progress).toEqual({
@@ -186,13 +190,13 @@ describe("with organizations to tell apart", () => {
     `).simple();
     const copy = copyProject(`${inject("folder")}/cycles`);
     copy.edit(
-      "_discover_org_scoped_tables.sql",
+      "_EDIT_list_of_tables.sql",
       "values\n",
       "values\n    ('public', 'teams', 'org', 'secondary', null),\n    ('public', 'boards', 'org', 'secondary', null),\n",
     );
-    copy.append("_discover_org_scoped_tables.sql", "select tenancy.create_personal_organizations();");
+    copy.append("_EDIT_list_of_tables.sql", "select tenancy.create_personal_organizations();");
     copy.edit(
-      "_index_org_id.sql",
+      "_EDIT_index_org_id.sql",
       "create index concurrently if not exists idx_calls_org_id",
       "create index concurrently if not exists idx_teams_org_id on public.teams (org_id);\n" +
         "create index concurrently if not exists idx_boards_org_id on public.boards (org_id);\n" +
@@ -222,7 +226,7 @@ describe("with organizations to tell apart", () => {
         "team 3": defaultOrgId,
         "board 30": defaultOrgId,
       });
-    expect(await sql`select * from tenancy.backfill_progress where state <> 'finished'`).toEqual([]);
+    expect(await sql`select * from org_migration.backfill_progress where state <> 'finished'`).toEqual([]);
     await expect(sql`select tenancy.create_personal_organizations() as created`).resolves.toEqual([{ created: "0" }]);
   });
 });
@@ -234,7 +238,7 @@ test.each([
   const database = await clone("late_children");
   const { sql } = database;
   const copy = copyProject(`${inject("folder")}/late_children`);
-  copy.append("_discover_org_scoped_tables.sql", tenOrganizations);
+  copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
   const insert = `with late as (
        insert into public.calls (user_id, started_at, status)
        select id, now(), 'completed' from auth.users where id in (select user_id from tenancy.user_orgs)
@@ -246,18 +250,8 @@ test.each([
     // The table of the late rows has its turn once more, those of their parents have had theirs.
     copy.append(
       file,
-      `delete from tenancy.backfills where relation = 'public.call_tracking'::regclass;
-       do $do$
-       declare
-           target regclass;
-       begin
-           loop
-               target := tenancy.next_step('{backfill_org_id}', target);
-               exit when target is null;
-               commit;
-           end loop;
-       end
-       $do$;`,
+      `delete from org_migration.backfills where relation = 'public.call_tracking'::regclass;
+       do $$ begin while tenancy.advance('backfill') loop commit; end loop; end $$;`,
     );
   }
   const { code, output } = await copy.push(database.url);
@@ -275,97 +269,5 @@ test.each([
 test("personal organizations are refused once the rows belong to the default organization", async () => {
   const database = await clone("too_late");
   await supabase(["db", "push", ...pushTarget(database.url)]);
-  await expect(database.sql`select tenancy.create_personal_organizations()`).rejects.toMatchObject({
-    code: "55000",
-    message:
-      "the rows belong to the default organization already: personal organizations must be created before phase 2",
-  });
-});
-
-describe("the settings of a running backfill", () => {
-  test("let the plan be read before anything happens to a table", async () => {
-    const database = await clone("planned");
-    const { sql } = database;
-    const copy = copyProject(`${inject("folder")}/planned`);
-    copy.append("_discover_org_scoped_tables.sql", `${tenOrganizations} update tenancy.settings set paused = true;`);
-    const pushed = copy.push(database.url);
-    const waiting = () =>
-      sql`
-        select pid from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid() and query like '%record_table_before%'
-      `;
-    while ((await waiting()).length === 0) await sleep(20);
-    expect(
-      await sql`select count(*)::integer as columns from pg_attribute where attname = 'org_id' and attrelid in (select relation from tenancy.org_scoped_tables)`,
-    )
-      .toEqual([{ columns: 0 }]);
-    const plan =
-      await sql`select relation::text, source, method, estimated_rows::integer as rows from tenancy.backfill_plan`;
-    expect(plan.length).toBe(45);
-    expect(plan.find((row) => row["relation"] === "call_tracking")).toMatchObject({
-      source: "calls through call_id, else the default organization",
-      method: "batches",
-    });
-    await sql`update tenancy.settings set paused = false`;
-    const { code, output } = await pushed;
-    expect(code, output).toBe(0);
-  });
-
-  test("pause it, and let it go on, at the next batch", async () => {
-    const database = await clone("paused");
-    const { sql } = database;
-    await sql.unsafe(manyCalls(60_000)).simple();
-    const copy = copyProject(`${inject("folder")}/paused`);
-    copy.append(
-      "_discover_org_scoped_tables.sql",
-      `${tenOrganizations} update tenancy.settings set batch_target_ms = 5, wal_mb_per_second = 2;`,
-    );
-    const pushed = copy.push(database.url);
-    const rows = async () => {
-      const [row] = await sql`
-        select coalesce(sum(rows_updated), 0)::integer as rows, to_regclass('tenancy.backfills') is not null as begun
-        from tenancy.backfills where relation = 'public.calls'::regclass
-      `.catch(() => [{ rows: 0 }]);
-      return Number(row?.["rows"]);
-    };
-    while ((await rows()) < 1000) await sleep(5);
-    await sql`update tenancy.settings set paused = true`;
-    // The batch under way ends; the transaction after it waits.
-    const [paused] = await sql`select clock_timestamp()::text as at`;
-    const waiting = () =>
-      sql`
-        select from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid() and usename = 'postgres'
-          and xact_start > ${paused?.["at"]}::text::timestamptz
-      `;
-    while ((await waiting()).length === 0) await sleep(20);
-    const atPause = await rows();
-    expect(atPause).toBeLessThan(60_060);
-    await sleep(1000);
-    expect(await rows()).toBe(atPause);
-    await sql`update tenancy.settings set paused = false, wal_mb_per_second = default`;
-    const { code, output } = await pushed;
-    expect(code, output).toBe(0);
-    expect(await rows()).toBe(60_060);
-  });
-
-  test("keep it to a budget of WAL", async () => {
-    const database = await clone("budget");
-    const { sql } = database;
-    await sql.unsafe(manyCalls(60_000)).simple();
-    const copy = copyProject(`${inject("folder")}/budget`);
-    copy.append(
-      "_discover_org_scoped_tables.sql",
-      `${tenOrganizations} update tenancy.settings set wal_mb_per_second = 10;`,
-    );
-    const { code, output } = await copy.push(database.url);
-    expect(code, output).toBe(0);
-    const [run] = await sql`
-      select extract(epoch from next_batch_at - started_at)::float as seconds
-      from tenancy.backfills
-      where relation = 'public.calls'::regclass
-    `;
-    // 60,000 rows are at least 12 MB of WAL: without the budget they take a second.
-    expect(Number(run?.["seconds"])).toBeGreaterThan(1.2);
-  });
+  await expect(database.sql`select tenancy.create_personal_organizations()`).rejects.toMatchObject({ code: "55000" });
 });

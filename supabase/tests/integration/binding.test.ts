@@ -4,9 +4,9 @@ import { become, claimsOf, refusal, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { giveUsersTheirOrganization, north, south } from "../organizations.ts";
 import { listCrossing, quoted, readReferences, type Reference, uncross } from "../references.ts";
-import { freeKeys, insert, newRow, readAllTables } from "../rows.ts";
+import { callForAllTables, freeKeys, insert, newRow, readAllTables } from "../rows.ts";
 import { describeSchema } from "../schema.ts";
-import { bind, indexLines, runSteps } from "../steps.ts";
+import { advance, bind, indexLines, repeat } from "../steps.ts";
 
 /** Foreign keys of every kind that can be bound and that the application has none of. */
 export const moreReferences = `
@@ -78,11 +78,10 @@ describe("foreign keys that are bound to the organization", () => {
     expect(await listCrossing(bound.sql)).toEqual([]);
   });
 
-  test("need indexes: where a table is large they are to be built first, by the lines of the refusal", async () => {
+  test("need indexes, which are to be built first, by the lines of the refusal", async () => {
     const { sql } = bound;
-    await sql`update tenancy.settings set small_table_bytes = 0`;
     schemaBefore = await describeSchema(sql);
-    const error = await refusal(sql`select tenancy.bind_to_parent('public.hallucination_flags')`);
+    const error = await refusal(sql`select tenancy.enable_binding('public.hallucination_flags')`);
     expect(error).toMatchObject({ code: "55000" });
     expect(indexLines(error)).toEqual([
       "create unique index concurrently on public.call_tracking (org_id, id);",
@@ -91,7 +90,6 @@ describe("foreign keys that are bound to the organization", () => {
     expect(await describeSchema(sql)).toEqual(schemaBefore);
     lines.push(...(await bind(sql, "public.hallucination_flags")));
     expect(lines).toEqual(indexLines(error));
-    await sql`update tenancy.settings set small_table_bytes = default`;
   });
 
   test("keep their names, actions, deferral and comments, with org_id on both sides", async () => {
@@ -114,7 +112,7 @@ describe("foreign keys that are bound to the organization", () => {
     expect(await sql`select from pg_constraint where not convalidated`).toHaveLength(0);
     expect(await sql`select from tenancy.verify_schema() where not passed`).toHaveLength(0);
     for (const { child } of references) {
-      expect(await sql`select tenancy.bind_to_parent(${child}::regclass) as worked`).toEqual([{ worked: false }]);
+      expect(await sql`select tenancy.enable_binding(${child}::regclass) as worked`).toEqual([{ worked: false }]);
     }
   });
 
@@ -283,9 +281,34 @@ describe("foreign keys that are bound to the organization", () => {
     });
   });
 
-  test("are put back by unbind_from_parent: the schema is what it was, and the indexes that were built by hand", async () => {
+  test.each([
+    ["enable_binding", async (sql: Sql) => await repeat(sql, "tenancy.enable_binding('public.calls')")],
+    ["advance('binding', 'binding_valid')", async (sql: Sql) => await advance(sql, "binding binding_valid")],
+  ])("are remembered: verify() finds one that was made simple again, and %s binds it again", async (_name, make) => {
     const { sql } = bound;
-    await runSteps(sql, "unbind_from_parent");
+    const simple = references.find(({ name }) => name === "calls_lead_id_fkey");
+    if (!simple) throw new Error("calls_lead_id_fkey is not a foreign key");
+    const failures = async () => [
+      ...(await sql`select table_name, check_name from tenancy.verify_schema() where not passed order by 2`),
+    ];
+    const whole = await describeSchema(sql);
+    await rehearse(sql, async () => {
+      await sql.unsafe(`
+        alter table public.calls drop constraint ${simple.name}, add constraint ${simple.name} ${simple.definition}
+      `);
+      expect(await failures()).toEqual([
+        { table_name: "public.calls", check_name: "binding" },
+        { table_name: "public.calls", check_name: "binding_valid" },
+      ]);
+      await make(sql);
+      expect(await failures()).toEqual([]);
+      expect(await describeSchema(sql)).toEqual(whole);
+    });
+  });
+
+  test("are put back by disable_binding: the schema is what it was, and the indexes that were built by hand", async () => {
+    const { sql } = bound;
+    await callForAllTables(sql, "tenancy.disable_binding");
     expect(await readReferences(sql)).toEqual(references);
     const after = await describeSchema(sql);
     expect(schemaBefore.filter((line) => !after.includes(line))).toEqual([]);

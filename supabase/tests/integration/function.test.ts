@@ -215,9 +215,9 @@ describe("update-user-org-metadata over HTTP", () => {
       return ((await response.json()) as { app_metadata: Record<string, unknown> }).app_metadata["org_id"];
     };
     expect(await signUp("before@example.com")).toBeUndefined();
-    await sql`select tenancy.assign_org_to_new_users()`;
+    await sql`select tenancy.enable_new_users()`;
     await signUp("after@example.com");
-    await sql`select tenancy.stop_assigning_org_to_new_users()`;
+    await sql`select tenancy.disable_new_users()`;
     await signUp("again@example.com");
     const rows = await sql`
       select email, raw_app_meta_data ->> 'org_id' as org_id from auth.users where email !~ 'user' order by email

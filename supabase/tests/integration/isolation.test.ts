@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { become, claimsOf, refusal, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { giveUsersTheirOrganization, north, south } from "../organizations.ts";
-import { insert, newRow, readTables, type Table } from "../rows.ts";
+import { callForAllTables, insert, newRow, readTables, type Table } from "../rows.ts";
 import { describeSchema } from "../schema.ts";
-import { runSteps } from "../steps.ts";
+import { advance, repeat } from "../steps.ts";
 
 describe("isolation of organizations", () => {
   let database: Database;
@@ -27,8 +27,9 @@ describe("isolation of organizations", () => {
     const before = await describeSchema(sql);
     expect(await refusal(sql`select tenancy.enable_org_isolation('public.calls')`)).toMatchObject({
       code: "55000",
-      message: expect.stringMatching(/60/),
-      detail: expect.stringContaining("tenancy.users_without_org"),
+      message: expect.stringMatching(/\b60\b.*tenancy\.users_without_org/),
+      schema_name: "public",
+      table_name: "calls",
     });
     expect(await describeSchema(sql)).toEqual(before);
     await giveUsersTheirOrganization(sql);
@@ -41,7 +42,7 @@ describe("isolation of organizations", () => {
       const before = await describeSchema(sql);
       expect(await refusal(sql`select tenancy.enable_org_isolation(${`public.${table}`}::regclass)`)).toMatchObject({
         code: "55000",
-        detail: expect.stringContaining(withoutRowSecurity.map((name) => `public.${name}`).join(", ")),
+        message: expect.stringContaining(withoutRowSecurity.map((name) => `public.${name}`).join(", ")),
       });
       expect(await describeSchema(sql)).toEqual(before);
     },
@@ -63,7 +64,7 @@ describe("isolation of organizations", () => {
         select row_security, isolated, count(*)::integer as tables from tenancy.status group by 1, 2 order by 1, 2
       `;
     expect(await status()).toEqual([{ row_security: true, isolated: false, tables: 45 }]);
-    await runSteps(sql, "enable_org_isolation");
+    await callForAllTables(sql, "tenancy.enable_org_isolation");
     expect(await status()).toEqual([{ row_security: true, isolated: true, tables: 45 }]);
     const policies = await sql`
       select polname, polpermissive, polcmd, polroles::regrole[]::text as roles, count(*)::integer as tables
@@ -112,35 +113,57 @@ describe("isolation of organizations", () => {
   });
 
   test.each([
-    ["disable_org_isolation", async () => await runSteps(sql, "disable_org_isolation")],
-    ["roll_back(6)", async () => {
-      for (let target: string | null = ""; target !== null;) {
-        const [row]: { target: string | null }[] = await sql`select tenancy.roll_back(6, ${
-          target || null
-        }::regclass)::text as target`;
-        target = row?.target ?? null;
-      }
-    }],
+    ["disable_org_isolation", async () => await callForAllTables(sql, "tenancy.disable_org_isolation")],
+    ["roll_back(6)", async () => await repeat(sql, "tenancy.roll_back(6)")],
   ])("is put back by %s: the schema is what it was", async (_name, putBack) => {
     await putBack();
     expect(await describeSchema(sql)).toEqual(schemaBefore);
     expect(await sql`select from tenancy.status where isolated`).toHaveLength(0);
-    await runSteps(sql, "enable_org_isolation");
+    expect(await sql`select from tenancy.registry where isolated`).toHaveLength(0);
+    expect(await sql`select tenancy.advance('isolation') as worked`).toEqual([{ worked: false }]);
+    await callForAllTables(sql, "tenancy.enable_org_isolation");
   });
 
-  test.each([
-    ["alter table public.calls disable row level security", { code: "55000" }],
-    ["alter policy org_isolation on public.calls using (true)", { code: "42710" }],
-    ["alter policy org_isolation on public.calls with check (true)", { code: "42710" }],
-    ["alter policy org_isolation on public.calls to service_role", { code: "42710" }],
-    ["drop policy org_isolation on public.calls", undefined],
-  ])("is not taken for whole after: %s", async (damage, answer) => {
+  const failedChecks = async () => [
+    ...(await sql`select table_name, check_name from tenancy.verify_schema() where not passed`),
+  ];
+  const makers = [
+    ["enable_org_isolation", async () => await repeat(sql, "tenancy.enable_org_isolation('public.calls')")],
+    ["advance('isolation')", async () => await advance(sql, "isolation")],
+  ] as const;
+  const damages = [
+    "alter table public.calls disable row level security",
+    "alter policy org_isolation on public.calls using (true)",
+    "alter policy org_isolation on public.calls with check (true)",
+    "alter policy org_isolation on public.calls to service_role",
+    "drop policy org_isolation on public.calls",
+  ];
+  test.each(damages.flatMap((damage) => makers.map(([maker, make]) => [damage, maker, make] as const)))(
+    "is remembered: verify() fails after %s, and %s makes it whole",
+    async (damage, _maker, make) => {
+      const whole = await describeSchema(sql);
+      await rehearse(sql, async () => {
+        await sql.unsafe(damage);
+        expect(await sql`select relation::text from tenancy.status where not isolated`).toEqual([{
+          relation: "calls",
+        }]);
+        expect(await failedChecks()).toEqual([{ table_name: "public.calls", check_name: "isolation" }]);
+        await make();
+        expect(await sql`select from tenancy.status where not isolated`).toHaveLength(0);
+        expect(await failedChecks()).toEqual([]);
+        expect(await describeSchema(sql)).toEqual(whole);
+      });
+    },
+  );
+
+  test("is refused where somebody else's policy has its name, and that stays", async () => {
     await rehearse(sql, async () => {
-      await sql.unsafe(damage);
-      expect(await sql`select relation::text from tenancy.status where not isolated`).toEqual([{ relation: "calls" }]);
-      const error = await refusalOf(sql, async () => await sql`select tenancy.enable_org_isolation('public.calls')`);
-      if (answer) expect(error).toMatchObject(answer);
-      else expect(await sql`select from tenancy.status where not isolated`).toHaveLength(0);
+      await repeat(sql, "tenancy.disable_org_isolation('public.calls')");
+      await sql`create policy org_isolation on public.calls to authenticated using (true)`;
+      const before = await describeSchema(sql);
+      expect(await refusalOf(sql, async () => await sql`select tenancy.enable_org_isolation('public.calls')`))
+        .toMatchObject({ code: "42710", schema_name: "public", table_name: "calls" });
+      expect(await describeSchema(sql)).toEqual(before);
     });
   });
 });

@@ -48,7 +48,7 @@ describe("onboarding", () => {
       await rehearse(sql, async () => {
         await sql.unsafe(statements).simple();
         const checks = await onboard(table);
-        expect(checks.length).toBeGreaterThanOrEqual(7);
+        expect(checks.length).toBeGreaterThanOrEqual(9);
         expect(checks.filter((row) => !row["passed"])).toEqual([]);
         expect(await failures()).toEqual([]);
         const found = Object.fromEntries(
@@ -122,7 +122,8 @@ describe("onboarding", () => {
       const before = await state();
       const error = await refusalOf(sql, () => onboard(refusal.table ?? "harbour.ships"));
       expect(error).toMatchObject({ code: refusal.code });
-      expect(error?.detail).toContain(refusal.detail ?? "");
+      if (refusal.finding) expect(error?.message).toContain(`[${refusal.finding}]`);
+      expect(error?.message).toContain(refusal.mentions ?? "");
       expect(await state()).toEqual(before);
     });
   });

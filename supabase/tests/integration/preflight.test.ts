@@ -1,20 +1,12 @@
-import { readFileSync, writeFileSync } from "node:fs";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
-import { supabase } from "../../local/supabase-cli.ts";
-import { cloneDatabase } from "../databases.ts";
-import { withResolvers } from "../promises.ts";
-import { composePreflight, preflightFile, withList } from "../preflight.ts";
 import { copyProject, readList } from "../../local/project-copy.ts";
+import { supabase } from "../../local/supabase-cli.ts";
+import { cloneDatabase, runAsSuperuser } from "../databases.ts";
+import { askPreflight, preflightFile, type PreflightRow } from "../preflight.ts";
+import { withResolvers } from "../promises.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
-
-interface Finding {
-  topic: string;
-  object: string;
-  finding: string;
-  to_do: string;
-}
 
 const open: Database[] = [];
 async function clone(name: string): Promise<Database> {
@@ -27,82 +19,84 @@ afterEach(async () => {
   for (const database of open.splice(0)) await database.drop();
 });
 
-async function preflight({ sql }: Database, list = ""): Promise<Finding[]> {
-  const query = withList(readFileSync(preflightFile, "utf8"), list);
-  return await sql.begin("read only", async (transaction) => await transaction.unsafe<Finding[]>(query));
-}
-
-const about = (findings: Finding[], topic: string) => findings.filter((found) => found.topic === topic);
-
-test("the preflight has the views of the migration word for word (UPDATE_PREFLIGHT=1 writes them anew)", () => {
-  if (process.env["UPDATE_PREFLIGHT"]) writeFileSync(preflightFile, composePreflight());
-  expect(readFileSync(preflightFile, "utf8")).toBe(composePreflight());
-});
+const about = (rows: PreflightRow[], topic: string) => rows.filter((row) => row.topic === topic);
 
 describe("the preflight", () => {
   test("runs read-only by the CLI, before any migration, and gives the row to add for each table", async () => {
     const database = await clone("preflight_cli");
-    const output = await supabase([
-      "db",
-      "query",
-      `--remote=${database.url}`,
-      "--read-only",
-      "--output-format=json",
-      "-f",
-      preflightFile,
-    ]);
-    const found = about(JSON.parse(output.slice(output.indexOf("\n["))) as Finding[], "to classify");
+    const target = `--remote=${database.url}`;
+    const ask = (format: string) => supabase(["db", "query", target, "--read-only", format, "-f", preflightFile]);
+    const output = await ask("--output-format=json");
+    const found = about(JSON.parse(output.slice(output.indexOf("\n["))) as PreflightRow[], "to classify");
     expect(found).toHaveLength(54);
-    expect(found.find(({ object }) => object.endsWith("call_tracking"))).toMatchObject({
-      finding: "references calls",
+    expect(found.find(({ object }) => object === "public.call_tracking")).toMatchObject({
+      code: "unclassified_table",
+      finding: "references public.calls",
       to_do: "('public', 'call_tracking', 'org', 'secondary', null),",
     });
-    expect(found.find(({ object }) => object.endsWith("voice_options"))).toMatchObject({
+    expect(found.find(({ object }) => object === "public.voice_options")).toMatchObject({
       finding: "has nothing that says whose its rows are",
       to_do: "('public', 'voice_options', 'excluded', null, '<why not>'),",
     });
+    expect(await ask("--output=csv")).toContain("\ntopic,code,object,finding,to_do\n");
   });
 
   test("says nothing against the shipped application with its list, and what will happen to each of its 45 tables", async () => {
     const database = await clone("preflight_list");
     await database.sql`analyze`;
-    const findings = await preflight(database, readList());
-    expect(about(findings, "refused")).toEqual([]);
-    expect(about(findings, "to classify")).toEqual([]);
-    expect(about(findings, "would get org_id")).toEqual([]);
-    const tables = about(findings, "gets org_id");
+    const rows = await askPreflight(database.sql, { list: readList() });
+    expect(rows.map(({ topic }) => topic).filter((topic, index, all) => topic !== all[index - 1])).toEqual([
+      "gets org_id",
+      "good to know",
+      "plan",
+    ]);
+    const tables = about(rows, "gets org_id");
     expect(tables).toHaveLength(45);
     const [orphans] = await database.sql`
       select count(*)::integer as rows from public.calls where not exists (select from auth.users where users.id = user_id)
     `;
     expect(orphans?.["rows"]).toBeGreaterThan(0);
-    expect(tables.find(({ object }) => object === "calls")?.finding).toContain(
-      `60 rows, 16 kB and 32 kB of indexes; ${orphans?.["rows"]} rows whose user_id is no user`,
-    );
-    expect(tables.find(({ object }) => object === "call_tracking")?.finding).toContain(
-      "follows the rows that it references",
-    );
-    const counted = about(findings, "good to know").find(({ object }) => object === "auth.users");
+    expect(tables.find(({ object }) => object === "public.calls")).toMatchObject({
+      finding: `60 rows, 16 kB and 32 kB of indexes; ${orphans?.["rows"]} rows whose user_id is no user`,
+      to_do:
+        "org_id of the owner in user_id, else public.agents through agent_id, else public.leads through lead_id, else the " +
+        "defaul…; no row is touched; 9 statements, about 0.0 s",
+    });
+    const counted = about(rows, "good to know").find(({ object }) => object === "auth.users");
     expect(counted?.finding).toBe("60 users, 60 of them without app_metadata.org_id");
   });
 
-  test("names what the push will refuse, in the words of the push, and then the push refuses it", async () => {
+  test("has no column of over 200 characters, except a statement", async () => {
+    const database = await clone("preflight_width");
+    const rows = [...await askPreflight(database.sql), ...await askPreflight(database.sql, { list: readList() })];
+    expect(rows.length).toBeGreaterThan(500);
+    const cells = rows.flatMap((
+      row,
+    ) => [row.topic, row.code, row.object, row.finding, row.topic === "plan" ? "" : row.to_do]);
+    expect(cells.filter((cell) => cell.length > 200)).toEqual([]);
+  });
+
+  test("names what the push will refuse, by its code, and then the push refuses it", async () => {
     const database = await clone("preflight_refused");
-    const { sql } = database;
-    await sql.unsafe(`
+    await database.sql.unsafe(`
       alter table public.calls add column org_id text;
       create rule no_deletes as on delete to public.leads do instead nothing;
       create table public.organizations (id uuid primary key, name text not null);
       alter table public.imports add column org_id uuid default gen_random_uuid();
       alter table public.contacts add column org_id uuid references public.organizations (id);
     `).simple();
-    const refused = about(await preflight(database, readList()), "refused");
-    expect(refused.map(({ object }) => object)).toEqual(["calls", "contacts", "imports", "imports", "leads"]);
-    const copy = copyProject(`${inject("folder")}/preflight_refused`);
-    const { code, output } = await copy.push(database.url);
+    const refused = about(await askPreflight(database.sql, { list: readList() }), "refused");
+    expect(refused.map(({ object, code }) => `${object} ${code}`)).toEqual([
+      "public.calls org_id_type",
+      "public.contacts org_id_foreign_key",
+      "public.imports org_id_of_no_organization",
+      "public.imports org_id_default",
+      "public.leads rule",
+    ]);
+    const { code, output } = await copyProject(`${inject("folder")}/preflight_refused`).push(database.url);
     expect(code).toBe(1);
-    for (const { object, finding } of refused) expect(output).toContain(`public.${object} ${finding}`);
-    expect(output).toContain("4 of its tables stop the push");
+    for (const row of refused) expect(output).toContain(`${row.object} ${row.finding}; ${row.to_do} [${row.code}]`);
+    expect(output.match(/\[[a-z_]+\](?= \(SQLSTATE|$)/gm)).toHaveLength(refused.length);
   });
 
   test("names who is in the way now, and what that holds", async () => {
@@ -113,12 +107,12 @@ describe("the preflight", () => {
       await transaction`select count(*) as nightly_report from public.calls`;
       await released;
     });
-    const waiting = () => preflight(database).then((findings) => about(findings, "in the way now"));
+    const waiting = () => askPreflight(database.sql).then((rows) => about(rows, "in the way now"));
     let found = await waiting();
     while (found.length === 0) found = await waiting();
     expect(found).toHaveLength(1);
     expect(found[0]?.finding).toMatch(
-      /^postgres idle in transaction for \d+ s, holds calls: select count\(\*\) as nightly_report from public\.calls$/,
+      /^postgres idle in transaction for \d+ s, holds public\.calls: select count\(\*\) as nightly_report from public\.calls$/,
     );
     release();
     await held;
@@ -132,9 +126,88 @@ describe("the preflight", () => {
       create publication supabase_realtime for table public.calls;
       create materialized view public.call_counts as select user_id, count(*) as calls from public.calls group by user_id;
     `).simple();
-    const notes = about(await preflight(database), "good to know").map(({ object, finding }) => `${object} ${finding}`);
-    expect(notes.join("\n")).toMatch(/^agents columns are granted to dashboard_user one by one/m);
-    expect(notes.join("\n")).toMatch(/^calls is published by supabase_realtime/m);
-    expect(notes.join("\n")).toMatch(/^call_counts is a materialized view of calls/m);
+    const notes = about(await askPreflight(database.sql), "good to know").map(({ code, object }) =>
+      `${code} ${object}`
+    );
+    expect(notes).toContain("column_grants public.agents");
+    expect(notes).toContain("published public.calls");
+    expect(notes).toContain("materialized_view public.call_counts");
+    expect(notes.filter((note) => note.startsWith("published"))).toHaveLength(1);
+  });
+});
+
+describe("code of others", () => {
+  const planted = `
+    create function public.format(text, text, text) returns text language plpgsql as
+    $$ begin raise exception 'format of public was called'; end $$;
+    create function public.equals(regclass, regclass) returns boolean language plpgsql as
+    $$ begin raise exception 'the operator of public was called'; end $$;
+    create operator public.= (leftarg = regclass, rightarg = regclass, function = public.equals);
+  `;
+
+  test("that a role with CREATE on public has planted there is bound by no preflight query, view or function", async () => {
+    const database = await clone("planted");
+    await runAsSuperuser(database.name, planted);
+    expect((await askPreflight(database.sql, { list: readList() })).length).toBeGreaterThan(400);
+    const { code, output } = await copyProject(`${inject("folder")}/planted`).push(database.url);
+    expect(code, output).toBe(0);
+    expect(await database.sql`select * from tenancy.plan`).toEqual([]);
+    expect(await database.sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+    const bound = await database.sql`
+      select distinct refobjid::regprocedure::text as function
+      from pg_depend
+      where refclassid = 'pg_proc'::regclass
+        and refobjid in ('public.format(text,text,text)'::regprocedure, 'public.equals(regclass,regclass)'::regprocedure)
+        and classid <> 'pg_operator'::regclass
+    `;
+    expect(bound).toEqual([]);
+  });
+
+  test("in a check that is not valid costs one finding: one that uses the whole row, and one that raises", async () => {
+    const database = await clone("checks");
+    await database.sql.unsafe(`
+      create function public.is_valid(call public.calls) returns boolean language sql as 'select true';
+      create function public.raise_for(text) returns boolean language plpgsql as
+      $$ begin raise exception 'no check today'; end $$;
+      alter table public.calls add constraint whole_row check (public.is_valid(calls)) not valid;
+      alter table public.leads add constraint raising check (public.raise_for(id::text)) not valid;
+    `).simple();
+    const rows = await askPreflight(database.sql, { list: readList() });
+    expect(about(rows, "to decide").map(({ code, object }) => `${code} ${object}`)).toEqual([
+      "untried_check public.calls",
+      "untried_check public.leads",
+    ]);
+    expect(about(rows, "gets org_id")).toHaveLength(45);
+    const copy = copyProject(`${inject("folder")}/checks`);
+    const refused = await copy.push(database.url);
+    expect(refused.code).toBe(1);
+    expect(refused.output).toContain(
+      "public.leads has the check raising, which is not valid and raises: no check today",
+    );
+    expect(refused.output.match(/\[rows_break_check\]/g)).toHaveLength(1);
+    await database.sql`alter table public.leads drop constraint raising`;
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    expect(await database.sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+  });
+
+  test("of a table that belongs to another role is not run, neither by the preflight nor by the push", async () => {
+    const database = await clone("foreign_check");
+    await runAsSuperuser(
+      database.name,
+      `
+        create function public.spy(text) returns boolean language plpgsql as
+        $$ begin raise exception 'run as %', current_user; end $$;
+        alter table public.calls add constraint spying check (public.spy(id::text)) not valid;
+        alter table public.calls owner to supabase_admin;
+      `,
+    );
+    const rows = await askPreflight(database.sql, { list: readList() });
+    expect(about(rows, "refused").map(({ code, object }) => `${code} ${object}`)).toEqual([
+      "table_of_another_role public.calls",
+    ]);
+    const { output } = await copyProject(`${inject("folder")}/foreign_check`).push(database.url);
+    expect(output).toContain("[table_of_another_role]");
+    expect(output).not.toContain("run as");
   });
 });

@@ -9,10 +9,13 @@ import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId, otherOrgId } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
-import { bind, checkNewTables, runSteps } from "../steps.ts";
+import { callForAllTables } from "../rows.ts";
+import { bind, checkNewTables } from "../steps.ts";
 import { addUsers, numberedUsers } from "../users.ts";
 
 const roles = ["anon", "authenticated", "service_role"] as const;
+const schemas = ["tenancy", "org_migration"] as const;
+const rolesAndSchemas = roles.flatMap((role) => schemas.map((schema) => [role, schema] as const));
 const pgtapFiles = findPgtapFiles(join(root, "supabase/tests")).map((file) => [basename(file), file] as const);
 
 /** What the platform does to a project whose new objects are not to be exposed by themselves. */
@@ -60,28 +63,28 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
         await sql`rollback`;
       }
     };
-    /** A statement for each object of the schema tenancy that uses it. */
-    const usesOfTenancy = async () => {
+    /** A statement for each object of the schema that uses it. */
+    const usesOf = async (schema: string) => {
       const rows = await database.sql<{ kind: string; statement: string }[]>`
       select 'relation' as kind, format('select from %s', oid::regclass) as statement
       from pg_class
-      where relnamespace = 'tenancy'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+      where relnamespace = ${schema}::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
       union all
       select 'relation', format('delete from %s', oid::regclass)
       from pg_class
-      where relnamespace = 'tenancy'::regnamespace and relkind in ('r', 'p', 'f')
+      where relnamespace = ${schema}::regnamespace and relkind in ('r', 'p', 'f')
       union all
       select 'function', format(
         'select %s(%s)',
         oid::regproc,
-        (select string_agg('null::' || format_type(type, null), ', ' order by ordinal) from unnest(proargtypes) with ordinality as argument (type, ordinal))
+        (select string_agg(case when ordinal = pronargs and provariadic <> 0 then 'variadic ' else '' end || 'null::' || format_type(type, null), ', ' order by ordinal) from unnest(proargtypes) with ordinality as argument (type, ordinal))
       )
       from pg_proc
-      where pronamespace = 'tenancy'::regnamespace
+      where pronamespace = ${schema}::regnamespace
       union all
       select 'type', format('select null::%s', oid::regtype)
       from pg_type
-      where typnamespace = 'tenancy'::regnamespace
+      where typnamespace = ${schema}::regnamespace
     `;
       expect(new Set(rows.map(({ kind }) => kind))).toEqual(new Set(["relation", "function", "type"]));
       return [...rows];
@@ -99,17 +102,17 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
       return [...answers].sort();
     };
 
-    test.each(roles)("%s cannot name anything in tenancy", async (role) => {
-      const uses = await usesOfTenancy();
+    test.each(rolesAndSchemas)("%s cannot name anything in %s", async (role, schema) => {
+      const uses = await usesOf(schema);
       expect(await answersTo(role, uses.map(({ statement }) => statement))).toEqual(["permission denied for schema"]);
     });
 
-    test.each(roles)("%s could not use it either if somebody opened the schema", async (role) => {
-      const uses = (await usesOfTenancy()).filter(({ kind }) => kind !== "type");
+    test.each(rolesAndSchemas)("%s could not use it either if somebody opened %s", async (role, schema) => {
+      const uses = (await usesOf(schema)).filter(({ kind }) => kind !== "type");
       const answers = await answersTo(
         role,
         uses.map(({ statement }) => statement),
-        `grant usage on schema tenancy to ${role}`,
+        `grant usage on schema tenancy, org_migration to ${role}`,
       );
       expect(answers.filter((answer) => !/^permission denied for (table|view|function|sequence)$/.test(answer)))
         .toEqual(
@@ -117,16 +120,16 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
         );
     });
 
-    test.each(roles)("%s has no privilege on anything in tenancy, by the catalog", async (role) => {
+    test.each(rolesAndSchemas)("%s has no privilege on anything in %s, by the catalog", async (role, schema) => {
       const privileges = await database.sql`
       select 'schema ' || privilege as privilege
       from unnest(array['usage', 'create']) as privilege
-      where has_schema_privilege(${role}, 'tenancy', privilege)
+      where has_schema_privilege(${role}, ${schema}, privilege)
       union all
       select format('%s on %s', privilege, oid::regclass)
       from pg_class
       cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
-      where relnamespace = 'tenancy'::regnamespace
+      where relnamespace = ${schema}::regnamespace
         and relkind in ('r', 'p', 'v', 'm', 'f')
         and (
           has_table_privilege(${role}, oid, privilege)
@@ -136,24 +139,24 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
       select format('%s on %s', privilege, oid::regclass)
       from pg_class
       cross join unnest(array['usage', 'select', 'update']) as privilege
-      where relnamespace = 'tenancy'::regnamespace
+      where relnamespace = ${schema}::regnamespace
         and relkind = 'S'
         and has_sequence_privilege(${role}, oid, privilege)
       union all
       select format('execute on %s', oid::regprocedure)
       from pg_proc
-      where pronamespace = 'tenancy'::regnamespace and has_function_privilege(${role}, oid, 'execute')
+      where pronamespace = ${schema}::regnamespace and has_function_privilege(${role}, oid, 'execute')
     `;
       expect([...privileges]).toEqual([]);
     });
 
-    test.each(roles)("%s gets nothing of what is added to tenancy later", async (role) => {
+    test.each(rolesAndSchemas)("%s gets nothing of what is added to %s later", async (role, schema) => {
       const add =
-        "create table tenancy.later (id bigint generated always as identity); create function tenancy.later() returns integer language sql as 'select 1'";
-      for (const statement of ["select from tenancy.later", "select tenancy.later()"]) {
+        `create table ${schema}.later (id bigint generated always as identity); create function ${schema}.later() returns integer language sql as 'select 1'`;
+      for (const statement of [`select from ${schema}.later`, `select ${schema}.later()`]) {
         expect(await attempt(role, statement, add)).toMatchObject({ code: "42501" });
       }
-      expect(await attempt(role, "select from tenancy.later", `${add}; grant usage on schema tenancy to ${role}`))
+      expect(await attempt(role, `select from ${schema}.later`, `${add}; grant usage on schema ${schema} to ${role}`))
         .toMatchObject({
           code: "42501",
         });
@@ -212,7 +215,7 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
     if (closed) {
       describe("and new tables are refused unless they are classified", () => {
         beforeAll(async () => await checkNewTables(database.name));
-        afterAll(async () => await database.sql`select tenancy.stop_guarding_new_tables()`);
+        afterAll(async () => await database.sql`select tenancy.disable_new_table_check()`);
 
         test.each(pgtapFiles)("pgTAP passes: %s", async (_name, file) => {
           const { passed, failures } = await runPgtapFile(database.url, file);
@@ -280,7 +283,7 @@ describe("the platform's advisors", () => {
     for (const table of ["credit_transactions", "payment_events_log", "user_twilio_subaccounts"]) {
       await sql.unsafe(`alter table public.${table} enable row level security`);
     }
-    await runSteps(sql, "enable_org_isolation");
+    await callForAllTables(sql, "tenancy.enable_org_isolation");
     const lines: string[] = [];
     const children = await sql`select distinct relation::text as relation from tenancy.org_references`;
     for (const { relation } of children) lines.push(...(await bind(sql, relation)));
@@ -292,7 +295,7 @@ describe("the platform's advisors", () => {
     expect(after.filter((advice) => advice.includes("unindexed_foreign_keys") && /org_id/.test(advice))).toEqual([]);
     expect(
       after.filter((advice) =>
-        /tenancy\.|organizations|org_id/.test(advice) && !advice.startsWith("INFO unused_index")
+        /tenancy\.|org_migration\.|organizations|org_id/.test(advice) && !advice.startsWith("INFO unused_index")
       ),
     ).toEqual([]);
   });

@@ -34,7 +34,7 @@ async function applicationOf(database: Database): Promise<string[]> {
   `;
   const lines = await describeSchema(database.sql);
   return [
-    ...lines.filter((line) => !/ tenancy\b|organizations|auth_org_id/.test(line)),
+    ...lines.filter((line) => !/ (tenancy|org_migration)\b|organizations|auth_org_id/.test(line)),
     String(rows?.["counts"]),
   ];
 }
@@ -50,17 +50,17 @@ describe("the push stops before it touches a table", () => {
 
     const refused = await copy.push(database.url);
     expect(refused.code).toBe(1);
-    expect(refused.output).toContain("the registry does not fit the database: 2 of its tables stop the push");
+    expect(refused.output).toContain("the registry does not fit the database, findings that stop the push: 2");
     expect(refused.output).toContain(
       "public.invoices is not classified: it has the column user_id; add ('public', 'invoices', 'org', 'secondary', null) " +
-        "to the migration ending in _discover_org_scoped_tables.sql, or, if it is not to have org_id, " +
+        "to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, " +
         "('public', 'invoices', 'excluded', null, '<why not>')",
     );
     expect(refused.output).toContain("public.invoice_lines is not classified: it references public.invoices; add");
     expect(await applicationOf(database)).toEqual(before);
 
     copy.append(
-      "_discover_org_scoped_tables.sql",
+      "_EDIT_list_of_tables.sql",
       `insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
        values ('public', 'invoices', 'org', 'secondary', null), ('public', 'invoice_lines', 'excluded', null, 'a test');`,
     );
@@ -73,7 +73,7 @@ describe("the push stops before it touches a table", () => {
     await database.sql`create table public.invoices (id uuid primary key, user_id uuid not null)`;
     const copy = project("classified");
     copy.edit(
-      "_discover_org_scoped_tables.sql",
+      "_EDIT_list_of_tables.sql",
       "values\n",
       "values\n    ('public', 'invoices', 'org', 'secondary', null),\n",
     );
@@ -84,7 +84,7 @@ describe("the push stops before it touches a table", () => {
       "create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);",
     );
     copy.edit(
-      "_index_org_id.sql",
+      "_EDIT_index_org_id.sql",
       "create index concurrently if not exists idx_calls_org_id",
       "create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);\n" +
         "create index concurrently if not exists idx_calls_org_id",
@@ -100,6 +100,7 @@ describe("the push stops before it touches a table", () => {
     const { code, output } = await project("missing").push(database.url);
     expect(code).toBe(1);
     expect(output).toContain("public.kb_sync_log is registered and does not exist; create it in an earlier migration");
+    expect(output).toContain("[missing_table]");
   });
 
   test("when a table has an org_id of another type", async () => {
@@ -108,6 +109,7 @@ describe("the push stops before it touches a table", () => {
     const { code, output } = await project("wrong_type").push(database.url);
     expect(code).toBe(1);
     expect(output).toContain("public.calls has an org_id already that is text and not a plain uuid");
+    expect(output).toContain("[org_id_type]");
   });
 
   test("when auth_org_id() trusts user_metadata", async () => {
@@ -119,6 +121,7 @@ describe("the push stops before it touches a table", () => {
     const { code, output } = await project("trusting").push(database.url);
     expect(code).toBe(1);
     expect(output).toContain("public.auth_org_id() reads user_metadata, which every user can write");
+    expect(output).toContain("[auth_org_id_reads_user_metadata]");
   });
 
   test("when the application's organizations need more than a name", async () => {
@@ -129,7 +132,8 @@ describe("the push stops before it touches a table", () => {
     const copy = project("organizations");
     const refused = await copy.push(database.url);
     expect(refused.code).toBe(1);
-    expect(refused.output).toContain("public.organizations requires slug");
+    expect(refused.output).toContain("and requires slug");
+    expect(refused.output).toContain("[no_default_organization]");
     expect(refused.output).toContain(
       "insert into public.organizations (id, name, slug) values ('a0000000-0000-0000-0000-000000000001', …);",
     );
@@ -148,7 +152,7 @@ describe("the application's stand-in", () => {
     await database.sql`create table public.notes (id uuid primary key, body text)`;
     const { code, output } = await project("occupied").push(database.url);
     expect(code).toBe(1);
-    expect(output).toContain("the registry does not fit the database: 55 of its tables stop the push");
+    expect(output).toContain("the registry does not fit the database, findings that stop the push: 55");
     const tables = await database
       .sql`select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1`;
     expect(tables.map((row) => row["relname"])).toEqual(["notes", "organizations"]);
@@ -161,7 +165,7 @@ describe("one organization for each of many users", () => {
     const { sql } = database;
     const copy = project("mapped");
     copy.append(
-      "_discover_org_scoped_tables.sql",
+      "_EDIT_list_of_tables.sql",
       tenOrganizations,
     );
     const read = async () => {
@@ -195,7 +199,8 @@ describe("one organization for each of many users", () => {
       from public.imports
     `;
     expect(spread).toEqual({ organizations: 11, orphans: 3 });
-    const progress = await sql`select * from tenancy.backfill_progress where state <> 'finished' or triggers_fired`;
+    const progress =
+      await sql`select * from org_migration.backfill_progress where state <> 'finished' or triggers_fired`;
     expect(progress).toEqual([]);
     expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
   });

@@ -3,9 +3,11 @@ import { digestTables, pushTarget, type TableDigest } from "../../local/applicat
 import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
+import { refusal } from "../attempts.ts";
 import { readSection, runAsWritten } from "../readme.ts";
 import { defaultOrgId } from "../organizations.ts";
 import { describeSchema, withoutRemainders } from "../schema.ts";
+import { advance, bind, repeat } from "../steps.ts";
 
 const undo = readSection("### Undo");
 
@@ -17,8 +19,9 @@ describe("the shipped application goes up, down and up again", () => {
 
   /** The README's loop, back to this phase. */
   async function rollBack(phase: number): Promise<void> {
-    const loop = undo.blocks("sql").find((block) => block.includes("tenancy.roll_back(1, target)"));
-    await database.sql.unsafe((loop ?? "").replace("roll_back(1,", `roll_back(${phase},`));
+    const loop = undo.blocks("sql").find((block) => block.includes("tenancy.roll_back(1)"));
+    if (!loop) throw new Error("Cannot find the loop of tenancy.roll_back(1) in the README");
+    await database.sql.unsafe(loop.replace("roll_back(1)", `roll_back(${phase})`));
   }
 
   /** What the catalog has of org_id on the application's tables, counted without any function of the migrations. */
@@ -64,25 +67,9 @@ describe("the shipped application goes up, down and up again", () => {
           join pg_attrdef on adrelid = attrelid and adnum = attnum and pg_get_expr(adbin, adrelid) ~ 'auth_org_id\\(\\)'
         ) as defaults,
         (select count(*)::integer from org_id) as columns,
-        (select count(*)::integer from tenancy.backfills) as backfills
+        (select count(*)::integer from org_migration.backfills) as backfills
     `;
     return counts as unknown as Record<string, number>;
-  }
-
-  /** Runs a step until it has nothing to do. Indexes that it asks for are built as its message says. */
-  async function repeat(step: string): Promise<void> {
-    const { sql } = database;
-    for (;;) {
-      try {
-        const [row] = await sql.unsafe(`select ${step} as worked`);
-        if (!row?.["worked"]) return;
-      } catch (error) {
-        const { detail = "" } = error as { detail?: string };
-        const lines = detail.match(/^create (unique )?index concurrently .*;$/gm);
-        if (!lines) throw error;
-        for (const line of lines) await sql.unsafe(line);
-      }
-    }
   }
 
   beforeAll(async () => {
@@ -101,11 +88,17 @@ describe("the shipped application goes up, down and up again", () => {
     await sql`create policy "of the organization" on public.leads for select using (org_id = (select public.auth_org_id()))`;
     const before = await describeSchema(sql);
 
-    const refused = (await rollBack(1).catch((error: unknown) => error)) as Record<string, string>;
-    expect(refused).toMatchObject({ code: "2BP01", message: "cannot roll back to phase 1: other objects use org_id" });
-    expect(refused["detail"]?.split("\n").slice(1)).toEqual([
-      "public.calls: rule _RETURN on view public.calls_of_organizations",
-      "public.leads: policy of the organization on table public.leads",
+    const refused = await refusal(rollBack(1));
+    expect(refused).toMatchObject({ code: "2BP01" });
+    expect(refused?.message.split("\n").slice(1)).toEqual([
+      expect.stringMatching(
+        /^public\.calls: rule _RETURN on view public\.calls_of_organizations; .* \[uses_org_id\]$/,
+      ),
+      expect.stringMatching(/^public\.leads: policy of the organization on table public\.leads; .* \[uses_org_id\]$/),
+    ]);
+    expect(await sql`select code, severity, table_name from tenancy.dependent_findings order by table_name`).toEqual([
+      { code: "uses_org_id", severity: "stops", table_name: "public.calls" },
+      { code: "uses_org_id", severity: "stops", table_name: "public.leads" },
     ]);
     expect(await describeSchema(sql)).toEqual(before);
 
@@ -117,7 +110,7 @@ describe("the shipped application goes up, down and up again", () => {
     const all = {
       isolated: 1,
       bound: 1,
-      guards: 90,
+      guards: 45,
       fillers: 45,
       not_null: 45,
       checked: 45,
@@ -134,10 +127,10 @@ describe("the shipped application goes up, down and up again", () => {
       await sql`
         update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${defaultOrgId}::text)
       `;
-      await repeat("tenancy.enable_org_isolation('public.calls')");
-      await repeat("tenancy.bind_to_parent('public.call_logs')");
+      await repeat(sql, "tenancy.enable_org_isolation('public.calls')");
+      await bind(sql, "public.call_logs");
       await sql`update tenancy.settings set fill_org_id = true`;
-      await repeat("tenancy.next_step('{fill_missing_org_id}') is not null");
+      await advance(sql, "filler");
     });
 
     test("all of it is there before", async () => {
@@ -149,7 +142,7 @@ describe("the shipped application goes up, down and up again", () => {
       [5, { ...all, isolated: 0, bound: 0, guards: 0 }],
       [4, { ...all, isolated: 0, bound: 0, guards: 0 }],
       [3, { ...all, isolated: 0, bound: 0, guards: 0, not_null: 0, checked: 0 }],
-      [2, { ...all, isolated: 0, bound: 0, guards: 0, not_null: 0, checked: 0, fillers: 0, backfills: 0 }],
+      [2, { ...all, isolated: 0, bound: 0, guards: 0, not_null: 0, checked: 0, backfills: 0 }],
     ])("back to phase %i, what came after it is gone and the rest stays", async (phase, expected) => {
       const { sql } = database;
       await rollBack(phase);

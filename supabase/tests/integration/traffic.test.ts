@@ -57,7 +57,7 @@ async function hold(url: string, statement: string, milliseconds: number): Promi
 /** The project with the table of the record in its list. */
 function copyFor(database: Database): ProjectCopy {
   const copy = copyProject(`${inject("folder")}/${database.name}`);
-  copy.edit("_discover_org_scoped_tables.sql", "values\n", `values\n${recordRow}`);
+  copy.edit("_EDIT_list_of_tables.sql", "values\n", `values\n${recordRow}`);
   return copy;
 }
 
@@ -68,12 +68,12 @@ async function pushUnderTraffic(
   settings: string,
 ): Promise<{ code: number | null; output: string; report: TrafficReport; holders: number }> {
   const copy = copyFor(database);
-  copy.append("_discover_org_scoped_tables.sql", `${tenOrganizations} ${settings}`);
+  copy.append("_EDIT_list_of_tables.sql", `${tenOrganizations} ${settings}`);
   const traffic = startTraffic(database.url, { writers: 4, seed });
   const pushed = copy.push(database.url);
 
   const watcher = connect(database.url);
-  await untilApplied(watcher, "20250110010100");
+  await untilApplied(watcher, "20250110020000");
   const began = Date.now();
   let lastEnd = 0;
   const holders = [
@@ -147,7 +147,7 @@ describe("a table that is held", () => {
     const database = await prepare("held");
     const copy = copyFor(database);
     copy.append(
-      "_discover_org_scoped_tables.sql",
+      "_EDIT_list_of_tables.sql",
       "update tenancy.settings set lock_attempts = 5, lock_timeout_ms = 20;",
     );
     const holder = connect(database.url);
@@ -158,7 +158,7 @@ describe("a table that is held", () => {
     });
     const stopped = await copy.push(database.url);
     expect(stopped.code).toBe(1);
-    expect(stopped.output).toMatch(/add_org_id got no lock on public\.calls in 5 attempts since /);
+    expect(stopped.output).toMatch(/column got no lock on public\.calls in 5 attempts since /);
     expect(stopped.output).toMatch(
       /pid \d+, idle in transaction for [\d.]+ s: select count\(\*\) as nightly_report from public\.calls/,
     );

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { rehearse } from "../attempts.ts";
 import { type Database, runAsSuperuser } from "../databases.ts";
 import { createHarbour, thirdOrgId } from "../harbour.ts";
-import { runSteps } from "../steps.ts";
+import { advance } from "../steps.ts";
 
 describe("tenancy.verify()", () => {
   let database: Database;
@@ -20,89 +20,95 @@ describe("tenancy.verify()", () => {
       `;
       return rows.map(({ failed }) => failed);
     };
-    const guardsOf = (relation: string, table: string) => [
-      { of: "the BEFORE trigger", relation, trigger: `zzz_org_id_immutable_${table}` },
-      { of: "the AFTER trigger", relation, trigger: `org_id_immutable_${table}` },
-    ];
     const guards = [
-      ...guardsOf("harbour.ships", "ships"),
-      ...guardsOf("harbour.voyages", "voyages"),
-      { of: "the trigger of moving rows", relation: "harbour.voyages", trigger: "org_id_immutable_rows_voyages" },
+      { of: "the guard", relation: "harbour.ships", trigger: "org_id_immutable_ships", check: "guard" },
+      { of: "the guard", relation: "harbour.voyages", trigger: "org_id_immutable_voyages", check: "guard" },
       {
-        of: "the trigger of moving rows",
-        relation: "harbour.voyages_north",
-        trigger: "org_id_immutable_rows_voyages_north",
+        of: "the guard against rows that MERGE moves",
+        relation: "harbour.voyages",
+        trigger: "zzz_org_id_immutable_voyages",
+        check: "guard_move",
       },
+      ...["voyages", "voyages_north"].map((table) => ({
+        of: "the guard of moving rows",
+        relation: `harbour.${table}`,
+        trigger: `org_id_immutable_rows_${table}`,
+        check: "guard_statement",
+      })),
     ];
-    const immutable = (relation: string) => ({
-      failed: `${relation === "harbour.ships" ? relation : "harbour.voyages"} immutable`,
-      steps: ["make_org_id_immutable"],
+    const guardOfLeaf = {
+      of: "the guard of one leaf",
+      relation: "harbour.voyages_north_2024",
+      trigger: "org_id_immutable_voyages",
+      check: "guard",
+    };
+    /** The checks, and the loops that make the parts. */
+    const unguarded = (relation: string, check: string) => ({
+      failed: [`${relation === "harbour.ships" ? relation : "harbour.voyages"} ${check}`],
+      loops: [check],
     });
-    const notNull = ["refuse_null_org_id", "enforce_org_id"];
-    const damages: { name: string; sql: string; failed: string; steps: string[] }[] = [
-      ...guards.map(({ of, relation, trigger }) => ({
+    const damages: { name: string; sql: string; failed: string[]; loops: string[] }[] = [
+      ...guards.map(({ of, relation, trigger, check }) => ({
         name: `${of} of ${relation}`,
         sql: `drop trigger ${trigger} on ${relation}`,
-        ...immutable(relation),
+        ...unguarded(relation, check),
       })),
-      ...[
-        ...guards,
-        ...guardsOf("harbour.voyages_north_2024", "voyages").map((guard) => ({
-          ...guard,
-          of: `${guard.of} of one leaf`,
-        })),
-      ].flatMap(({ of, relation, trigger }) =>
+      ...[...guards, guardOfLeaf].flatMap(({ of, relation, trigger, check }) =>
         ["disable", "enable", "enable replica"].map((how) => ({
           name: `${of} of ${relation} (${how} trigger)`,
           sql: `alter table ${relation} ${how} trigger ${trigger}`,
-          ...immutable(relation),
+          ...unguarded(relation, check),
         }))
       ),
-      ...["ships", "voyages"].flatMap((table) => [
-        {
-          name: `NOT NULL of harbour.${table}`,
-          sql: `alter table harbour.${table} alter column org_id drop not null`,
-          failed: `harbour.${table} not_null`,
-          steps: notNull,
-        },
-        {
-          name: `the check of harbour.${table}`,
-          sql: `alter table harbour.${table} drop constraint ${table}_org_id_not_null`,
-          failed: `harbour.${table} check`,
-          steps: notNull,
-        },
-        {
-          name: `the foreign key of harbour.${table}`,
-          sql: `alter table harbour.${table} drop constraint fk_${table}_org_id`,
-          failed: `harbour.${table} foreign_key`,
-          steps: ["add_org_id_foreign_key"],
-        },
-      ]),
+      ...["ships", "voyages"].flatMap((table) => {
+        const lacks = (...parts: string[]) => ({
+          failed: parts.map((part) => `harbour.${table} ${part}`),
+          loops: parts,
+        });
+        const ofPartitioned = table === "voyages" ? ["foreign_key_root"] : [];
+        return [
+          {
+            name: `NOT NULL of harbour.${table}`,
+            sql: `alter table harbour.${table} alter column org_id drop not null`,
+            ...lacks("not_null"),
+          },
+          {
+            name: `the check of harbour.${table}`,
+            sql: `alter table harbour.${table} drop constraint ${table}_org_id_not_null`,
+            ...lacks("check", "check_valid"),
+          },
+          {
+            name: `the foreign key of harbour.${table}`,
+            sql: `alter table harbour.${table} drop constraint fk_${table}_org_id`,
+            ...lacks("foreign_key", "foreign_key_valid", ...ofPartitioned),
+          },
+        ];
+      }),
     ];
 
     test.each(damages.map((damage) => [damage.name, damage] as const))(
-      "%s, and the step puts it back",
-      async (_name, { sql, failed, steps }) => {
+      "%s, and the loop puts it back",
+      async (_name, { sql, failed, loops }) => {
         await rehearse(database.sql, async () => {
           await database.sql.unsafe(sql).simple();
-          expect(await failedChecks()).toEqual([failed]);
-          await runSteps(database.sql, ...steps);
+          expect(await failedChecks()).toEqual([...failed].sort());
+          await advance(database.sql, ...loops);
           expect(await failedChecks()).toEqual([]);
         });
       },
     );
 
     test.each(guards.map((guard) => [`${guard.of} of ${guard.relation}`, guard] as const))(
-      "%s, replaced by one of that name that does nothing, which the step refuses to accept",
-      async (_name, { relation, trigger }) => {
+      "%s, replaced by one of that name that does nothing, which the loop refuses to accept",
+      async (_name, { relation, trigger, check }) => {
         await rehearse(database.sql, async () => {
           await database.sql.unsafe(`
             drop trigger ${trigger} on ${relation};
             create function harbour.nothing() returns trigger language plpgsql as 'begin return new; end';
             create trigger ${trigger} before update on ${relation} for each statement execute function harbour.nothing();
           `).simple();
-          expect(await failedChecks()).toContain(immutable(relation).failed);
-          await expect(runSteps(database.sql, "make_org_id_immutable")).rejects.toMatchObject({ code: "42710" });
+          expect(await failedChecks()).toEqual(["registry", ...unguarded(relation, check).failed].sort());
+          await expect(advance(database.sql, check)).rejects.toMatchObject({ code: "42710" });
         });
       },
     );
@@ -117,10 +123,12 @@ describe("tenancy.verify()", () => {
       });
     });
 
-    test("the default, replaced by one that gives everything to one organization", async () => {
+    test("the default, replaced by one that gives everything to one organization, and the loop puts it back", async () => {
       await rehearse(database.sql, async () => {
         await database.sql.unsafe(`alter table harbour.ships alter column org_id set default '${thirdOrgId}'`);
-        expect(await failedChecks()).toEqual(["registry"]);
+        expect(await failedChecks()).toEqual(["harbour.ships default", "registry"]);
+        await advance(database.sql, "default");
+        expect(await failedChecks()).toEqual([]);
       });
     });
 
@@ -136,8 +144,8 @@ describe("tenancy.verify()", () => {
         database.name,
         `update pg_index set indisvalid = false where indexrelid = '${index?.["name"]}'::regclass`,
       );
-      expect(await failedChecks()).toEqual(["harbour.ships index"]);
-      await runSteps(sql, "drop_invalid_org_id_index");
+      expect(await failedChecks()).toEqual(["harbour.ships index", "harbour.ships invalid_index"]);
+      await advance(sql, "invalid_index");
       await sql.unsafe("create index concurrently if not exists idx_ships_org_id on harbour.ships (org_id)");
       expect(await failedChecks()).toEqual([]);
     });

@@ -230,7 +230,7 @@ describe("an application with data is pushed, its users are updated", () => {
       .sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
     for (const table of orgScoped) {
       expect(await failureOf(database, `update public.${table} set org_id = '${otherOrgId}'`), table).toBe("23001");
-      expect(await failureOf(database, `update public.${table} set org_id = null`), table).toBe("23001");
+      expect(await failureOf(database, `update public.${table} set org_id = null`), table).toBe("23502");
       const [column] = await database.sql`
         select attname from pg_attribute
         where attrelid = ${table}::regclass and attnum > 0 and attname <> 'org_id' and attidentity = '' and not attisdropped
@@ -266,7 +266,7 @@ describe("an application with data is pushed, its users are updated", () => {
     const [before] = await database
       .sql`select sum(hashtextextended(row::text, 0))::text as digest from public.calls as row`;
     await database.sql`delete from supabase_migrations.schema_migrations`;
-    expect(await supabase(["db", "push", ...pushTarget(database.url)])).toContain("20250110070000");
+    expect(await supabase(["db", "push", ...pushTarget(database.url)])).toContain("20250110090000");
     expect(await describeSchema(database.sql)).toEqual(schemaAfter);
     const [after] = await database
       .sql`select sum(hashtextextended(row::text, 0))::text as digest from public.calls as row`;

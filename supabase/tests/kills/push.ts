@@ -57,7 +57,7 @@ async function prepare(name: string): Promise<void> {
   server = await startPostgres({ port: await freePort(), folder: join(folder, "server"), major: inject("major") });
   project = copyProject(join(folder, "project"));
   project.append(
-    "_discover_org_scoped_tables.sql",
+    "_EDIT_list_of_tables.sql",
     `${tenOrganizations}
      -- Batches small enough for a push to be killed between two of them.
      update tenancy.settings set batch_target_ms = 10;`,
@@ -114,7 +114,7 @@ async function pushAndKill(database: string, file: string, kill: Kill, random: R
 
 /** How many more rows were updated than there are, the batch in flight when a push was killed, and how many one batch may have. */
 async function readWork(sql: Sql): Promise<{ table: string; updated: number; batchLimit: number }[]> {
-  const [found] = await sql`select to_regclass('tenancy.backfills') is not null as begun`;
+  const [found] = await sql`select to_regclass('org_migration.backfills') is not null as begun`;
   const work = [];
   for (const table of largeTables) {
     const [row] = await sql`
@@ -127,7 +127,7 @@ async function readWork(sql: Sql): Promise<{ table: string; updated: number; bat
         ) as rows_of_block
     `;
     const [backfill] = found?.["begun"]
-      ? await sql`select batch_blocks from tenancy.backfills where relation = ${table}::regclass`
+      ? await sql`select batch_blocks from org_migration.backfills where relation = ${table}::regclass`
       : [];
     work.push({
       table,
@@ -149,7 +149,7 @@ async function expectTheSame(sql: Sql, moment: string): Promise<void> {
   expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`, moment).toEqual([]);
   const backfilled = await sql`
     select relation::text as table, rows_updated::integer as rows
-    from tenancy.backfills
+    from org_migration.backfills
     where relation::text = any(${largeTables})
     order by relation::text
   `;
@@ -158,7 +158,14 @@ async function expectTheSame(sql: Sql, moment: string): Promise<void> {
   );
 }
 
-/** Kills a push once in each of the migrations, and pushes again. */
+/** All migrations, except that of the library's, each one transaction that touches nothing of the application, four are drawn. */
+function chooseFiles(random: Random): string[] {
+  const isLibrary = (file: string) => file.includes("_tenancy_");
+  const drawn = random.shuffle(files.filter(isLibrary)).slice(0, 4);
+  return files.filter((file) => !isLibrary(file) || drawn.includes(file));
+}
+
+/** Kills a push once in each of these migrations, and pushes again. */
 export function testKilledPushes(name: string, kill: Kill, options: { keepsStatistics: boolean }): void {
   const seed = chooseSeed(name);
   const random = createRandom(seed);
@@ -167,7 +174,7 @@ export function testKilledPushes(name: string, kill: Kill, options: { keepsStati
   afterAll(async () => await server.stop("immediate"));
 
   describe(`${name}, and pushed again, ends as one that was left alone`, () => {
-    test.each(files)("in %s", async (file) => {
+    test.each(chooseFiles(random))("in %s", async (file) => {
       const database = `killed_${files.indexOf(file)}`;
       const moment = `TEST_SEED=${seed}, ${await pushAndKill(database, file, kill, random)}`;
       const whenKilled = await withConnection(database, readWork);

@@ -50,14 +50,6 @@ const gapsOf = (roots: string): string => `
       (
         exists (
           select from pg_trigger
-          where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'zzz\\_org\\_id\\_immutable\\_%'
-            and pg_get_triggerdef(oid) like '% BEFORE UPDATE ON % FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))%'
-        ),
-        'has no early guard that is enabled always'
-      ),
-      (
-        exists (
-          select from pg_trigger
           where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'org\\_id\\_immutable\\_%'
             and pg_get_triggerdef(oid) like '% AFTER UPDATE ON % FOR EACH ROW WHEN ((old.org_id IS DISTINCT FROM new.org_id))%'
         ),
@@ -70,6 +62,14 @@ const gapsOf = (roots: string): string => `
             and pg_get_triggerdef(oid) like '% AFTER UPDATE ON % REFERENCING % FOR EACH STATEMENT %'
         ),
         'has no guard against rows that move'
+      ),
+      (
+        class.relkind <> 'p' or exists (
+          select from pg_trigger
+          where tgrelid = class.oid and tgenabled = 'A' and not tgisinternal and tgname like 'zzz\\_org\\_id\\_immutable\\_%'
+            and pg_get_triggerdef(oid) like '% BEFORE UPDATE ON % FOR EACH ROW WHEN ((old.org_id <> new.org_id))%'
+        ),
+        'has no guard against rows that MERGE moves'
       )
   ) as checks (holds, gap)
   where checks.holds is not true
@@ -106,13 +106,15 @@ export async function findMutable(sql: Sql, tables: string[]): Promise<string[]>
   const mutable: string[] = [];
   for (const target of tables) {
     const change = sql.begin(async (transaction) => {
+      // As a replica, so that of all triggers the guards alone speak, the foreign key's not before them.
+      await transaction`set local session_replication_role = replica`;
       const changed = await transaction.unsafe(`
         update ${target} set org_id = gen_random_uuid() where (tableoid, ctid) = (select tableoid, ctid from ${target} limit 1)
       `);
       throw new Error(changed.count > 0 ? "changed" : "empty");
     });
     const message: string = await change.then(() => "", (error: Error) => error.message);
-    const isRefused = / is immutable$|^rows are never updated here$|^empty$/.test(message);
+    const isRefused = / is immutable: |^empty$/.test(message);
     if (!isRefused) mutable.push(`${target}: ${message}`);
   }
   return mutable;
@@ -138,7 +140,7 @@ export async function findBrokenReferences(sql: Sql): Promise<string[]> {
     ) as key
     where contype = 'f' and convalidated and conparentid = 0 and conrelid in (
       select pg_class.oid from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-      where nspname not in ('auth', 'tenancy')
+      where nspname not in ('auth', 'tenancy', 'org_migration')
     )
   `;
   const broken: string[] = [];

@@ -6,8 +6,8 @@ import { literal, quote } from "./names.ts";
 export interface Planted {
   /** The table that the push names; none where it is no table. */
   table?: Name;
-  /** How the problem, or the whole error, begins. */
-  problem: RegExp;
+  /** The code of the finding. */
+  code: string;
   /** Who pushes, unless postgres does. */
   role?: string;
 }
@@ -27,7 +27,7 @@ export const columns = "(id bigint primary key, user_id uuid, note text)";
 
 /** An obstacle that is a table, of columns as usual or otherwise, and what is done to it. */
 export function ofTable(
-  problem: RegExp,
+  code: string,
   make: (target: string, table: Name, draft: Draft) => (string | undefined)[],
   rest: { since?: number; ownerColumn?: string; parentColumn?: string } = {},
 ): Obstacle {
@@ -37,18 +37,18 @@ export function ofTable(
       const table = { schema: draft.random.pick(draft.schemas), name: draft.name("table") };
       draft.script.push(...make(qualify(table), table, draft).filter((statement) => statement !== undefined));
       register(draft, { ...table, ...rest });
-      return { table, problem };
+      return { table, code };
     },
   };
 }
 
 /** An obstacle that is done to a table of the usual columns with a few rows. */
 export const onTable = (
-  problem: RegExp,
+  code: string,
   change: (target: string, table: Name, draft: Draft) => string[],
   rest: { since?: number; ownerColumn?: string; parentColumn?: string } = {},
 ): Obstacle =>
-  ofTable(problem, (target, table, draft) => [
+  ofTable(code, (target, table, draft) => [
     `create table ${target} ${columns}`,
     `insert into ${target} select n, ${literal(draft.users[0] as string)} from generate_series(1, 3) as n`,
     ...change(target, table, draft),
@@ -56,11 +56,11 @@ export const onTable = (
 
 /** An obstacle that is an org_id of its own kind. */
 export const ofOrgId = (
-  problem: RegExp,
+  code: string,
   definition: string,
   rest: { since?: number; change?: (target: string) => string } = {},
 ) =>
-  ofTable(problem, (target, _table, draft) => [
+  ofTable(code, (target, _table, draft) => [
     needOrganizations(draft),
     `create table ${target} (id bigint primary key, user_id uuid, org_id ${definition})`,
     rest.change?.(target),
@@ -81,7 +81,7 @@ export const noTable = (make: (draft: Draft) => Name): Obstacle => ({
   plant: (draft) => {
     const table = make(draft);
     register(draft, table);
-    return { table, problem: /^is registered as org and is no table of the application/ };
+    return { table, code: "not_a_table" };
   },
 });
 

@@ -7,42 +7,42 @@ export const organizationObstacles: Record<string, Obstacle> = {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push(authOrgId("select (auth.jwt() -> 'user_metadata' ->> 'org_id')::uuid"));
-      return { problem: /public\.auth_org_id\(\) reads user_metadata, which every user can write/ };
+      return { code: "auth_org_id_reads_user_metadata" };
     },
   },
   "auth_org_id() that returns text": {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push(authOrgId("select auth.jwt() -> 'app_metadata' ->> 'org_id'", "text"));
-      return { problem: /public\.auth_org_id\(\) cannot be the default of org_id: it must return uuid/ };
+      return { code: "auth_org_id_not_uuid" };
     },
   },
   "auth_org_id() that returns nothing": {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push(authOrgId("select null::uuid"));
-      return { problem: /public\.auth_org_id\(\) does not return app_metadata\.org_id of the JWT/ };
+      return { code: "auth_org_id_wrong" };
     },
   },
   "organizations that require more than a name": {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push("create table public.organizations (id uuid primary key, name text not null, slug text not null)");
-      return { problem: /public\.organizations requires slug/ };
+      return { code: "no_default_organization" };
     },
   },
   "organizations that cannot be referenced": {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push("create table public.organizations (id uuid, name text)");
-      return { problem: /public\.organizations cannot be referenced/ };
+      return { code: "organizations_not_referable" };
     },
   },
   "organizations that are a view": {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push("create view public.organizations as select gen_random_uuid() as id, 'One' as name");
-      return { problem: /public\.organizations cannot be referenced/ };
+      return { code: "organizations_not_referable" };
     },
   },
 };

@@ -5,27 +5,27 @@ import { addTrigger, beside, columns, type Obstacle, ofOrgId, ofTable, onTable, 
 /** Names that are taken, and rows that the backfill would break. */
 export const rowObstacles: Record<string, Obstacle> = {
   "a constraint with the foreign key's name": onTable(
-    /^has a constraint .*, the name of .*, that is none/,
+    "constraint_name_taken",
     (
       target,
       { name },
     ) => [`alter table ${target} add constraint ${quote(coinName("fk_", name, "_org_id"))} check (id > 0)`],
   ),
   "a constraint with the check's name": onTable(
-    /^has a constraint .*, the name of .*, that is none/,
+    "constraint_name_taken",
     (
       target,
       { name },
     ) => [`alter table ${target} add constraint ${quote(coinName("", name, "_org_id_not_null"))} check (id > 0)`],
   ),
   "an index with the index's name": onTable(
-    /^cannot have the index .*: there is something else of that name/,
+    "index_name_taken",
     (target, { name }) => [
       `create index ${quote(coinName("idx_", name, "_org_id"))} on ${target} (note)`,
     ],
   ),
   "a table with the index's name": onTable(
-    /^cannot have the index .*: there is something else of that name/,
+    "index_name_taken",
     (_target, table, draft) => {
       const taken = { ...table, name: coinName("idx_", table.name, "_org_id") };
       exclude(draft, taken);
@@ -33,21 +33,20 @@ export const rowObstacles: Record<string, Obstacle> = {
     },
   ),
   "a trigger with the guard's name": onTable(
-    /^has a trigger .*, the name of .*, that is none/,
+    "trigger_name_taken",
     (_target, table, draft) => addTrigger(draft, table, coinName("org_id_immutable_", table.name, "")),
   ),
-  "a trigger with the early guard's name": onTable(
-    /^has a trigger .*, the name of .*, that is none/,
-    (_target, table, draft) =>
-      addTrigger(draft, table, coinName("zzz_org_id_immutable_", table.name, ""), "before insert"),
+  "a trigger with the filler's name": onTable(
+    "trigger_name_taken",
+    (_target, table, draft) => addTrigger(draft, table, coinName("zzz_fill_org_id_", table.name, ""), "before insert"),
   ),
   "rows without org_id under a unique constraint": ofOrgId(
-    /^has 2 rows without org_id, and .*, which filling them in could break/,
+    "null_org_id_under_constraint",
     "uuid, note text, unique (org_id, note)",
     { change: (target) => `insert into ${target} values (1, null, null, 'one'), (2, null, null, 'one')` },
   ),
   "rows without org_id under a unique index": ofOrgId(
-    /^has 1 rows? without org_id, and .*, which filling them in could break/,
+    "null_org_id_under_constraint",
     "uuid, note text",
     {
       change: (target) =>
@@ -55,7 +54,7 @@ export const rowObstacles: Record<string, Obstacle> = {
     },
   ),
   "rows without org_id under a foreign key": ofTable(
-    /^has 1 rows? without org_id, and .*, which filling them in could break/,
+    "null_org_id_under_constraint",
     (target, table, draft) => {
       const parent = beside(draft, table, "table");
       exclude(draft, parent);
@@ -69,7 +68,7 @@ export const rowObstacles: Record<string, Obstacle> = {
     },
   ),
   "rows that break a check that is not valid": onTable(
-    /^has 3 rows that cannot be updated: they break the check .*, which is not valid/,
+    "rows_break_check",
     (
       target,
       _table,
@@ -77,7 +76,7 @@ export const rowObstacles: Record<string, Obstacle> = {
     ) => [`alter table ${target} add constraint ${quote(draft.name("check"))} check (id > 3) not valid`],
   ),
   "rows that break a check of a partition that is not valid": ofTable(
-    /rows that cannot be updated: they break the check .*, which is not valid/,
+    "rows_break_check",
     (target, table, draft) => {
       const partition = qualify(beside(draft, table, "partition"));
       return [
@@ -89,7 +88,7 @@ export const rowObstacles: Record<string, Obstacle> = {
     },
   ),
   "a foreign key of a partition alone": ofTable(
-    /^has the foreign key .* of or to a partition alone/,
+    "partition_foreign_key",
     (target, table, draft) => {
       const parent = beside(draft, table, "table");
       const partition = qualify(beside(draft, table, "partition"));
@@ -103,7 +102,7 @@ export const rowObstacles: Record<string, Obstacle> = {
     },
   ),
   "a foreign key to a partition alone": ofTable(
-    /^has the foreign key .* of or to a partition alone/,
+    "partition_foreign_key",
     (target, table, draft) => {
       const parent = beside(draft, table, "table");
       const partition = qualify(beside(draft, table, "partition"));

@@ -8,21 +8,21 @@ export const tableObstacles: Record<string, Obstacle> = {
     plant: (draft) => {
       const table = { schema: draft.random.pick(draft.schemas), name: draft.name("table") };
       draft.script.push(`create table ${qualify(table)} (id bigint primary key, user_id uuid)`);
-      return { table, problem: /^is not classified: it has the column user_id/ };
+      return { table, code: "unclassified_table" };
     },
   },
   "a table that is not classified, without owner": {
     plant: (draft) => {
       const table = { schema: draft.random.pick(draft.schemas), name: draft.name("table") };
       draft.script.push(`create table ${qualify(table)} (id bigint primary key)`);
-      return { table, problem: /^is not classified/ };
+      return { table, code: "unclassified_table" };
     },
   },
   "a registered table that does not exist": {
     plant: (draft) => {
       const table = { schema: draft.random.pick(draft.schemas), name: draft.name("table") };
       register(draft, table);
-      return { table, problem: /^is registered and does not exist/ };
+      return { table, code: "missing_table" };
     },
   },
   "a view that is registered": noTable((draft) => {
@@ -42,13 +42,13 @@ export const tableObstacles: Record<string, Obstacle> = {
   }),
   "auth.users registered": noTable(() => ({ schema: "auth", name: "users" })),
   "public.organizations registered": noTable(() => ({ schema: "public", name: "organizations" })),
-  "a foreign table": ofTable(/^is a foreign table/, (target) => [
+  "a foreign table": ofTable("foreign_table", (target) => [
     foreignServer,
     asSuperuser(
       `create foreign table ${target} (id bigint, user_id uuid) server nothing; alter table ${target} owner to postgres`,
     ),
   ]),
-  "a foreign partition": ofTable(/^has a foreign table among its partitions/, (target, table, draft) => {
+  "a foreign partition": ofTable("foreign_partition", (target, table, draft) => {
     const partition = qualify(beside(draft, table, "partition"));
     return [
       foreignServer,
@@ -58,22 +58,22 @@ export const tableObstacles: Record<string, Obstacle> = {
       ),
     ];
   }),
-  "a table that inherits": ofTable(/^inherits from another table/, (target, table, draft) => {
+  "a table that inherits": ofTable("inherits", (target, table, draft) => {
     const parent = beside(draft, table, "table");
     exclude(draft, parent);
     return [`create table ${qualify(parent)} ${columns}`, `create table ${target} () inherits (${qualify(parent)})`];
   }),
-  "a table that others inherit from": onTable(/^has tables that inherit from it/, (target, table, draft) => {
+  "a table that others inherit from": onTable("inherited_from", (target, table, draft) => {
     const child = beside(draft, table, "table");
     exclude(draft, child);
     return [`create table ${qualify(child)} () inherits (${target})`];
   }),
   "a table of another owner": onTable(
-    /^belongs to supabase_admin, and only its owner can alter it/,
+    "table_of_another_role",
     (target) => [asSuperuser(`alter table ${target} owner to supabase_admin`)],
   ),
   "a partition of another owner": ofTable(
-    /^has the partition .*, which belongs to supabase_admin/,
+    "partition_of_another_role",
     (target, table, draft) => {
       const partition = qualify(beside(draft, table, "partition"));
       return [
@@ -83,10 +83,10 @@ export const tableObstacles: Record<string, Obstacle> = {
       ];
     },
   ),
-  "a partitioned table with org_id": ofTable(/^is partitioned and has org_id already/, (target) => [
+  "a partitioned table with org_id": ofTable("partitioned_with_org_id", (target) => [
     partitioned(target, "id bigint, org_id uuid"),
   ]),
-  "a partition that is being detached": ofTable(/^has a partition that is being detached/, (target, table, draft) => {
+  "a partition that is being detached": ofTable("partition_being_detached", (target, table, draft) => {
     const partition = qualify(beside(draft, table, "partition"));
     return [
       partitioned(target),

@@ -23,12 +23,11 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
     select to_regclass('public.organizations') is null as organizations, to_regprocedure('public.auth_org_id()') is null as function
   `;
   const patterns = [
-    /^(schema|relation|column|view|type|sequence) tenancy\b/,
-    /^constraint ("[^"]+"|\S+) on tenancy\./,
-    /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON tenancy\./,
-    /^(function|procedure) tenancy\./,
-    /^default privileges of \S+ in tenancy /,
-    /^comment on [a-z ]+ tenancy\b/,
+    /^(schema|relation|column|view|type|sequence) (tenancy|org_migration)\b/,
+    /^constraint ("[^"]+"|\S+) on (tenancy|org_migration)\./,
+    /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy|org_migration)\./,
+    /^(function|procedure) (tenancy|org_migration)\./,
+    /^comment on [a-z ]+ (tenancy|org_migration)\b/,
     ...(found?.["organizations"]
       ? [
         /^(relation|column) organizations\b/,
@@ -64,7 +63,7 @@ async function digest(sql: Sql): Promise<Snapshot["data"]> {
     from pg_class
     join pg_namespace on pg_namespace.oid = relnamespace
     where relkind in ('r', 'm', 'S')
-      and nspname !~ '^pg_' and nspname not in ('information_schema', 'auth', 'extensions', 'supabase_migrations', 'tenancy')
+      and nspname !~ '^pg_' and nspname not in ('information_schema', 'auth', 'extensions', 'supabase_migrations', 'tenancy', 'org_migration')
       and pg_class.oid is distinct from to_regclass('public.organizations')
   `;
   const digests = await sql.unsafe(relations.map(({ query }) => query).join("\nunion all\n"));

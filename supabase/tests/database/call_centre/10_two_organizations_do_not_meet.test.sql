@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(14);
+select plan(15);
 
 insert into public.organizations (id, name)
 values
@@ -61,10 +61,19 @@ select is_empty(
 );
 select throws_ok(
     $$ update public.calls set org_id = 'b0000000-0000-4000-8000-000000000002' where id = 'c0000000-0000-4000-8000-000000000001' $$,
-    '23001',
-    'org_id of public.calls is immutable',
-    'nor can a call be given away'
+    '42501',
+    'new row violates row-level security policy for table "calls"',
+    'nor can a call be given away: the policy refuses it'
 );
+set local role service_role;
+select throws_ok(
+    $$ update public.calls set org_id = 'b0000000-0000-4000-8000-000000000002' where id = 'c0000000-0000-4000-8000-000000000001' $$,
+    '23001',
+    'org_id of public.calls is immutable: a row of organization b0000000-0000-4000-8000-000000000001'
+    ' would go to b0000000-0000-4000-8000-000000000002',
+    'and to the backend, which no policy holds, the guard does'
+);
+set local role authenticated;
 
 set local request.jwt.claims = '{"sub": "00000000-0000-4000-8000-000000000002", "role": "authenticated", "app_metadata": {"org_id": "b0000000-0000-4000-8000-000000000002"}}';
 select results_eq(

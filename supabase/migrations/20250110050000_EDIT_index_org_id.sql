@@ -2,24 +2,15 @@
 -- Purpose: phase 2, indexes: one on org_id for every org-scoped table or partition, one plain line each; the other file to edit.
 -- Touches: new indexes only. After the backfill, because an index on org_id would make every one of its updates dearer.
 -- Locks:   SHARE UPDATE EXCLUSIVE: reads and writes go on; a long transaction anywhere delays the build, never the other way round.
--- Undo:    tenancy.drop_org_id_index(regclass), or tenancy.roll_back(1) for all.
+-- Undo:    tenancy.roll_back(1).
 
+set search_path = '';
 set lock_timeout = '1s';
 set statement_timeout = 0;
 set client_connection_check_interval = '1s';
 set synchronous_commit = off;
 
-do $do$
-declare
-    target regclass;
-begin
-    loop
-        target := tenancy.next_step('{drop_invalid_org_id_index}', target);
-        exit when target is null;
-        commit;
-    end loop;
-end
-$do$;
+do $$ begin while tenancy.advance('invalid_index') loop commit; end loop; end $$;
 
 -- A build waits for every older transaction, as long as it takes; it holds nobody up meanwhile.
 set lock_timeout = 0;

@@ -1,8 +1,9 @@
--- Purpose: the list of tables, the one place to edit for another application, and the check that no table is missing from it.
--- Touches: rows of tenancy.registry. If the check fails, none: mend the list and push again.
+-- Purpose: phase 1: the list of tables, the one place to edit for another application, and the check that no table is missing from it.
+-- Touches: rows of tenancy.registry. If the check fails, none: correct the list and push again.
 -- Locks:   none that anyone waits for.
 -- Undo:    delete from tenancy.registry; after tenancy.roll_back, never before it.
 
+set search_path = '';
 set lock_timeout = '1s';
 set statement_timeout = '1min';
 

@@ -1,0 +1,197 @@
+-- Purpose: the inventory: every table of the application, its partitions, its foreign keys, and the names of our objects.
+-- Touches: new objects in the schema tenancy only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.table_inventory as
+select
+    relation.oid::regclass as relation,
+    namespace.nspname::text collate "default" as schema_name,
+    relation.relname::text collate "default" as table_name,
+    format('%I.%I', namespace.nspname, relation.relname) as qualified_name,
+    relation.relkind
+from pg_catalog.pg_class as relation
+join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace
+where relation.relkind in ('r', 'p', 'f')
+    and not relation.relispartition
+    and relation.relpersistence <> 't'
+    and namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
+    and namespace.nspname not like 'pg\_%'
+    and namespace.nspname <> 'information_schema'
+    and relation.oid is distinct from to_regclass('public.organizations')
+    and not exists (
+        select from pg_catalog.pg_depend as dependency
+        where dependency.classid = 'pg_catalog.pg_class'::regclass
+            and dependency.objid = relation.oid
+            and dependency.deptype = 'e'
+    );
+comment on view tenancy.table_inventory is 'Every table of the application. Partitions stand behind their root.';
+
+create or replace view tenancy.application_tables as
+select
+    table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
+    table_inventory.qualified_name, table_inventory.relkind, registry.scope, registry.priority,
+    registry.isolated, registry.parent_column, registry.owner_column as registered_owner_column,
+    owner.attname::text collate "default" as owner_column,
+    owner.atttypid::regtype as owner_type
+from tenancy.table_inventory
+left join tenancy.registry
+    on registry.schema_name = table_inventory.schema_name
+    and registry.table_name = table_inventory.table_name
+left join pg_catalog.pg_attribute as owner
+    on owner.attrelid = table_inventory.relation
+    and owner.attname = coalesce(registry.owner_column, 'user_id')
+    and owner.attnum > 0
+    and not owner.attisdropped;
+comment on view tenancy.application_tables is 'tenancy.table_inventory with each table''s classification, if it has one.';
+
+create or replace view tenancy.table_members as
+select
+    application_tables.relation as root, member.oid::regclass as relation,
+    format('%I.%I', namespace.nspname, member.relname) as qualified_name,
+    member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples,
+    application_tables.scope
+from tenancy.application_tables
+left join lateral pg_partition_tree(application_tables.relation) as tree
+    on application_tables.relkind = 'p'
+join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid, application_tables.relation)
+join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace;
+comment on view tenancy.table_members is
+'Every table of the application with itself and, where it is partitioned, its partitions of all levels.';
+
+create or replace view tenancy.org_id_columns as
+select
+    table_members.root, table_members.relation, table_members.qualified_name, table_members.relname,
+    table_members.relkind,
+    table_members.relation = table_members.root as is_root,
+    table_members.relkind <> 'p' as is_leaf,
+    org_id.attnum, org_id.attnotnull as has_not_null,
+    org_id.attnotnull and not exists (
+        select from pg_catalog.pg_constraint as not_null
+        where not_null.conrelid = table_members.relation
+            and not_null.contype = 'n'
+            and not_null.conkey = array[org_id.attnum]
+            and not not_null.convalidated
+    ) as is_not_null,
+    org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
+    org_id.attmissingval::text as missing_value,
+    pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression
+from tenancy.table_members
+left join pg_catalog.pg_attribute as org_id
+    on org_id.attrelid = table_members.relation
+    and org_id.attname = 'org_id'
+    and not org_id.attisdropped
+left join pg_catalog.pg_attrdef as its_default
+    on its_default.adrelid = table_members.relation
+    and its_default.adnum = org_id.attnum
+    and org_id.attgenerated = ''
+where table_members.scope = 'org';
+comment on view tenancy.org_id_columns is
+'Every org-scoped table and each of its partitions, with its column org_id as the catalog has it; attnum NULL without one.';
+
+create or replace view tenancy.references_between_tables as
+select
+    reference.oid as constraint_oid, reference.conrelid::regclass as relation,
+    reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names,
+    referencing.parent_column_names, referencing.equalities, referencing.first_columns
+from pg_catalog.pg_constraint as reference
+cross join lateral (
+    select
+        array_agg(child_column.attname::text collate "default" order by pair.position) as column_names,
+        array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names,
+        array_agg(
+            format(
+                'operator(%I.=)',
+                case when equality.oprname = '=' then equality_schema.nspname else 'pg_catalog' end
+            )
+            order by pair.position
+        ) as equalities,
+        array_agg(child_column.attnum order by pair.position) as first_columns
+    from unnest(reference.conkey, reference.confkey, reference.conpfeqop)
+        with ordinality as pair (child_key, parent_key, equality, position)
+    join pg_catalog.pg_attribute as child_column
+        on child_column.attrelid = reference.conrelid
+        and child_column.attnum = pair.child_key
+    join pg_catalog.pg_attribute as parent_column
+        on parent_column.attrelid = reference.confrelid
+        and parent_column.attnum = pair.parent_key
+    join pg_catalog.pg_operator as equality on equality.oid = pair.equality
+    join pg_catalog.pg_namespace as equality_schema on equality_schema.oid = equality.oprnamespace
+    where child_column.attname <> 'org_id'
+) as referencing
+where reference.contype = 'f'
+    and reference.conparentid = 0
+    and referencing.column_names is not null;
+comment on view tenancy.references_between_tables is
+'Every foreign key, once, with the columns that say which row is meant, and the operators that it compares them by: org_id, which'
+' may stand beside them, is left out.';
+
+create or replace view tenancy.coined_names as
+select
+    relation.oid::regclass as relation, coined.kind,
+    case
+        when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63
+            then coined.prefix || relation.relname || coined.suffix
+        else (
+            select coined.prefix || left(relation.relname, kept) || digest || coined.suffix
+            from (select '_' || left(md5(relation.relname), 8)) as shortened (digest)
+            cross join generate_series(length(relation.relname), 0, -1) as kept
+            where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63
+            limit 1
+        )
+    end::name as name
+from pg_catalog.pg_class as relation
+cross join (
+    values
+        ('foreign_key', 'fk_', '_org_id'),
+        ('index', 'idx_', '_org_id'),
+        ('check', '', '_org_id_not_null'),
+        ('other_check', '', '_org_id_not_null_check'),
+        ('filler', 'zzz_fill_org_id_', ''),
+        ('guard', 'org_id_immutable_', ''),
+        ('guard_move', 'zzz_org_id_immutable_', ''),
+        ('guard_statement', 'org_id_immutable_rows_', '')
+) as coined (kind, prefix, suffix)
+where relation.relkind in ('r', 'p');
+comment on view tenancy.coined_names is
+'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
+
+create or replace function tenancy.schema_of(target regclass)
+returns name language sql stable security invoker set search_path = '' as $function$
+    select namespace.nspname
+    from pg_catalog.pg_class as class
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    where class.oid = target
+$function$;
+comment on function tenancy.schema_of(regclass) is 'The table''s schema, as the field schema of an error has it.';
+
+create or replace function tenancy.table_of(target regclass)
+returns name language sql stable security invoker set search_path = '' as $function$
+    select class.relname
+    from pg_catalog.pg_class as class
+    where class.oid = target
+$function$;
+comment on function tenancy.table_of(regclass) is 'The table''s name without its schema, as the field table of an error has it.';
+
+-- What a step asks of each table is plpgsql, whose plans a session keeps.
+
+create or replace function tenancy.leaves(target regclass)
+returns setof regclass language plpgsql stable security invoker set search_path = '' as $function$
+begin
+    return query
+    select class.oid::regclass
+    from (
+        select target as member
+        union
+        select tree.relid
+        from pg_partition_tree(target) as tree
+    ) as members
+    join pg_catalog.pg_class as class on class.oid = members.member
+    where class.relkind <> 'p'
+    order by class.oid;
+end
+$function$;
+comment on function tenancy.leaves(regclass) is
+'The tables that hold the table''s rows: itself, or, where it is partitioned, the partitions that are not partitioned again.';

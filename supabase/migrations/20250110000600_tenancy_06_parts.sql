@@ -1,0 +1,197 @@
+-- Purpose: the parts that a table gets in phase 2: column, default, filler, indexes. What is there, what makes it, what undoes it.
+-- Touches: new objects in the schema tenancy only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.decision_rules as
+select
+    decided_table.relation as root,
+    format('case when false then null %s else %L::uuid end', decided.cautiously, settings.default_org_id) as org_id,
+    format('case when false then null %s else %L::uuid end', decided.at_last, settings.default_org_id) as last_org_id,
+    format('not (false %s)', decided.cautious_conditions) as is_orphan,
+    format('not (false %s)', decided.last_conditions) as is_last_orphan,
+    case
+        when decided.sources < 2 then 'false'
+        else format(
+            'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids
+        )
+    end as is_conflict,
+    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
+    coalesce(decided.joins, '') as joins
+from tenancy.application_tables as decided_table
+cross join tenancy.settings
+cross join lateral (
+    select
+        count(*) as sources,
+        string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously,
+        string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
+        string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions,
+        string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
+        string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids,
+        string_agg(format('%L, %s', rule.column_name, rule.org_id), ', ' order by rule.ordinal) as candidates,
+        string_agg(E'\n' || rule.join_clause, '' order by rule.ordinal) as joins
+    from (
+        select
+            sources.*,
+            format('source_%s.org_id', sources.ordinal) as org_id,
+            format('source_%s.%s is not null', sources.ordinal, case when sources.ordinal = 0 then 'org_id' else 'ctid' end) as condition
+        from tenancy.sources
+        where sources.root = decided_table.relation
+    ) as rule
+) as decided
+where decided_table.scope = 'org';
+comment on view tenancy.decision_rules is
+'How each table''s rows are decided, as SQL expressions over the row, named todo, and its joins. org_id leaves a row undecided (NULL)'
+' whose parent is there and has no organization yet; last_org_id passes such parents over.';
+
+create or replace function tenancy.fill_org_id()
+returns trigger language plpgsql security definer set search_path = '' as $function$
+begin
+    execute tg_argv[0]
+    into new.org_id
+    using new;
+    return new;
+end
+$function$;
+comment on function tenancy.fill_org_id() is
+'Trigger function of the filler: sets org_id by the query in its argument. Security definer, because whoever inserts a row may neither'
+' read tenancy.user_orgs nor see the parent row; it decides from the row alone and returns nothing else of what it reads.';
+
+create or replace view tenancy.column_parts as
+select
+    2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name,
+    'org_id'::name as name,
+    org_id.attnum is not null as present,
+    format(
+        'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()',
+        org_id.qualified_name,
+        case when not decisions.is_per_row then format(' default %L::uuid', settings.default_org_id) end
+    ) as ddl,
+    case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo,
+    'ACCESS EXCLUSIVE' as lock
+from tenancy.org_id_columns as org_id
+join tenancy.decisions on decisions.root = org_id.root
+cross join tenancy.settings
+where org_id.is_root
+union all
+-- Of a column that was there before. Any other comes with its default.
+select
+    2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name, 'org_id',
+    coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false),
+    format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name),
+    case
+        when org_id.default_expression is not null
+            then format('alter table %s alter column org_id drop default', org_id.qualified_name)
+    end,
+    'ACCESS EXCLUSIVE'
+from tenancy.org_id_columns as org_id
+where org_id.is_root and org_id.attnum is not null
+union all
+-- Where the setting is off, a filler that is still there is what is wrong.
+select
+    2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name,
+    coalesce(existing.tgname, coined_names.name),
+    settings.fill_org_id and coalesce(existing.query = fill.query and existing.tgenabled = 'O', false),
+    case
+        when settings.fill_org_id then format(
+            'create or replace trigger %I before insert on %s for each row when (new.org_id is null)'
+            ' execute function tenancy.fill_org_id(%L)',
+            coalesce(existing.tgname, coined_names.name),
+            org_id.qualified_name, fill.query
+        )
+        else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name)
+    end,
+    case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end,
+    'SHARE ROW EXCLUSIVE'
+from tenancy.org_id_columns as org_id
+cross join tenancy.settings
+join tenancy.coined_names
+    on coined_names.relation = org_id.relation
+    and coined_names.kind = 'filler'
+left join lateral (
+    select format(
+        'select %s from (select ($1::%s).*) as todo %s', decision_rules.org_id, org_id.qualified_name,
+        decision_rules.joins
+    ) as query
+    from tenancy.decision_rules
+    where decision_rules.root = org_id.root and settings.fill_org_id
+    -- Not looked at while the setting is off.
+    offset 0
+) as fill on true
+left join lateral (
+    select
+        filler.tgname, filler.tgenabled,
+        convert_from(substring(filler.tgargs for greatest(length(filler.tgargs) - 1, 0)), 'utf8') as query
+    from pg_catalog.pg_trigger as filler
+    where filler.tgrelid = org_id.relation
+        and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()')
+    limit 1
+) as existing on true
+where org_id.is_root
+    and (settings.fill_org_id or existing.tgname is not null);
+comment on view tenancy.column_parts is 'Of every org-scoped table: its column, its default, and its filler while that is on. Columns as tenancy.parts.';
+
+create or replace view tenancy.index_parts as
+-- An index that an interrupted build left invalid, which "if not exists" would take for done.
+select
+    2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name,
+    index_class.relname as name, false as present,
+    format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl,
+    null::text as undo, 'ACCESS EXCLUSIVE' as lock
+from tenancy.org_id_columns as org_id
+join pg_catalog.pg_index as invalid
+    on invalid.indrelid = org_id.relation
+    and invalid.indkey[0] = org_id.attnum
+    and not invalid.indisvalid
+join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid
+join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace
+where org_id.is_leaf
+union all
+select
+    2,
+    case when org_id.is_leaf then 7 else 8 end,
+    case when org_id.is_leaf then 'index' else 'index_root' end,
+    org_id.root, org_id.relation, org_id.qualified_name,
+    coalesce(existing.name, coined_names.name),
+    existing.name is not null,
+    case
+        when org_id.is_leaf
+            then format('create index concurrently if not exists %I on %s (org_id)', coined_names.name, org_id.qualified_name)
+        else format('create index %I on %s (org_id)', coined_names.name, org_id.qualified_name)
+    end,
+    existing.undo,
+    case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end
+from tenancy.org_id_columns as org_id
+join tenancy.coined_names
+    on coined_names.relation = org_id.relation
+    and coined_names.kind = 'index'
+left join lateral (
+    select
+        index_class.relname as name,
+        case
+            when found.indnatts = 1
+                and not found.indisunique
+                and not index_class.relispartition
+                then format('drop index %I.%I', index_schema.nspname, index_class.relname)
+        end as undo
+    from pg_catalog.pg_index as found
+    join pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid
+    join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace
+    where found.indrelid = org_id.relation
+        and found.indkey[0] = org_id.attnum
+        and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree')
+        and found.indpred is null
+        and found.indisvalid
+        and found.indisready
+        -- That of a partitioned table takes in only those of its partitions that are the same.
+        and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1)
+    order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname
+    limit 1
+) as existing on true
+where org_id.is_leaf
+    or org_id.is_root;
+comment on view tenancy.index_parts is
+'Of every org-scoped table: a valid index over all rows that starts with org_id, under whatever name, per leaf, and that of the'
+' partitioned table, which takes them in and builds none. Columns as tenancy.parts.';

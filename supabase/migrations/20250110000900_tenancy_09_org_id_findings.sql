@@ -1,0 +1,293 @@
+-- Purpose: what an org-scoped table has already that does not go with org_id: registration, column, rows, names.
+-- Touches: new objects in the schema tenancy only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.org_id_findings as
+with candidate as (
+    select
+        application_tables.*, org_id.attnum,
+        format_type(org_id.atttypid, org_id.atttypmod) as type_name,
+        org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
+        org_id.attgenerated <> '' as is_generated,
+        pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression
+    from tenancy.application_tables
+    left join pg_catalog.pg_attribute as org_id
+        on org_id.attrelid = application_tables.relation
+        and org_id.attname = 'org_id'
+        and not org_id.attisdropped
+    left join pg_catalog.pg_attrdef as its_default
+        on its_default.adrelid = application_tables.relation
+        and its_default.adnum = org_id.attnum
+        and org_id.attgenerated = ''
+    where application_tables.scope = 'org'
+)
+select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy
+from (
+    select
+        'missing_owner_column' as code, candidate.qualified_name as table_name,
+        format('has no column %s, its registered owner_column', candidate.registered_owner_column) as problem,
+        'name another owner_column in tenancy.registry' as remedy
+    from candidate
+    where candidate.owner_column is null and candidate.registered_owner_column is not null
+    union all
+    select
+        'owner_column_type', candidate.qualified_name,
+        format('keeps its owner in %s %s, which is neither uuid nor text', candidate.owner_column, candidate.owner_type),
+        'name another owner_column in tenancy.registry'
+    from candidate
+    where candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
+    union all
+    select
+        'parent_column_without_parent', candidate.qualified_name,
+        format('has no foreign key from %s, its registered parent_column, to an org-scoped table', candidate.parent_column),
+        'correct its row in tenancy.registry'
+    from candidate
+    where candidate.parent_column is not null
+        and not exists (
+            select from tenancy.references_between_tables as reference
+            join tenancy.application_tables as parent
+                on parent.relation = reference.parent
+                and parent.scope = 'org'
+            where reference.relation = candidate.relation
+                and reference.column_names = array[candidate.parent_column]
+        )
+    union all
+    select
+        'org_id_type', candidate.qualified_name,
+        format(
+            'has an org_id already that is %s%s and not a plain uuid', candidate.type_name,
+            case when candidate.is_generated then ', generated,' end
+        ),
+        'rename that column, or make it uuid'
+    from candidate
+    where not candidate.is_plain_uuid
+    union all
+    select
+        'org_id_default', candidate.qualified_name,
+        format('has an org_id already whose default is %s', candidate.default_expression),
+        format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name)
+    from candidate
+    where candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$'
+    union all
+    select
+        'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
+        'drop that column, or register it as excluded and do it by hand'
+    from candidate
+    where candidate.relkind = 'p'
+        and candidate.attnum is not null
+        and candidate.default_expression is null
+    union all
+    select
+        'org_id_foreign_key', candidate.qualified_name,
+        format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
+        format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname)
+    from candidate
+    join pg_catalog.pg_constraint as stranger
+        on stranger.conrelid = candidate.relation
+        and stranger.contype = 'f'
+        and stranger.conkey = array[candidate.attnum]
+    where stranger.confrelid is distinct from to_regclass('public.organizations')
+        or stranger.confdeltype <> 'c'
+        or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)'
+        or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED'
+) as found;
+comment on view tenancy.org_id_findings is
+'What a registration says that the table has not, and what it has of org_id already that is not what it should be.';
+
+create or replace view tenancy.unvalidated_checks as
+select
+    unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
+    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression,
+    not exists (
+        select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind)
+        where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST')
+    )
+        and unvalidated.conbin::text !~ ':varattno 0 '
+        and not exists (
+            select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function)
+            left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid
+            where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false)
+        ) as cannot_fail
+from tenancy.table_members as member
+join pg_catalog.pg_constraint as unvalidated
+    on unvalidated.conrelid = member.relation
+    and unvalidated.contype = 'c'
+    and not unvalidated.convalidated
+where member.scope = 'org'
+    and member.relkind = 'r'
+    and pg_has_role(current_user, member.relowner, 'usage')
+    and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)';
+comment on view tenancy.unvalidated_checks is
+'The checks of org-scoped tables that are not valid: a row that breaks one cannot be updated. cannot_fail: true if it can be tried in'
+' any query: nothing but comparisons of columns that PostgreSQL knows to be leakproof, and so to raise nothing.';
+
+create or replace view tenancy.row_findings as
+select
+    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
+    concat('has ', counted.row_count, suspicion.problem) as problem,
+    suspicion.remedy
+from (
+    select
+        'org_id_of_no_organization' as code, org_id.qualified_name as object,
+        org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
+        format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
+        org_id.qualified_name as counted_table,
+        'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition,
+        org_id.relation
+    from tenancy.org_id_columns as org_id
+    where org_id.is_root
+        and org_id.is_plain_uuid
+        and to_regclass('public.organizations') is not null
+        and not exists (
+            select from pg_catalog.pg_constraint as reference
+            where reference.conrelid = org_id.relation
+                and reference.contype = 'f'
+                and reference.convalidated
+                and reference.conkey = array[org_id.attnum]
+        )
+    union all
+    select
+        'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+        format(' rows without org_id, and %I, which filling them in could break', looking.name),
+        format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+        org_id.qualified_name, 'held.org_id is null', org_id.relation
+    from tenancy.org_id_columns as org_id
+    join lateral (
+        select looking_constraint.conname as name
+        from pg_catalog.pg_constraint as looking_constraint
+        where looking_constraint.conrelid = org_id.relation
+            and looking_constraint.contype in ('f', 'c', 'x')
+            and org_id.attnum = any (looking_constraint.conkey)
+            and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1)
+            and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)'
+        union all
+        select looking_class.relname
+        from pg_catalog.pg_index as looking_index
+        join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid
+        where looking_index.indrelid = org_id.relation
+            and looking_index.indisunique
+            and org_id.attnum = any (looking_index.indkey)
+    ) as looking on true
+    where org_id.is_root and org_id.is_plain_uuid
+    union all
+    select
+        'rows_break_check', unvalidated_checks.name, root.qualified_name,
+        format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+        format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name),
+        unvalidated_checks.qualified_name,
+        format('not (%s)', unvalidated_checks.expression),
+        unvalidated_checks.relation
+    from tenancy.unvalidated_checks
+    join tenancy.application_tables as root on root.relation = unvalidated_checks.root
+    where unvalidated_checks.cannot_fail
+) as suspicion
+join pg_catalog.pg_class as counted_class
+    on counted_class.oid = suspicion.relation
+    and counted_class.relkind = 'r'
+    and pg_has_role(current_user, counted_class.relowner, 'usage')
+cross join lateral (
+    select (
+        xpath(
+            '/row/count/text()',
+            query_to_xml(
+                format('select count(*) from only %s as held where %s', suspicion.counted_table, suspicion.condition),
+                false, true, ''
+            )
+        )
+    )[1]::text as row_count
+) as counted
+where counted.row_count <> '0';
+comment on view tenancy.row_findings is
+'Rows that the backfill could not update or could break, counted in the table. Tables of other roles are not looked at.';
+
+create or replace view tenancy.name_findings as
+select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy
+from (
+    select
+        'constraint_name_taken' as code, namesake.conname::text as object, root.qualified_name as table_name,
+        format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_', ' ')) as problem,
+        format('alter table %s rename constraint %I to …', member.qualified_name, namesake.conname) as remedy
+    from tenancy.org_id_columns as member
+    join tenancy.application_tables as root on root.relation = member.root
+    join tenancy.coined_names as coined on coined.relation = member.relation
+    join pg_catalog.pg_constraint as namesake
+        on namesake.conrelid = member.relation
+        and namesake.conname = coined.name
+    where namesake.contype <> 'n'
+        and (
+            (coined.kind = 'foreign_key' and (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum]))
+            or (
+                coined.kind = 'check'
+                and (
+                    namesake.contype <> 'c'
+                    or pg_get_expr(namesake.conbin, namesake.conrelid) is distinct from '(org_id IS NOT NULL)'
+                )
+            )
+        )
+    union all
+    select
+        'index_name_taken', namesake.relname::text, root.qualified_name,
+        format('cannot have the index %I: there is something else of that name', namesake.relname),
+        format('rename %I.%I', namesake_schema.nspname, namesake.relname)
+    from tenancy.org_id_columns as member
+    join tenancy.application_tables as root on root.relation = member.root
+    join pg_catalog.pg_class as member_class on member_class.oid = member.relation
+    join tenancy.coined_names as coined
+        on coined.relation = member.relation
+        and coined.kind = 'index'
+    join pg_catalog.pg_class as namesake
+        on namesake.relnamespace = member_class.relnamespace
+        and namesake.relname = coined.name
+    join pg_catalog.pg_namespace as namesake_schema on namesake_schema.oid = namesake.relnamespace
+    where not exists (
+        select from pg_catalog.pg_index
+        where pg_index.indexrelid = namesake.oid
+            and pg_index.indrelid = member.relation
+            and pg_index.indkey[0] = member.attnum
+    )
+    union all
+    select
+        'trigger_name_taken', namesake.tgname::text, root.qualified_name,
+        format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname),
+        format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name)
+    from tenancy.org_id_columns as member
+    join tenancy.application_tables as root on root.relation = member.root
+    join tenancy.coined_names as coined
+        on coined.relation in (member.relation, member.root)
+        and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement')
+    join pg_catalog.pg_trigger as namesake
+        on namesake.tgrelid = member.relation
+        and namesake.tgname = coined.name
+    join pg_catalog.pg_proc as function
+        on function.oid = namesake.tgfoid
+        and function.pronamespace is distinct from to_regnamespace('tenancy')
+) as found;
+comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';
+
+create or replace view tenancy.push_findings as
+select foundation_findings.* from tenancy.foundation_findings
+union all
+select registry_findings.* from tenancy.registry_findings
+union all
+select table_findings.* from tenancy.table_findings
+union all
+select publication_findings.* from tenancy.publication_findings
+union all
+select org_id_findings.* from tenancy.org_id_findings
+union all
+select row_findings.* from tenancy.row_findings
+union all
+select name_findings.* from tenancy.name_findings
+union all
+select
+    'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
+    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
+    format('validate or drop it first: the push tries it, and stops where a row breaks it')
+from tenancy.unvalidated_checks
+where not unvalidated_checks.cannot_fail;
+comment on view tenancy.push_findings is
+'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object,'
+' table_name, problem, remedy.';

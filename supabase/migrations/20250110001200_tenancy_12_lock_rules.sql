@@ -1,0 +1,139 @@
+-- Purpose: the lock rules that every change of a table goes by, and the log of it.
+-- Touches: new objects in the schemas tenancy and org_migration only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create table if not exists org_migration.lock_waits (
+    step text not null,
+    relation regclass not null,
+    session_pid integer not null,
+    attempts integer not null,
+    blocked_since timestamptz not null,
+    next_attempt_at timestamptz not null,
+    blocked_by text not null,
+    primary key (step, relation)
+);
+comment on table org_migration.lock_waits is 'What a running push waits for at this moment: the table, and the sessions that hold it.';
+
+create or replace function org_migration.lock_holders(target regclass)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select coalesce(string_agg(holder.description, E'\n' order by holder.xact_start), 'nobody any more')
+    from (
+        select
+            coalesce(
+                format(
+                    'pid %s, %s for %s s: %s', session.pid,
+                    case session.backend_type
+                        when 'client backend' then session.state
+                        else session.backend_type
+                    end,
+                    round(extract(epoch from clock_timestamp() - session.xact_start), 1),
+                    left(regexp_replace(session.query, '\s+', ' ', 'g'), 100)
+                ),
+                'a prepared transaction (pg_prepared_xacts)'
+            ) as description,
+            min(session.xact_start) as xact_start
+        from pg_catalog.pg_locks as held
+        left join pg_catalog.pg_stat_activity as session on session.pid = held.pid
+        where held.locktype = 'relation'
+            and held.database = (select oid from pg_catalog.pg_database where datname = current_database())
+            and (
+                held.relation in ('public.organizations'::regclass, target)
+                or held.relation in (select tree.relid from pg_partition_tree(target) as tree)
+            )
+            and held.granted
+            and held.pid is distinct from pg_backend_pid()
+        group by description
+        order by xact_start
+        limit 5
+    ) as holder
+$function$;
+comment on function org_migration.lock_holders(regclass) is
+'Who holds a lock on the table or on public.organizations now: pid, state, age of the transaction, query; oldest first, five at most.';
+
+create or replace function org_migration.change_table(target regclass, statement text)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    milliseconds constant integer := (select settings.lock_timeout_ms from tenancy.settings);
+    tables constant integer := greatest((select count(*) from pg_partition_tree(target)), 1);
+begin
+    perform set_config('lock_timeout', '1200ms', true);
+    execute format('lock table %s in share update exclusive mode', target);
+    perform set_config('lock_timeout', format('%sms', greatest(milliseconds / tables, 1)), true);
+    execute statement;
+end
+$function$;
+comment on function org_migration.change_table(regclass, text) is
+'Runs DDL on a table under the lock rules. First it takes the lock that autovacuum has and reads and writes do not mind: a worker in the'
+' way is cancelled after deadlock_timeout (1 s) and cannot come back, and the application waits for none of that. Only then it asks for'
+' the strong lock, for lock_timeout_ms, since the application queues behind that one; partitions, which are locked one after the other,'
+' share that time. Raises lock_not_available when either wait is over.';
+
+create or replace function org_migration.run_statement(target regclass, part text, statement text)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    began constant timestamptz := clock_timestamp();
+begin
+    if statement like 'alter table % add constraint % references public.organizations%' then
+        -- The constraint needs this lock too, and nobody but a writer of organizations minds it: first, therefore, so that
+        -- the table's own is never held while waiting. To take in those of the partitions it needs it exclusively.
+        perform set_config('lock_timeout', format('%sms', (select settings.lock_timeout_ms from tenancy.settings)), true);
+        execute format(
+            'lock table public.organizations in %s mode',
+            case when part = 'foreign_key_root' then 'access exclusive' else 'share row exclusive' end
+        );
+    end if;
+    perform org_migration.change_table(target, statement);
+
+    insert into tenancy.log (part, table_name, statement, began, seconds)
+    values (
+        part, target::text, statement, began,
+        round(extract(epoch from clock_timestamp() - began), 3)
+    );
+end
+$function$;
+comment on function org_migration.run_statement(regclass, text, text) is
+'Runs a statement of tenancy.parts under the lock rules, and logs it. Raises lock_not_available where the table is in use.';
+
+create or replace function org_migration.wait_for_lock(step text, target regclass, waiting org_migration.lock_waits)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    failed_attempts constant integer := coalesce(waiting.attempts, 0) + 1;
+    pause_seconds constant double precision := least(0.05 * power(1.5, failed_attempts), 10) * (0.5 + random() / 2);
+    holders constant text := org_migration.lock_holders(target);
+begin
+    if failed_attempts >= (select settings.lock_attempts from tenancy.settings)
+        -- A timeout of the statement would end it without a word on the lock.
+        or clock_timestamp() + make_interval(secs => pause_seconds + 2)
+            > statement_timestamp() + nullif(current_setting('statement_timeout'), '0')::interval
+    then
+        raise exception E'% got no lock on % in % attempts since %, held by:\n%\nNothing is lost: wait for them or end them'
+            ' (pg_terminate_backend), then push again.', step, target, failed_attempts,
+            date_trunc('second', waiting.blocked_since),
+            holders
+        using errcode = 'lock_not_available', schema = tenancy.schema_of(target), table = tenancy.table_of(target);
+    end if;
+
+    insert into org_migration.lock_waits
+    values (
+        step, target,
+        pg_backend_pid(),
+        failed_attempts,
+        coalesce(waiting.blocked_since, clock_timestamp()),
+        clock_timestamp() + make_interval(secs => pause_seconds),
+        holders
+    )
+    on conflict on constraint lock_waits_pkey do update
+    set
+        session_pid = excluded.session_pid,
+        attempts = excluded.attempts,
+        blocked_since = excluded.blocked_since,
+        next_attempt_at = excluded.next_attempt_at,
+        blocked_by = excluded.blocked_by;
+end
+$function$;
+comment on function org_migration.wait_for_lock(text, regclass, org_migration.lock_waits) is
+'Notes a lock that was not to be had and when to ask again: pauses grow from 50 ms to 10 s, with jitter.'
+' Raises lock_not_available with the holders once settings.lock_attempts are used up, or statement_timeout is about to be.';

@@ -1,0 +1,327 @@
+-- Purpose: the steps: the parts that are not present, queued and made one per transaction. tenancy.advance runs them.
+-- Touches: new objects in the schemas tenancy and org_migration only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create table if not exists org_migration.queue (
+    loop_name text not null,
+    number bigint not null,
+    root regclass not null,
+    relation regclass not null,
+    step text not null,
+    statement text,
+    done boolean not null default false,
+    primary key (loop_name, number)
+);
+comment on table org_migration.queue is
+'What a running loop has to do: statements, read from the catalog when it begins, and again when it is through, until nothing is missing;'
+' and steps that are no statement (statement NULL), once per table.';
+
+create or replace function org_migration.missing_statements(steps text[], targets regclass[], undo_to integer)
+returns table (root regclass, relation regclass, qualified_name text, step text, statement text, ordinal integer)
+-- One plan per session, of a query over many views.
+language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
+#variable_conflict use_column
+begin
+    return query
+    select
+        table_parts.root, table_parts.relation, table_parts.qualified_name, table_parts.part,
+        case when undo_to is null then table_parts.ddl else table_parts.undo end,
+        case when undo_to is null then table_parts.ordinal else -table_parts.ordinal end
+    from tenancy.table_parts
+    left join org_migration.tables_before on tables_before.relation = table_parts.root
+    where table_parts.root = any (targets)
+        and (steps is null or table_parts.part = any (steps))
+        and case
+            when undo_to is null then not table_parts.present
+            -- Nothing of a table that no push has counted is ours, nor what it had before.
+            else table_parts.undo is not null
+                and table_parts.phase > undo_to
+                and (table_parts.phase > 4 or format('%s %s', table_parts.part, table_parts.name) <> all (tables_before.parts))
+        end;
+end
+$function$;
+comment on function org_migration.missing_statements(text[], regclass[], integer) is
+'The statements that make what is missing of the parts among these steps (NULL: of all) on these tables; with undo_to those that undo the'
+' phases after it.';
+
+create or replace function org_migration.fill_queue(
+    loop_name text, steps text[], targets regclass[], undo_to integer default null, begins boolean default false
+)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    again org_migration.queue;
+    last_number constant bigint := coalesce(
+        (select max(queue.number) from org_migration.queue where queue.loop_name = fill_queue.loop_name), 0
+    );
+begin
+    insert into org_migration.queue (loop_name, number, root, relation, step, statement)
+    select
+        fill_queue.loop_name,
+        last_number + row_number() over (
+            order by array_position(targets, queued.root), queued.position, queued.ordinal, queued.qualified_name
+        ),
+        queued.root, queued.relation, queued.step, queued.statement
+    from (
+        select missing.*, coalesce(array_position(steps, missing.step), 0) as position
+        from org_migration.missing_statements(steps, targets, undo_to) as missing
+        union all
+        -- Once per loop: what is no statement.
+        select target, target, null, named.step, null, null, named.position
+        from unnest(targets) as target
+        cross join unnest(steps) with ordinality as named (step, position)
+        where begins and named.step in ('count', 'backfill', 'leftovers', 'last_resort')
+    ) as queued;
+
+    select done.*
+    into again
+    from org_migration.queue as done
+    join org_migration.queue as missing using (loop_name, relation, step, statement)
+    where done.loop_name = fill_queue.loop_name and done.done and not missing.done
+    limit 1;
+    if found then
+        raise exception 'the % of % was made and is not what it should be: %', again.step, again.relation, again.statement
+        using
+            errcode = 'internal_error',
+            schema = tenancy.schema_of(again.relation), table = tenancy.table_of(again.relation);
+    end if;
+
+    delete from org_migration.queue
+    where queue.loop_name = fill_queue.loop_name and queue.number <= last_number;
+    return exists (select from org_migration.queue where queue.loop_name = fill_queue.loop_name);
+end
+$function$;
+comment on function org_migration.fill_queue(text, text[], regclass[], integer, boolean) is
+'Queues org_migration.missing_statements in the order of the tables, and when the loop begins also the steps that are no statement.'
+' Returns true if there is anything. Raises internal_error for a statement that the loop has run and that is still to be run.';
+
+create or replace function org_migration.run_queued(next org_migration.queue)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    worked boolean := true;
+begin
+    if next.statement is not null then
+        if next.step = 'index' and next.statement like 'create%'
+            and pg_relation_size(next.relation) > (select settings.small_table_bytes from tenancy.settings)
+        then
+            raise exception E'% is too large to be indexed while its writes wait; run this outside a transaction:\n%;',
+                next.relation, next.statement
+            using
+                errcode = 'program_limit_exceeded',
+                schema = tenancy.schema_of(next.relation),
+                table = tenancy.table_of(next.relation);
+        end if;
+        perform org_migration.run_statement(
+            next.relation, next.step,
+            regexp_replace(next.statement, '^create index concurrently', 'create index')
+        );
+    else
+        worked := case next.step
+            when 'count' then org_migration.count_rows(next.root)
+            when 'backfill' then org_migration.backfill(next.root)
+            when 'leftovers' then org_migration.fill_leftovers(next.root, false) > 0
+            else org_migration.fill_last(next.root)
+        end;
+    end if;
+
+    update org_migration.queue
+    set done = true
+    where queue.loop_name = next.loop_name
+        and queue.number = next.number
+        and (next.statement is not null or not worked);
+    return worked;
+end
+$function$;
+comment on function org_migration.run_queued(org_migration.queue) is
+'Runs a row of the queue: true if it changed something, false if there is nothing left, NULL if it waits for another table. Raises'
+' program_limit_exceeded for the index of a table over settings.small_table_bytes, since a function cannot build it concurrently.';
+
+create or replace function org_migration.run_one(target regclass, parts text[], undo_to integer)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    next org_migration.queue;
+begin
+    delete from org_migration.queue
+    where queue.loop_name = 'one table';
+
+    if not org_migration.fill_queue('one table', parts, array[target], undo_to) then
+        return false;
+    end if;
+    select queue.*
+    into next
+    from org_migration.queue
+    where queue.loop_name = 'one table'
+    order by queue.number
+    limit 1;
+    perform org_migration.run_queued(next);
+    perform org_migration.fill_queue('one table', parts, array[target], undo_to);
+    return true;
+end
+$function$;
+comment on function org_migration.run_one(regclass, text[], integer) is
+'Runs the first statement that org_migration.fill_queue finds for one table, and checks that it was not in vain. False where there is none.';
+
+create or replace function org_migration.build(target regclass, variadic parts text[])
+returns boolean language sql volatile security invoker set search_path = '' as $function$
+    select org_migration.run_one(target, parts, null)
+$function$;
+comment on function org_migration.build(regclass, text[]) is
+'Makes the next of these parts that is not present, of the table or one of its partitions. Returns false where all are present.';
+
+create or replace function org_migration.take_back(target regclass, variadic parts text[])
+returns boolean language sql volatile security invoker set search_path = '' as $function$
+    select org_migration.run_one(target, parts, 1)
+$function$;
+comment on function org_migration.take_back(regclass, text[]) is
+'Undoes the last of these parts that was not there before the push. Returns false where there is none.';
+
+create or replace function org_migration.work_on(next org_migration.queue)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    waiting org_migration.lock_waits;
+    last_entry bigint;
+    worked boolean;
+begin
+    select lock_waits.*
+    into waiting
+    from org_migration.lock_waits
+    where lock_waits.step = next.step
+        and lock_waits.relation = next.root
+        and lock_waits.session_pid = pg_backend_pid();
+
+    if waiting.next_attempt_at > clock_timestamp() then
+        return null;
+    end if;
+
+    last_entry := (select max(log.id) from tenancy.log);
+    begin
+        worked := org_migration.run_queued(next);
+    exception
+        when lock_not_available or deadlock_detected or serialization_failure then
+            perform org_migration.wait_for_lock(next.step, next.root, waiting);
+            return null;
+    end;
+
+    if waiting.step is not null then
+        update tenancy.log
+        set
+            seconds_waited = round(extract(epoch from log.began - waiting.blocked_since), 3),
+            waited_for = waiting.blocked_by
+        where log.id > last_entry;
+
+        delete from org_migration.lock_waits
+        where lock_waits.step = next.step and lock_waits.relation = next.root;
+    end if;
+    return worked;
+end
+$function$;
+comment on function org_migration.work_on(org_migration.queue) is
+'Runs a row of the queue under the lock rules. NULL also while the table''s lock is not to be had, which org_migration.lock_waits tells.';
+
+create or replace function org_migration.run_next(loop_name text)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    next org_migration.queue;
+    waiting regclass[] := '{}';
+    worked boolean;
+    seconds double precision;
+begin
+    for next in
+        select queue.*
+        from org_migration.queue
+        where queue.loop_name = run_next.loop_name and not queue.done
+        order by queue.number
+    loop
+        continue when next.root = any (waiting);
+        worked := org_migration.work_on(next);
+        if worked then
+            return true;
+        elsif worked is null then
+            waiting := waiting || next.root;
+        end if;
+    end loop;
+
+    seconds := (
+        select extract(epoch from min(lock_waits.next_attempt_at) - clock_timestamp())
+        from org_migration.lock_waits
+        where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
+    );
+    perform pg_sleep(greatest(seconds, 0));
+    return seconds is not null;
+end
+$function$;
+comment on function org_migration.run_next(text) is
+'Runs the next row of the queue that has something to do; a table that waits is passed over, and when all that are left wait for locks,'
+' it sleeps until the first of them is to be asked for again. False when nothing is left.';
+
+create or replace function org_migration.advance_loop(steps text[], undo_to integer default null)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    current_loop constant text := coalesce('undo to phase ' || undo_to, array_to_string(steps, ' '));
+    begins constant boolean := current_setting('tenancy.cursor', true) is distinct from current_loop;
+    relations regclass[];
+begin
+    if (select settings.paused from tenancy.settings) then
+        perform pg_sleep(0.5);
+        return true;
+    end if;
+
+    -- A crash may take the last steps with it, and what is noted of them: they are done again.
+    perform set_config('synchronous_commit', 'off', true);
+    -- One step at a time, whoever runs it; a second push waits for the first one's current step.
+    perform set_config('lock_timeout', '0', true);
+    perform pg_advisory_xact_lock(hashtext('org_migration.advance'));
+
+    if not begins and org_migration.run_next(current_loop) then
+        return true;
+    end if;
+
+    -- In the order of names; of the backfill parents first, so that it runs in the order of tenancy.plan.
+    relations := array(
+        select tables.relation
+        from tenancy.org_scoped_tables as tables
+        order by case when steps = array['backfill'] then tables.position end, tables.schema_name, tables.table_name
+    );
+    if begins then
+        delete from org_migration.queue
+        where queue.loop_name = current_loop;
+    end if;
+    if not org_migration.fill_queue(current_loop, steps, relations, undo_to, begins) then
+        perform set_config('tenancy.cursor', '', false);
+        return false;
+    end if;
+    perform set_config('tenancy.cursor', current_loop, false);
+    return true;
+end
+$function$;
+comment on function org_migration.advance_loop(text[], integer) is
+'One turn of a loop over all org-scoped tables: of these steps, or of the undo of the phases after undo_to. True if there was something to'
+' do. The session knows which loop it is in: the queue is filled when that begins, and again when it is through; false when nothing is'
+' missing then.';
+
+create or replace function tenancy.advance(variadic parts text[])
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    known constant text[] := array[
+        'count', 'column', 'default', 'filler', 'backfill', 'invalid_index', 'index', 'index_root', 'foreign_key', 'foreign_key_valid',
+        'foreign_key_root', 'leftovers', 'last_resort', 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation',
+        'binding', 'binding_valid'
+    ];
+    unknown constant text[] := array(select name from unnest(parts) as name where name is null or name <> all (known));
+begin
+    if unknown <> '{}' or coalesce(cardinality(parts), 0) = 0 then
+        raise exception 'cannot advance %: the parts are %', coalesce(quote_literal(unknown[1]), 'NULL'), array_to_string(known, ', ')
+        using errcode = 'invalid_parameter_value';
+    end if;
+    return org_migration.advance_loop(parts);
+end
+$function$;
+comment on function tenancy.advance(text[]) is
+'Makes the next part of these kinds that is not present on some org-scoped table, in this order per table; beside those of tenancy.parts'
+' there are count (rows before), backfill, leftovers (rows that came since) and last_resort (also those whose parent has no'
+' organization). One bounded change per call, to be committed: do $$ begin while tenancy.advance(''guard'') loop commit; end loop; end $$.'
+' Returns true while there may be more to do, false when nothing is left: the first call of a loop only looks what there is. What a table'
+' needs is read from its definition, so a run that was killed goes on where it stopped. Raises invalid_parameter_value for any other name, lock_not_available when a lock was not to be'
+' had in settings.lock_attempts attempts.';

@@ -1,0 +1,213 @@
+-- Purpose: the backfill of one batch: which organization each row gets, and the UPDATE that gives it.
+-- Touches: new objects in the schema org_migration only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create table if not exists org_migration.backfill_conflicts (
+    id bigint generated always as identity primary key,
+    relation regclass not null,
+    row_key jsonb not null,
+    org_id uuid not null,
+    candidates jsonb not null,
+    decided_at timestamptz not null default clock_timestamp()
+);
+create index if not exists backfill_conflicts_relation_idx on org_migration.backfill_conflicts (relation);
+comment on table org_migration.backfill_conflicts is
+'Rows whose sources name different organizations: the primary key, what was chosen, and what each column says.';
+
+create or replace function org_migration.count_rows(target regclass)
+returns boolean
+language plpgsql volatile security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
+declare
+    began constant timestamptz := clock_timestamp();
+    statement constant text := format('select count(*) from %s', target);
+    parts text[] := '{}';
+    follows boolean := false;
+    counted bigint;
+begin
+    if exists (select from org_migration.tables_before where tables_before.relation = target) then
+        return false;
+    end if;
+
+    execute statement
+    into counted;
+
+    -- Mostly there is nothing of the kind yet.
+    if exists (select from pg_catalog.pg_attribute where attrelid = target and attname = 'org_id' and not attisdropped) then
+        parts := array(
+            select format('%s %s', found.part, found.name)
+            from tenancy.parts(target) as found
+            where found.present
+        );
+    end if;
+    if exists (
+        select from pg_catalog.pg_attribute as org_id
+        join tenancy.application_tables
+            on application_tables.relation = org_id.attrelid
+            and application_tables.scope = 'org'
+        where org_id.attname = 'org_id' and not org_id.attisdropped
+    ) then
+        follows := target in (select following_tables.relation from tenancy.following_tables);
+    end if;
+
+    insert into org_migration.tables_before
+    values (
+        target, counted,
+        org_migration.rows_inserted(target),
+        org_migration.rows_deleted(target),
+        follows, parts
+    );
+    insert into tenancy.log (part, table_name, statement, began, seconds, rows)
+    values ('count', target::text, statement, began, round(extract(epoch from clock_timestamp() - began), 3), counted);
+    return true;
+end
+$function$;
+comment on function org_migration.count_rows(regclass) is
+'The step count: notes the table''s rows and the parts that it has already, once. Returns true if it did.';
+
+create or replace function org_migration.rows_inserted(target regclass)
+returns bigint language sql volatile security invoker set search_path = '' as $function$
+    select coalesce(sum(pg_stat_get_tuples_inserted(leaf)), 0)::bigint
+    from tenancy.leaves(target) as leaf
+$function$;
+comment on function org_migration.rows_inserted(regclass) is 'How many rows were ever inserted into the table, as the statistics count them.';
+
+create or replace function org_migration.rows_deleted(target regclass)
+returns bigint language sql volatile security invoker set search_path = '' as $function$
+    select coalesce(sum(pg_stat_get_tuples_deleted(leaf)), 0)::bigint
+    from tenancy.leaves(target) as leaf
+$function$;
+comment on function org_migration.rows_deleted(regclass) is 'How many rows were ever deleted from the table, as the statistics count them.';
+
+create or replace function org_migration.key_of(target regclass, row_name text)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select format(
+        'pg_catalog.jsonb_build_object(%s)',
+        string_agg(format('%1$L, %2$I.%1$I', key_column.attname, row_name), ', ' order by key_column.attnum)
+    )
+    from pg_catalog.pg_index as primary_key
+    join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = primary_key.indrelid
+        and key_column.attnum = any (primary_key.indkey)
+    where primary_key.indrelid = target and primary_key.indisprimary
+    having count(*) > 0
+$function$;
+comment on function org_migration.key_of(regclass, text) is
+'The primary key of a row, named so in a query, as an SQL expression of type jsonb; NULL where there is no primary key.';
+
+create or replace function org_migration.decision_query(target regclass, last_resort boolean)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select format(
+        $sql$
+            select
+                todo.ctid as row_id,
+                %1$s as org_id,
+                %2$s as is_orphan,
+                case when %3$s then %4$s end as conflict_key,
+                case when %3$s then %5$s end as candidates
+            from %6$s as todo %7$s
+        $sql$,
+        case when last_resort then rules.last_org_id else rules.org_id end,
+        case when last_resort then rules.is_last_orphan else rules.is_orphan end,
+        rules.is_conflict,
+        coalesce(org_migration.key_of(target, 'todo'), 'pg_catalog.jsonb_build_object()'),
+        rules.candidates, target, rules.joins
+    )
+    from tenancy.decision_rules as rules
+    where rules.root = coalesce(pg_partition_root(target), target)
+$function$;
+comment on function org_migration.decision_query(regclass, boolean) is
+'The query that decides rows: row_id, org_id, is_orphan, conflict_key (the primary key), candidates; a where clause is to follow.';
+
+create or replace function org_migration.batch_statement(target regclass, decision text, row_filter text, skip_locked boolean)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select format(
+        $dml$
+            with decision as materialized (%1$s where %2$s %3$s),
+            named_organization as materialized (
+                select distinct decision.org_id
+                from decision
+                where decision.org_id is not null
+            ),
+            locked_organization as materialized (
+                select organizations.id
+                from public.organizations
+                where organizations.id in (select named_organization.org_id from named_organization)
+                for key share
+            ),
+            written as (
+                update %4$s as todo
+                set org_id = decision.org_id
+                from decision
+                -- Where the row has changed meanwhile, PostgreSQL before 17.7 looks at its new version without asking for its
+                -- ctid again, unless in words that it does not take for a scan key.
+                where todo.ctid = decision.row_id
+                    and (todo.ctid <> decision.row_id) is not true
+                    and todo.org_id is null
+                    and decision.org_id is not null
+                returning decision.org_id, decision.is_orphan, decision.conflict_key, decision.candidates
+            ),
+            reported as (
+                insert into org_migration.backfill_conflicts (relation, row_key, org_id, candidates)
+                select %4$L::pg_catalog.regclass, written.conflict_key, written.org_id, written.candidates
+                from written
+                where written.conflict_key is not null
+                returning true
+            )
+            select
+                (select pg_catalog.count(*) from written),
+                (select pg_catalog.count(*) from decision where decision.org_id is null),
+                (select pg_catalog.count(*) from written where written.is_orphan),
+                (select pg_catalog.count(*) from reported),
+                (select pg_catalog.count(*) from named_organization) - (select pg_catalog.count(*) from locked_organization)
+        $dml$,
+        decision, row_filter,
+        case when skip_locked then 'for no key update of todo skip locked' end,
+        target
+    )
+$function$;
+comment on function org_migration.batch_statement(regclass, text, text, boolean) is
+'The UPDATE of one batch, in words that mean the same under any search_path. Foreign keys do not fire, so it holds the organizations'
+' that it gives rows to; its last number is how many of those are gone.';
+
+create or replace function org_migration.backfill_rows(
+    target regclass, decision text, row_filter text, skip_locked boolean default false,
+    out updated bigint, out undecided bigint, out orphans bigint, out conflicts bigint, out triggers_fired boolean
+)
+language plpgsql volatile security invoker set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $function$
+declare
+    statement constant text := org_migration.batch_statement(target, decision, row_filter, skip_locked);
+    vanished_organizations bigint;
+begin
+    triggers_fired := false;
+    begin
+        set local session_replication_role = replica;
+    exception
+        when insufficient_privilege then
+            triggers_fired := true;
+    end;
+
+    perform set_config('lock_timeout', (select format('%sms', settings.lock_timeout_ms) from tenancy.settings), true);
+
+    -- Functions of the application, in its checks and indexes, look for their tables where its own sessions do.
+    set local search_path to default;
+    execute statement
+    into updated, undecided, orphans, conflicts, vanished_organizations;
+    set local search_path = '';
+
+    if vanished_organizations > 0 then
+        raise exception 'an organization was deleted while rows of % were given to it', target
+        using errcode = 'serialization_failure', schema = tenancy.schema_of(target), table = tenancy.table_of(target);
+    end if;
+
+    if not triggers_fired then
+        set local session_replication_role = origin;
+    end if;
+end
+$function$;
+comment on function org_migration.backfill_rows(regclass, text, text, boolean) is
+'Fills org_id of the rows that row_filter names, which must say that they have none, without firing the application''s triggers; decision'
+' is a query of org_migration.decision_query. Returns how many rows it wrote, left undecided, wrote as orphans, and reported as'
+' conflicts. Raises serialization_failure where an organization that it gives rows to is gone.';

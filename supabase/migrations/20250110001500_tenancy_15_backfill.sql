@@ -1,0 +1,249 @@
+-- Purpose: the step backfill: batch after batch through every table, parents first.
+-- Touches: new objects in the schema org_migration only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create table if not exists org_migration.backfills (
+    relation regclass primary key,
+    state text not null check (state in ('catalog', 'waiting', 'running', 'stuck', 'finished')),
+    blocks bigint not null,
+    passes integer not null,
+    pass integer not null default 1,
+    group_start bigint not null default 0,
+    next_block bigint not null default 0,
+    batch_blocks integer not null default 64,
+    sweep integer not null default 0,
+    rows_updated_in_sweep bigint not null default 0,
+    rows_undecided bigint not null default 0,
+    rows_skipped bigint not null default 0,
+    rows_updated bigint not null default 0,
+    orphans bigint not null default 0,
+    conflicts bigint not null default 0,
+    triggers_fired boolean not null default false,
+    decision text,
+    decided_by_pid integer,
+    started_at timestamptz,
+    last_batch_at timestamptz,
+    next_batch_at timestamptz,
+    last_written_at timestamptz,
+    stuck_at timestamptz,
+    finished_at timestamptz
+);
+comment on table org_migration.backfills is
+'The state of each table''s backfill, written with each batch; org_migration.backfill_progress shows it. Groups of blocks are gone'
+' through in strided passes, each touching a fraction of every page''s rows; after the last group, sweeps find what is left.';
+comment on column org_migration.backfills.state is
+'catalog: phase 2 stored the value for all rows in the catalog, no row is touched. waiting: for the parents'' tables. stuck: what is'
+' left references rows without organization; when those are all there are, it is finished, and phase 4 decides them.';
+comment on column org_migration.backfills.rows_undecided is 'Of the current sweep: rows whose parent has no organization yet.';
+comment on column org_migration.backfills.rows_skipped is 'Of the current sweep: rows left alone because others held them.';
+comment on column org_migration.backfills.orphans is 'Rows that got the default organization because neither an owner nor a parent says another.';
+comment on column org_migration.backfills.conflicts is 'Rows whose owner and parents name different organizations: the first in the order decided, see org_migration.backfill_conflicts.';
+comment on column org_migration.backfills.triggers_fired is 'True if the application''s triggers fired, because session_replication_role could not be set.';
+comment on column org_migration.backfills.next_batch_at is 'Not before then, so that the WAL stays within settings.wal_mb_per_second.';
+comment on column org_migration.backfills.decision is 'The query of org_migration.decision_query, kept for the session that runs the backfill.';
+
+create or replace function org_migration.group_blocks(group_start bigint, blocks bigint)
+returns bigint language sql immutable security invoker set search_path = '' as $function$
+    select least(16384, blocks - group_start)
+$function$;
+comment on function org_migration.group_blocks(bigint, bigint) is
+'How many blocks are gone through together in strided passes: 128 MB, so that they are still in memory for the next pass and each'
+' is written to disk once, and yet enough that the batch before is out of every short transaction''s sight.';
+
+create or replace view org_migration.backfill_progress as
+select
+    backfills.relation, backfills.state, backfills.pass, backfills.passes, backfills.sweep,
+    done.blocks as blocks_done, backfills.blocks as blocks_total, backfills.rows_updated,
+    round(backfills.rows_updated / nullif(spent.seconds, 0)) as rows_per_second,
+    case
+        when backfills.state = 'running' and done.blocks > 0 then
+            make_interval(secs => round(spent.seconds * (backfills.blocks - done.blocks) / done.blocks))
+    end as time_left,
+    backfills.orphans, backfills.conflicts, backfills.triggers_fired, backfills.started_at,
+    backfills.finished_at
+from org_migration.backfills
+cross join lateral (
+    select case
+        when backfills.state in ('catalog', 'finished') then backfills.blocks
+        when backfills.sweep > 0 then backfills.next_block
+        else backfills.group_start + (
+            (backfills.pass - 1) * org_migration.group_blocks(backfills.group_start, backfills.blocks)
+            + backfills.next_block - backfills.group_start
+        ) / backfills.passes
+    end as blocks
+) as done
+cross join lateral (
+    select extract(epoch from backfills.last_batch_at - backfills.started_at)::double precision as seconds
+) as spent;
+comment on view org_migration.backfill_progress is
+'How far each table''s backfill is, current after every batch: blocks of 8 kB done and in all (of a sweep, once sweep > 0), rows'
+' written, rows a second since the start, and the time left at that pace. NULL where there is nothing to tell yet.';
+
+create or replace function org_migration.backfill_turn(target regclass)
+returns text language sql stable security invoker set search_path = '' as $function$
+    with progress as materialized (
+        select
+            org_id.relation, org_id.root, org_scoped_tables.position,
+            coalesce(backfills.state, 'waiting') as state,
+            backfills.last_written_at, backfills.stuck_at
+        from tenancy.org_scoped_tables
+        join tenancy.org_id_columns as org_id
+            on org_id.root = org_scoped_tables.relation
+            and org_id.is_leaf
+        left join org_migration.backfills on backfills.relation = org_id.relation
+    ),
+    parents as materialized (
+        select child.relation as child, parent.*
+        from progress as child
+        join tenancy.sources as source on source.root = child.root
+        join progress as parent
+            on parent.root = source.parent
+            and parent.root <> child.root
+        where child.relation = target
+            or child.state = 'stuck'
+    ),
+    freed as (
+        select stuck.relation
+        from progress as stuck
+        join parents on parents.child = stuck.relation
+        where stuck.state = 'stuck' and parents.last_written_at > stuck.stuck_at
+    )
+    select case
+        when own.state = 'waiting' and not exists (
+            select from parents
+            where parents.child = target
+                and parents.position < own.position
+                and parents.state in ('waiting', 'running')
+        ) then 'running'
+        when own.state = 'stuck' and target in (select freed.relation from freed) then 'running'
+        when own.state = 'stuck'
+            and not exists (select from freed)
+            and not exists (select from progress where progress.state in ('waiting', 'running'))
+            then 'finished'
+    end
+    from progress as own
+    where own.relation = target
+$function$;
+comment on function org_migration.backfill_turn(regclass) is
+'What a table that waits or is stuck may do now: running, when its parents are done, or have written rows since it got stuck;'
+' finished, when every other table is done or stuck for good; NULL: wait on.';
+
+create or replace function org_migration.next_batch_blocks(batch_blocks integer, began timestamptz)
+returns integer language sql volatile security invoker set search_path = '' as $function$
+    select greatest(
+        1,
+        least(
+            100000,
+            batch_blocks * least(
+                2,
+                greatest(
+                    0.5,
+                    settings.batch_target_ms / greatest(1000 * extract(epoch from clock_timestamp() - began), 1)
+                )
+            )
+        )
+    )::integer
+    from tenancy.settings
+$function$;
+comment on function org_migration.next_batch_blocks(integer, timestamptz) is
+'The size of the next batch after one of this size that began then: towards settings.batch_target_ms, by half or double at most.';
+
+create or replace function org_migration.next_batch_at(began timestamptz, wal_before pg_lsn)
+returns timestamptz language sql volatile security invoker set search_path = '' as $function$
+    select began + make_interval(
+        secs => (
+            pg_wal_lsn_diff(pg_current_wal_insert_lsn(), wal_before) / (settings.wal_mb_per_second * 1000000)
+        )::double precision
+    )
+    from tenancy.settings
+$function$;
+comment on function org_migration.next_batch_at(timestamptz, pg_lsn) is
+'When the WAL written since a batch began, by whomever, is within settings.wal_mb_per_second; NULL where there is no budget.';
+
+create or replace function org_migration.end_of_blocks(backfill org_migration.backfills)
+returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    if backfill.sweep = 0 and backfill.pass < backfill.passes then
+        backfill.pass := backfill.pass + 1;
+        backfill.next_block := backfill.group_start;
+    elsif backfill.sweep = 0 and backfill.next_block < backfill.blocks then
+        backfill.pass := 1;
+        backfill.group_start := backfill.next_block;
+    elsif backfill.sweep > 0
+        and backfill.rows_undecided = 0
+        and (backfill.rows_skipped = 0 or backfill.sweep > 2)
+    then
+        backfill.state := 'finished';
+        backfill.finished_at := clock_timestamp();
+    else
+        if backfill.sweep > 0 and backfill.rows_skipped = 0 and backfill.rows_updated_in_sweep = 0 then
+            backfill.state := 'stuck';
+            backfill.stuck_at := clock_timestamp();
+        end if;
+        backfill.sweep := backfill.sweep + 1;
+        backfill.blocks := pg_relation_size(backfill.relation) / current_setting('block_size')::bigint;
+        backfill.next_block := 0;
+        backfill.rows_updated_in_sweep := 0;
+        backfill.rows_undecided := 0;
+        backfill.rows_skipped := 0;
+    end if;
+    return backfill;
+end
+$function$;
+comment on function org_migration.end_of_blocks(org_migration.backfills) is
+'What comes after the last block of a group or sweep: the next pass, the next group, a sweep, or the end. A sweep that left'
+' undecided rows and wrote none is stuck; rows that others hold are waited for from the second sweep on.';
+
+create or replace function org_migration.start_backfill(target regclass)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    block_count constant bigint := pg_relation_size(target) / current_setting('block_size')::bigint;
+    new_state text;
+    strided boolean;
+begin
+    select case
+        when org_id.missing_value = format('{%s}', settings.default_org_id) then 'catalog'
+        when org_id.is_not_null then 'finished'
+        else 'waiting'
+    end
+    into new_state
+    from tenancy.org_id_columns as org_id
+    cross join tenancy.settings
+    where org_id.relation = target;
+
+    strided := block_count >= 1000 and new_state = 'waiting';
+    insert into org_migration.backfills (relation, state, blocks, passes, sweep, finished_at)
+    values (
+        target, new_state, block_count,
+        case when strided then 10 else 0 end,
+        case when strided then 0 else 1 end,
+        case when new_state <> 'waiting' then clock_timestamp() end
+    );
+end
+$function$;
+comment on function org_migration.start_backfill(regclass) is
+'Opens the table''s row. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ten strided passes first.';
+
+create or replace function org_migration.finish_backfill(target regclass)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update org_migration.backfills
+    set state = 'finished', finished_at = clock_timestamp()
+    where backfills.relation = target;
+
+    insert into tenancy.log (part, table_name, statement, began, seconds, rows)
+    select
+        'backfill', target::text,
+        format('update %s: org_id of %s', target, decisions.in_words),
+        backfills.started_at,
+        round(extract(epoch from backfills.last_batch_at - backfills.started_at), 3),
+        backfills.rows_updated
+    from org_migration.backfills
+    join tenancy.decisions on decisions.root = coalesce(pg_partition_root(target), target)
+    where backfills.relation = target;
+end
+$function$;
+comment on function org_migration.finish_backfill(regclass) is 'Closes the table''s row, and logs what the backfill wrote.';

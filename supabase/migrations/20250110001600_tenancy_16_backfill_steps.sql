@@ -1,0 +1,272 @@
+-- Purpose: the steps backfill, leftovers and last_resort: every row of every table, and those that came since.
+-- Touches: new objects in the schema org_migration only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace function org_migration.batch_filter(backfill org_migration.backfills, end_block bigint)
+returns text language sql immutable security invoker set search_path = '' as $function$
+    select case
+        when backfill.sweep > 0 then format('%s and todo.org_id is null', range.condition)
+        -- A case, so that the rows of other passes are not even unpacked.
+        else format(
+            '%s and case when pg_catalog.get_byte(pg_catalog.tidsend(todo.ctid), 5) %% %s = %s then todo.org_id is null end',
+            range.condition, backfill.passes,
+            backfill.pass - 1
+        )
+    end
+    from (
+        select format(
+            $sql$todo.ctid >= '(%s,0)'::pg_catalog.tid and todo.ctid < '(%s,0)'::pg_catalog.tid$sql$,
+            backfill.next_block, end_block
+        )
+    ) as range (condition)
+$function$;
+comment on function org_migration.batch_filter(org_migration.backfills, bigint) is
+'Which rows are in a batch: a range of blocks, in a pass those at every passes-th place of their page, in a sweep all without org_id.';
+
+create or replace function org_migration.count_skipped(backfill org_migration.backfills, end_block bigint, undecided bigint)
+returns bigint language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    remaining bigint;
+begin
+    execute format(
+        'select count(*) from %s as todo where %s', backfill.relation,
+        org_migration.batch_filter(backfill, end_block)
+    )
+    into remaining;
+    return greatest(remaining - undecided, 0);
+end
+$function$;
+comment on function org_migration.count_skipped(org_migration.backfills, bigint, bigint) is
+'How many rows of a batch are still without org_id because others held them.';
+
+create or replace function org_migration.run_batch(backfill org_migration.backfills)
+returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    end_of_group constant bigint := case
+        when backfill.sweep > 0 then backfill.blocks
+        else backfill.group_start + org_migration.group_blocks(backfill.group_start, backfill.blocks)
+    end;
+    end_block constant bigint := least(backfill.next_block + backfill.batch_blocks, end_of_group);
+    row_filter constant text := org_migration.batch_filter(backfill, end_block);
+    began constant timestamptz := clock_timestamp();
+    wal_before constant pg_lsn := pg_current_wal_insert_lsn();
+    batch record;
+begin
+    begin
+        batch := org_migration.backfill_rows(backfill.relation, backfill.decision, row_filter);
+    exception
+        when lock_not_available or deadlock_detected then
+            if backfill.sweep > 1 then
+                raise;
+            end if;
+            batch := org_migration.backfill_rows(backfill.relation, backfill.decision, row_filter, true);
+            if backfill.sweep > 0 then
+                backfill.rows_skipped := backfill.rows_skipped
+                    + org_migration.count_skipped(backfill, end_block, batch.undecided);
+            end if;
+    end;
+
+    backfill.batch_blocks := org_migration.next_batch_blocks(backfill.batch_blocks, began);
+    backfill.next_block := end_block;
+    backfill.rows_updated := backfill.rows_updated + batch.updated;
+    backfill.orphans := backfill.orphans + batch.orphans;
+    backfill.conflicts := backfill.conflicts + batch.conflicts;
+    backfill.triggers_fired := backfill.triggers_fired or batch.triggers_fired;
+    backfill.started_at := coalesce(backfill.started_at, began);
+    backfill.last_batch_at := clock_timestamp();
+    backfill.next_batch_at := org_migration.next_batch_at(began, wal_before);
+    if batch.updated > 0 then
+        backfill.last_written_at := backfill.last_batch_at;
+    end if;
+    if backfill.sweep > 0 then
+        backfill.rows_updated_in_sweep := backfill.rows_updated_in_sweep + batch.updated;
+        backfill.rows_undecided := backfill.rows_undecided + batch.undecided;
+    end if;
+    if end_block = end_of_group then
+        backfill := org_migration.end_of_blocks(backfill);
+    end if;
+    return backfill;
+end
+$function$;
+comment on function org_migration.run_batch(org_migration.backfills) is
+'One batch of a table''s backfill; returns its row as it is then. Batches are ranges of blocks, so they need no key; passes are strided,'
+' so the new versions of a page''s rows find room on it (HOT) and the table does not double.';
+
+create or replace function org_migration.backfill_table(target regclass)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    backfill org_migration.backfills;
+begin
+    select backfills.*
+    into backfill
+    from org_migration.backfills
+    where backfills.relation = target;
+
+    if not found then
+        perform org_migration.start_backfill(target);
+        return true;
+    end if;
+
+    if backfill.state in ('catalog', 'finished') then
+        return false;
+    end if;
+
+    if backfill.state in ('waiting', 'stuck') then
+        backfill.state := org_migration.backfill_turn(target);
+        if backfill.state is null then
+            return null;
+        end if;
+        -- Rows whose parents came without organization meanwhile, or that reference one another in a circle: phase 4 has them,
+        -- where no more such parents can come.
+        if backfill.state = 'finished' then
+            perform org_migration.finish_backfill(target);
+            return true;
+        end if;
+        backfill.decided_by_pid := null;
+    end if;
+
+    if backfill.decided_by_pid is distinct from pg_backend_pid() then
+        backfill.decision := org_migration.decision_query(target, false);
+        backfill.decided_by_pid := pg_backend_pid();
+    end if;
+
+    perform pg_sleep(extract(epoch from backfill.next_batch_at - clock_timestamp()))
+    where backfill.next_batch_at > clock_timestamp();
+    backfill := org_migration.run_batch(backfill);
+
+    delete from org_migration.backfills
+    where backfills.relation = target;
+    insert into org_migration.backfills
+    select backfill.*;
+    if backfill.state = 'finished' then
+        perform org_migration.finish_backfill(target);
+    end if;
+    return true;
+end
+$function$;
+comment on function org_migration.backfill_table(regclass) is
+'One batch with its progress, in one transaction, of a table that is not partitioned. Returns false when the table is done, NULL when it'
+' has to wait for its parents.';
+
+create or replace function org_migration.backfill(target regclass)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    leaf regclass;
+    worked boolean;
+    waits boolean := false;
+begin
+    for leaf in
+        select tenancy.leaves(target)
+    loop
+        worked := org_migration.backfill_table(leaf);
+        if worked then
+            return true;
+        end if;
+        waits := waits or worked is null;
+    end loop;
+    return case when not waits then false end;
+end
+$function$;
+comment on function org_migration.backfill(regclass) is
+'The step backfill: one batch of the table, or of its first partition that needs one. Returns true if it did something, false when all is'
+' done, NULL when it has to wait for its parents.';
+
+-- Rows that came without organization since the backfill --------------------------------------------------------------------
+
+create or replace function org_migration.has_null_org_id(target regclass)
+returns boolean language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    found_one boolean;
+begin
+    execute format('select exists (select from %s where org_id is null)', target)
+    into found_one;
+    return found_one;
+end
+$function$;
+comment on function org_migration.has_null_org_id(regclass) is 'True if a row of the table has no organization.';
+
+create or replace function org_migration.fill_leftovers(target regclass, last_resort boolean)
+returns bigint language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    leaf regclass;
+    began constant timestamptz := clock_timestamp();
+    batch record;
+    updated bigint := 0;
+begin
+    for leaf in
+        select member
+        from tenancy.leaves(target) as member
+        where org_migration.has_null_org_id(member)
+    loop
+        batch := org_migration.backfill_rows(
+            leaf,
+            org_migration.decision_query(leaf, last_resort),
+            format(
+                'todo.ctid operator(pg_catalog.=) any (array(select ctid from %s where org_id is null limit 1000))',
+                leaf
+            )
+        );
+
+        update org_migration.backfills
+        set
+            rows_updated = backfills.rows_updated + batch.updated,
+            orphans = backfills.orphans + batch.orphans,
+            conflicts = backfills.conflicts + batch.conflicts,
+            triggers_fired = backfills.triggers_fired or batch.triggers_fired,
+            last_written_at = clock_timestamp()
+        where backfills.relation = leaf;
+        updated := updated + batch.updated;
+    end loop;
+
+    if updated > 0 then
+        insert into tenancy.log (part, table_name, statement, began, seconds, rows)
+        select
+            case when last_resort then 'last_resort' else 'leftovers' end,
+            target::text,
+            format('update %s: org_id of %s, of rows that came since', target, decisions.in_words),
+            began,
+            round(extract(epoch from clock_timestamp() - began), 3),
+            updated
+        from tenancy.decisions
+        where decisions.root = target;
+    end if;
+    return updated;
+end
+$function$;
+comment on function org_migration.fill_leftovers(regclass, boolean) is
+'Fills up to 1000 rows, per partition, that came without organization since the backfill, found by the index; with last_resort also those'
+' whose parent has none. Returns how many. Raises lock_not_available where another session holds one of them.';
+
+create or replace function org_migration.fill_last(target regclass)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    if not org_migration.has_null_org_id(target) then
+        return false;
+    end if;
+    if org_migration.fill_leftovers(target, false) > 0 then
+        return true;
+    end if;
+
+    if exists (
+        select from tenancy.sources
+        join tenancy.org_scoped_tables as parent on parent.relation = sources.parent
+        join tenancy.org_scoped_tables as own
+            on own.relation = sources.root
+            and own.position > parent.position
+        where sources.root = target
+            and (
+                exists (select from tenancy.constraint_parts where root = parent.relation and part = 'check' and not present)
+                or org_migration.has_null_org_id(parent.relation)
+            )
+    ) then
+        return null;
+    end if;
+    return org_migration.fill_leftovers(target, true) > 0;
+end
+$function$;
+comment on function org_migration.fill_last(regclass) is
+'The step last_resort: fills rows that came since the backfill, and when a table''s parents refuse NULL also those whose parent has no'
+' organization. Returns true if it did, NULL while the parents may still have such rows.';

@@ -1,0 +1,234 @@
+-- Purpose: phase 5: which users lack their organization in app_metadata, and the record of what the edge function does to them.
+-- Touches: new objects in the schema tenancy only. Users are changed by the edge function update-user-org-metadata alone.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation; app_metadata.org_id is one more key, and a run's previous values are in the audit.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.auth_users as
+select
+    users.id as user_id, users.raw_app_meta_data,
+    nullif(
+        concat_ws(
+            '; ',
+            case
+                when users.instance_id is distinct from '00000000-0000-0000-0000-000000000000'
+                    then 'instance_id is not the nil UUID: the Auth server does not find the user'
+            end,
+            case
+                when unreadable.columns <> '' then unreadable.columns || ' NULL: the Auth server cannot read the user'
+            end,
+            case
+                when jsonb_typeof(users.raw_app_meta_data) not in ('object', 'null')
+                    or jsonb_typeof(users.raw_user_meta_data) not in ('object', 'null')
+                    then 'metadata that is no JSON object: the Auth server cannot read the user'
+            end
+        ),
+        ''
+    ) as unreachable
+from auth.users
+cross join lateral (
+    select concat_ws(
+        ', ',
+        case when users.aud is null then 'aud' end,
+        case when users.role is null then 'role' end,
+        case when users.confirmation_token is null then 'confirmation_token' end,
+        case when users.recovery_token is null then 'recovery_token' end,
+        case when users.email_change_token_new is null then 'email_change_token_new' end,
+        case when users.email_change_token_current is null then 'email_change_token_current' end,
+        case when users.email_change is null then 'email_change' end,
+        case when users.email_change_confirm_status is null then 'email_change_confirm_status' end,
+        case when users.phone_change is null then 'phone_change' end,
+        case when users.phone_change_token is null then 'phone_change_token' end,
+        case when users.reauthentication_token is null then 'reauthentication_token' end,
+        case when users.created_at is null then 'created_at' end,
+        case when users.updated_at is null then 'updated_at' end
+    ) as columns
+) as unreadable;
+comment on view tenancy.auth_users is 'Every user, and why the Auth server''s admin API cannot update them; NULL: it can.';
+
+create or replace view tenancy.user_preflight as
+select auth_users.user_id, auth_users.unreachable as reason
+from tenancy.auth_users
+where auth_users.unreachable is not null;
+comment on view tenancy.user_preflight is
+'Users whom the Auth server''s admin API cannot update, and why: rows that were inserted by hand or by an import. Nobody can'
+' sign in as one of them either. Fix the named columns (token columns: an empty string) and they count.';
+
+create or replace view tenancy.users_without_org as
+select
+    auth_users.user_id,
+    auth_users.raw_app_meta_data -> 'org_id' as current_value,
+    mapped.org_id,
+    case
+        when auth_users.unreachable is not null then 'unreachable'
+        when auth_users.raw_app_meta_data ->> 'org_id' is not null then 'conflict'
+    end as obstacle,
+    coalesce(
+        auth_users.unreachable,
+        format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
+    ) as reason
+from tenancy.auth_users
+left join tenancy.user_orgs on user_orgs.user_id = auth_users.user_id
+cross join lateral (
+    -- As tenancy.org_of has it, without a call for every user.
+    select coalesce(user_orgs.org_id, (select settings.default_org_id from tenancy.settings)) as org_id
+) as mapped
+where lower(auth_users.raw_app_meta_data ->> 'org_id') is distinct from mapped.org_id::text;
+comment on view tenancy.users_without_org is
+'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, an update fixes'
+' it; conflict: it is another, kept unless the run overwrites; unreachable: see tenancy.user_preflight.';
+
+create table if not exists tenancy.user_metadata_runs (
+    run_id uuid primary key default gen_random_uuid(),
+    reverted_run_id uuid references tenancy.user_metadata_runs (run_id),
+    only_org_id uuid,
+    on_conflict text not null check (on_conflict in ('keep', 'overwrite')),
+    pass smallint not null default 1,
+    last_user_id uuid not null default '00000000-0000-0000-0000-000000000000',
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz
+);
+comment on table tenancy.user_metadata_runs is
+'The runs of the edge function. One run may take several calls: the next call with the same request goes on where this one stopped.';
+comment on column tenancy.user_metadata_runs.reverted_run_id is 'The run that this one puts back; NULL: it gives users their organization.';
+comment on column tenancy.user_metadata_runs.only_org_id is 'Only the users of this organization; NULL: all.';
+comment on column tenancy.user_metadata_runs.last_user_id is 'Users up to this id have been claimed in this round.';
+
+create table if not exists tenancy.user_metadata_audit (
+    run_id uuid not null references tenancy.user_metadata_runs (run_id),
+    user_id uuid not null,
+    outcome text not null check (outcome in ('pending', 'updated', 'conflict', 'unreachable', 'failed', 'deleted')),
+    previous_value jsonb,
+    new_value jsonb,
+    attempts integer not null default 0,
+    error text,
+    recorded_at timestamptz not null default clock_timestamp(),
+    primary key (run_id, user_id)
+)
+-- Every row is inserted, and soon afterwards updated once: in its own page, if there is room, and in no index.
+with (fillfactor = 50);
+create index if not exists user_metadata_runs_reverted_run_id_idx on tenancy.user_metadata_runs (reverted_run_id);
+comment on table tenancy.user_metadata_audit is
+'What each run did to each user. The row is written before the user is touched, as pending, and settled by what auth.users holds'
+' afterwards, so it tells the truth also when the function is killed between the two.';
+comment on column tenancy.user_metadata_audit.outcome is
+'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
+' failed: the last error is in error. deleted: gone before it could be updated.';
+comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
+
+create or replace view tenancy.users_to_revert as
+select
+    audit.run_id, audit.user_id,
+    auth_users.raw_app_meta_data -> 'org_id' as current_value,
+    audit.previous_value as new_value,
+    case
+        when auth_users.unreachable is not null then 'unreachable'
+        when auth_users.raw_app_meta_data -> 'org_id' is distinct from audit.new_value then 'conflict'
+    end as obstacle,
+    coalesce(
+        auth_users.unreachable,
+        format(
+            'has %s now, which is not what the run gave',
+            coalesce('organization ' || (auth_users.raw_app_meta_data ->> 'org_id'), 'no organization')
+        )
+    ) as reason
+from tenancy.user_metadata_audit as audit
+join tenancy.auth_users on auth_users.user_id = audit.user_id
+where audit.outcome = 'updated'
+    and auth_users.raw_app_meta_data ->> 'org_id' is distinct from audit.previous_value #>> '{}';
+comment on view tenancy.users_to_revert is
+'For each run, the users whom it changed and who have not their previous app_metadata.org_id back. obstacle NULL: a revert puts it'
+' back; conflict: it has changed since the run and is left alone; unreachable: see tenancy.user_preflight.';
+
+create or replace view tenancy.user_problems as
+select audit.run_id, audit.user_id, audit.outcome, audit.error as reason
+from tenancy.user_metadata_audit as audit
+where audit.outcome in ('conflict', 'unreachable', 'failed');
+comment on view tenancy.user_problems is 'For each run, the users whom it could not or must not update, and why.';
+
+create or replace function tenancy.stale_sessions(jwt_expiry interval default '1 hour')
+returns table (user_id uuid, session_id uuid, token_issued_at timestamptz, stale_until timestamptz)
+language sql stable security invoker set search_path = '' as $function$
+    select sessions.user_id, sessions.id, token.issued_at, token.issued_at + jwt_expiry
+    from auth.sessions
+    join (
+        select audit.user_id, max(audit.recorded_at) as at
+        from tenancy.user_metadata_audit as audit
+        where audit.outcome = 'updated'
+        group by audit.user_id
+    ) as changed on changed.user_id = sessions.user_id
+    cross join lateral (
+        -- The Auth server keeps refreshed_at in UTC, without saying so.
+        select coalesce(sessions.refreshed_at at time zone 'utc', sessions.created_at) as issued_at
+    ) as token
+    where token.issued_at < changed.at and token.issued_at + jwt_expiry > now()
+$function$;
+comment on function tenancy.stale_sessions(interval) is
+'Sessions whose access token was issued before their user''s app_metadata.org_id changed and has not expired: it lacks the'
+' organization until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
+' No row: policies may rely on the token.';
+
+create or replace function tenancy.set_org_of_new_user()
+returns trigger language plpgsql security definer set search_path = '' as $function$
+begin
+    if (select settings.assign_org_to_new_users from tenancy.settings)
+        and coalesce(new.raw_app_meta_data ->> 'org_id', '') = ''
+    then
+        new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}')
+            || jsonb_build_object('org_id', tenancy.org_of(new.id));
+    end if;
+    return new;
+end
+$function$;
+comment on function tenancy.set_org_of_new_user() is
+'Trigger function: gives a new user the organization of tenancy.org_of, while the setting is on. Security definer, because the Auth server inserts users'
+' and may not read tenancy.';
+
+create or replace function tenancy.enable_new_users()
+returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1s' as $function$
+begin
+    update tenancy.settings
+    set assign_org_to_new_users = true;
+
+    create or replace trigger assign_org_to_new_user
+    before insert on auth.users
+    for each row
+    execute function tenancy.set_org_of_new_user();
+end
+$function$;
+comment on function tenancy.enable_new_users() is
+'Opt-in: from now on everyone who signs up gets the organization of tenancy.org_of, which is the default organization unless'
+' tenancy.user_orgs has the user before. The risk: anyone who can sign up is then a member of it and sees its rows. Without this'
+' trigger a new user has no organization and sees nothing. A sign-up fails if the trigger does. A user whom an administrator creates'
+' with app_metadata has that, and no more. Locks auth.users for a moment, waiting a second at most.';
+
+create or replace function tenancy.disable_new_users()
+returns void language sql volatile security invoker set search_path = '' as $function$
+    update tenancy.settings
+    set assign_org_to_new_users = false
+$function$;
+comment on function tenancy.disable_new_users() is
+'Undo of enable_new_users. The trigger stays and does nothing, since dropping it takes the owner of auth.users.';
+
+create or replace view tenancy.user_findings as
+select
+    case users_without_org.obstacle
+        when 'conflict' then 'user_conflict'
+        when 'unreachable' then 'user_unreachable'
+        else 'user_without_org'
+    end as code,
+    case when users_without_org.obstacle = 'conflict' then 'decide' else 'breaks' end as severity,
+    users_without_org.user_id::text as object, 'auth.users' as table_name,
+    case
+        when users_without_org.obstacle is null then 'has no organization in app_metadata'
+        else users_without_org.reason
+    end as problem,
+    case
+        when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
+        when users_without_org.obstacle = 'conflict' then format('should have %s: call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs', users_without_org.org_id)
+        else 'fix the named columns of the user (token columns: an empty string), then call the function update-user-org-metadata'
+    end as remedy
+from tenancy.users_without_org;
+comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org as findings.';

@@ -1,0 +1,183 @@
+-- Purpose: tables that come later: taken through all phases in one call, and refused while nobody classified them, on request.
+-- Touches: new objects in the schema tenancy only. Nothing is switched on: these functions are for you to call.
+-- Locks:   none that anyone waits for.
+-- Undo:    tenancy.disable_new_table_check(); what onboard does to a table, tenancy.roll_back undoes with the others.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace function tenancy.onboarding_problems(target regclass)
+returns text[] language sql stable security invoker set search_path = '' as $function$
+    select array(
+        select format('%s; %s [%s]', findings.problem, findings.remedy, findings.code)
+        from tenancy.push_findings as findings
+        join tenancy.application_tables on application_tables.qualified_name = findings.table_name
+        where application_tables.relation = target and findings.severity = 'stops'
+    ) || array(
+        select format(
+            'references %s, which %s; onboard that first [parent_without_org_id]', parent.qualified_name,
+            case
+                when parent.scope is null then 'nobody has classified'
+                else 'has no org_id yet'
+            end
+        )
+        from tenancy.references_between_tables as reference
+        join tenancy.application_tables as parent
+            on parent.relation = reference.parent
+            and parent.relation <> target
+        left join pg_catalog.pg_attribute as org_id
+            on org_id.attrelid = parent.relation
+            and org_id.attname = 'org_id'
+            and not org_id.attisdropped
+        where reference.relation = target
+            and parent.scope is distinct from 'excluded'
+            and org_id.attnum is null
+    )
+$function$;
+comment on function tenancy.onboarding_problems(regclass) is
+'What keeps a registered table from being onboarded: its findings, and parents without org_id. Empty for nothing.';
+
+create or replace function tenancy.assert_onboardable(target regclass)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    registered tenancy.application_tables;
+    problem text;
+    state text := 'object_not_in_prerequisite_state';
+    bytes constant bigint := (select coalesce(sum(pg_table_size(leaf)), 0) from tenancy.leaves(target) as leaf);
+    limit_bytes constant bigint := (select settings.small_table_bytes from tenancy.settings);
+begin
+    select application_tables.*
+    into registered
+    from tenancy.application_tables
+    where application_tables.relation = target;
+
+    if registered.scope is null then
+        state := 'wrong_object_type';
+        problem := 'is no table of the application: neither views, partitions (onboard their table), public.organizations nor the'
+            ' platform''s tables get org_id';
+    elsif registered.scope = 'excluded' then
+        problem := format(
+            'is registered as excluded: %s; change its row in tenancy.registry first, if it is to have org_id after all',
+            (
+                select registry.reason
+                from tenancy.registry
+                where registry.schema_name = registered.schema_name
+                    and registry.table_name = registered.table_name
+            )
+        );
+    elsif tenancy.onboarding_problems(target) <> '{}' then
+        problem := E'cannot be onboarded:\n' || array_to_string(tenancy.onboarding_problems(target), E'\n');
+    elsif bytes > limit_bytes and exists (select from tenancy.parts(target) as parts where not parts.present) then
+        state := 'program_limit_exceeded';
+        problem := format(
+            'has %s, too much to hold its lock for while org_id is filled in, indexed and checked (the limit is %s); have the migrations'
+            ' do it, which hold no lock for long: add its row to the file ending in _EDIT_list_of_tables.sql and its line to the one ending'
+            ' in _EDIT_index_org_id.sql, then supabase migration repair --status reverted those of the phases and push again; or, where'
+            ' nobody uses it, raise tenancy.settings.small_table_bytes',
+            pg_size_pretty(bytes),
+            pg_size_pretty(limit_bytes)
+        );
+    end if;
+
+    if problem is not null then
+        raise exception '% %', target, problem
+        using errcode = state, schema = tenancy.schema_of(target), table = tenancy.table_of(target);
+    end if;
+end
+$function$;
+comment on function tenancy.assert_onboardable(regclass) is
+'Raises wrong_object_type for what is no table of the application, object_not_in_prerequisite_state with the reasons for one that is'
+' excluded, cannot be handled or comes before its parents, program_limit_exceeded above settings.small_table_bytes.';
+
+create or replace function tenancy.onboard(target regclass)
+returns table (check_name text, passed boolean, detail text)
+language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    perform pg_advisory_xact_lock(hashtext('org_migration.advance'));
+
+    insert into tenancy.registry (schema_name, table_name, scope, priority)
+    select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary'
+    from tenancy.unclassified_tables
+    where unclassified_tables.relation = target;
+
+    perform tenancy.assert_onboardable(target);
+
+    perform org_migration.count_rows(target);
+    while org_migration.build(target, 'column', 'default', 'filler') loop null; end loop;
+    while org_migration.backfill(target) loop null; end loop;
+    while org_migration.build(
+        target, 'invalid_index', 'index', 'index_root', 'foreign_key', 'foreign_key_valid', 'foreign_key_root'
+    ) loop null; end loop;
+    while org_migration.fill_last(target) loop null; end loop;
+    while org_migration.build(
+        target, 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation', 'binding', 'binding_valid'
+    ) loop null; end loop;
+
+    return query
+    select verify_table.*
+    from tenancy.verify_table(target);
+end
+$function$;
+comment on function tenancy.onboard(regclass) is
+'Takes a new or forgotten table through all phases in one call and one transaction, and registers it as org-scoped if nobody has.'
+' Returns tenancy.verify_table(target). A table that has all of it already is left as it is. Raises what'
+' tenancy.assert_onboardable raises, and lock_not_available where the table is in use: nothing is done then, call it again.';
+
+create or replace function tenancy.refuse_unclassified_table()
+returns event_trigger language plpgsql security definer set search_path = '' as $function$
+declare
+    unclassified record;
+begin
+    select unclassified_tables.*
+    into unclassified
+    from pg_event_trigger_ddl_commands() as command
+    join tenancy.unclassified_tables
+        on command.classid = 'pg_catalog.pg_class'::regclass
+        and unclassified_tables.relation = command.objid
+    limit 1;
+
+    if found then
+        raise exception 'table % is not classified: it %; before the table is created, insert into'
+            ' tenancy.registry (schema_name, table_name, scope, priority, reason) values %, or %; and after it, where that is org,'
+            ' select tenancy.onboard(%) [unclassified_table]', unclassified.relation, unclassified.reason,
+            case unclassified.suggested_scope when 'org' then unclassified.org_row else unclassified.excluded_row end,
+            case unclassified.suggested_scope when 'org' then unclassified.excluded_row else unclassified.org_row end,
+            quote_literal(unclassified.relation::text)
+        using
+            errcode = 'object_not_in_prerequisite_state',
+            schema = unclassified.schema_name,
+            table = unclassified.table_name;
+    end if;
+end
+$function$;
+comment on function tenancy.refuse_unclassified_table() is
+'Event trigger function of the new-table check: raises object_not_in_prerequisite_state for a new table without a row in'
+' tenancy.registry. Security definer, because whoever creates a table need not be able to read tenancy; it returns nothing of what it'
+' reads but the table''s own name.';
+
+create or replace function tenancy.enable_new_table_check()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    drop event trigger if exists tenancy_new_table_check;
+    create event trigger tenancy_new_table_check
+    on ddl_command_end
+    when tag in (
+        'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA',
+        'IMPORT FOREIGN SCHEMA'
+    )
+    execute function tenancy.refuse_unclassified_table();
+    alter event trigger tenancy_new_table_check enable always;
+end
+$function$;
+comment on function tenancy.enable_new_table_check() is
+'Opt-in: from here on a new table is refused unless tenancy.registry has a row for it. Temporary tables, partitions and extensions'''
+' tables are not meant. A replica session does not pass it by. Raises insufficient_privilege where the caller may not create event'
+' triggers: the platform lets postgres. Superusers and the platform''s own roles pass it by, and so does a table that is renamed or'
+' detached: tenancy.verify() finds those.';
+
+create or replace function tenancy.disable_new_table_check()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    drop event trigger if exists tenancy_new_table_check;
+end
+$function$;
+comment on function tenancy.disable_new_table_check() is 'Undo of tenancy.enable_new_table_check().';

@@ -1,0 +1,68 @@
+begin;
+set local role postgres;
+set local search_path = public, extensions;
+select plan(5);
+
+insert into public.organizations (id, name) values ('b0000000-0000-4000-8000-000000000001', 'one');
+create function pg_temp.id_of(number integer)
+returns uuid
+language sql
+as $function$
+    select format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'))::uuid
+$function$;
+insert into tenancy.user_orgs (user_id, org_id)
+select pg_temp.id_of(number), 'b0000000-0000-4000-8000-000000000001'
+from generate_series(1, 4) as number;
+insert into auth.users (
+    instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
+    raw_app_meta_data, raw_user_meta_data, created_at, updated_at
+)
+select
+    '00000000-0000-0000-0000-000000000000', pg_temp.id_of(number), 'authenticated', 'authenticated',
+    format('finding%s@example.com', number), token, '', '', '', app_metadata::jsonb, '{}', now(), now()
+from (
+    values
+        (1, '{"provider": "email"}', ''),
+        (2, '{"org_id": "b0000000-0000-4000-8000-000000000009"}', ''),
+        (3, '{}', null),
+        (4, '{"org_id": "B0000000-0000-4000-8000-000000000001"}', '')
+) as users (number, app_metadata, token);
+
+select results_eq(
+    $$
+        select right(object, 1), code, severity, table_name
+        from tenancy.user_findings
+        where object like '00000000-0000-4000-8000-00000000000_'
+        order by object
+    $$,
+    $$
+        values
+            ('1', 'user_without_org', 'breaks', 'auth.users'),
+            ('2', 'user_conflict', 'decide', 'auth.users'),
+            ('3', 'user_unreachable', 'breaks', 'auth.users')
+    $$,
+    'a user without organization, with another, or out of reach is a finding'
+);
+select is_empty(
+    $$ select * from tenancy.user_findings where object = '00000000-0000-4000-8000-000000000004' $$,
+    'one who has theirs is none, in whatever case it is written'
+);
+select bag_eq(
+    $$ select code, severity from tenancy.findings where table_name = 'auth.users' $$,
+    $$ select distinct code, severity from tenancy.user_findings $$,
+    'tenancy.findings has them with the others, a row per code'
+);
+select is_empty(
+    $$ select * from tenancy.push_findings where table_name = 'auth.users' $$,
+    'they stop no push, since the function comes after it'
+);
+update auth.users
+set raw_app_meta_data = raw_app_meta_data || '{"org_id": "b0000000-0000-4000-8000-000000000001"}'
+where id = pg_temp.id_of(1);
+select is_empty(
+    $$ select * from tenancy.user_findings where object = '00000000-0000-4000-8000-000000000001' $$,
+    'who gets theirs is none any more'
+);
+
+select * from finish();
+rollback;

@@ -1,0 +1,61 @@
+begin;
+set local role postgres;
+set local search_path = public, extensions;
+select plan(9);
+-- The new-table check, where it is on, would refuse this file's own tables.
+select tenancy.disable_new_table_check();
+
+delete from tenancy.registry;
+delete from tenancy.user_orgs;
+create schema harbour;
+create table harbour.ships (id integer primary key, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+values ('harbour', 'ships', 'org', 'secondary');
+select is_empty($$ select * from tenancy.onboard('harbour.ships') where not passed $$, 'a table has all of its parts');
+select is_empty($$ select * from tenancy.dependent_findings $$, 'none of which is in the way of a roll back');
+
+create view harbour.fleet as
+select id, org_id from harbour.ships;
+create policy own_ships on harbour.ships using (org_id is not null);
+create index ships_by_org on harbour.ships (org_id, user_id);
+select set_eq(
+    $$ select code, severity, object, table_name from tenancy.dependent_findings $$,
+    $$
+        values
+            ('uses_org_id', 'stops', 'rule _RETURN on view harbour.fleet', 'harbour.ships'),
+            ('uses_org_id', 'stops', 'policy own_ships on table harbour.ships', 'harbour.ships')
+    $$,
+    'what of the application uses org_id is a finding, except an index, which holds nothing that is not in its table'
+);
+select throws_ok(
+    $$ select tenancy.roll_back(1) $$,
+    '2BP01',
+    null,
+    'it stops a roll back that would drop org_id'
+);
+select throws_matching(
+    $$ select tenancy.roll_back(1) $$,
+    '^cannot roll back to phase 1: other objects use org_id, and nothing has been rolled back yet:\n'
+    'harbour\.ships: policy own_ships [^\n]+\[uses_org_id\]\n'
+    'harbour\.ships: rule _RETURN on view [^\n]+\[uses_org_id\]$',
+    'whose message has a line for each'
+);
+select is_empty(
+    $$ select * from tenancy.parts('harbour.ships') where not present $$,
+    'before anything is undone'
+);
+select ok(tenancy.roll_back(5), 'a roll back that keeps org_id goes through');
+select throws_ok(
+    $$ select tenancy.roll_back(1) $$,
+    '2BP01',
+    null,
+    'and does not open the way to phase 1 for the session that began it'
+);
+
+drop view harbour.fleet;
+drop policy own_ships on harbour.ships;
+do $$ begin while tenancy.roll_back(1) loop null; end loop; end $$;
+select hasnt_column('harbour', 'ships', 'org_id', 'and so does one to phase 1 once they are gone');
+
+select * from finish();
+rollback;
