@@ -176,6 +176,31 @@ describe("with organizations to tell apart", () => {
     });
   });
 
+  test("a function of the application in a check finds its table where its own sessions do", async () => {
+    const database = await clone("functions");
+    const { sql } = database;
+    await sql.unsafe(`
+      create table public.allowed (outcome text primary key);
+      insert into public.allowed select distinct outcome from public.call_logs;
+      create function public.is_allowed(outcome text) returns boolean language plpgsql stable as
+      $$ begin return exists (select from allowed where allowed.outcome = is_allowed.outcome); end $$;
+      alter table public.call_logs add constraint allowed_outcome check (public.is_allowed(outcome));
+    `).simple();
+    const copy = copyProject(`${inject("folder")}/functions`);
+    copy.edit(
+      "_EDIT_list_of_tables.sql",
+      "values\n",
+      "values\n    ('public', 'allowed', 'excluded', null, 'a test'),\n",
+    );
+    copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    const [updated] = await sql`
+      select rows_updated::integer as rows from org_migration.backfills where relation = 'public.call_logs'::regclass
+    `;
+    expect(updated?.["rows"]).toBe(60);
+  });
+
   test("one organization for each user, tables that reference one another, and rows that reference themselves", async () => {
     const database = await clone("cycles");
     const { sql } = database;
