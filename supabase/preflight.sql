@@ -20,226 +20,204 @@ named (schema_name, table_name, owner_column, parent_column) as (
         (null::text, null::text, null::text, null::text)
 ),
 user_orgs (user_id, org_id) as (
-    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, in place of this line.
+    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line.
     select null::uuid, null::uuid where false
 ),
-    settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ 'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration',
-    'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as
-    backfill_rows_per_second, false as fill_org_id ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation, state) as
-    (select null::regclass, null::text where false), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, columns.owner_column,
-    columns.parent_column, false as isolated from listed cross join lateral ( select max(named.owner_column) as owner_column, max(named.parent_column) as parent_column from named where
-    named.schema_name = listed.schema_name and named.table_name = listed.table_name ) as columns where listed.table_name is not null ), table_inventory as (select
-    relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I',
-    namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid =
-    relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select
-    settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from
-    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid
-    = relation.oid and dependency.deptype = 'e' )), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation,
-    reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.equalities,
-    referencing.first_columns from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as
-    column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg( format( 'operator(%I.=)', case when
-    equality.oprname = '=' then equality_schema.nspname else 'pg_catalog' end ) order by pair.position ) as equalities, array_agg(child_column.attnum order by pair.position) as
-    first_columns from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute
-    as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid =
-    reference.confrelid and parent_column.attnum = pair.parent_key join pg_catalog.pg_operator as equality on equality.oid = pair.equality join pg_catalog.pg_namespace as
-    equality_schema on equality_schema.oid = equality.oprnamespace where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0
-    and referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*, registry.scope from table_inventory left join
-    listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name = table_inventory.table_name ), evident (relation, reason, owner_column)
-    as ( select candidate.relation, format('has the column %s', evidence.attname), null::text from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid
-    = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation,
-    format('references auth.users in %s', reference.column_names[1]), reference.column_names[1] from classified as candidate join references_between_tables as reference on
-    reference.relation = candidate.relation and reference.parent = to_regclass('auth.users') where candidate.scope is null and not exists ( select from pg_catalog.pg_attribute as owner
-    where owner.attrelid = candidate.relation and owner.attname = 'user_id' and not owner.attisdropped ) union select candidate.relation, format('references %s',
-    parent.qualified_name), null from references_between_tables as reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join
-    classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select org_scoped.relation from classified as org_scoped where
-    org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation ) select classified.relation,
-    classified.schema_name, classified.table_name, classified.qualified_name, case when count(evident.relation) > 0 then 'org' else 'excluded' end as suggested_scope,
-    min(evident.owner_column) as suggested_owner_column, coalesce( string_agg(distinct evident.reason, ', ' order by evident.reason), 'has nothing that says whose its rows are' ) as
-    reason, format('(%L, %L, ''org'', ''secondary'', null)', classified.schema_name, classified.table_name) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'')',
-    classified.schema_name, classified.table_name) as excluded_row from classified left join evident on evident.relation = classified.relation where classified.scope is null group by
-    classified.relation, classified.schema_name, classified.table_name, classified.qualified_name), registry_findings as (select 'unclassified_table' as code, 'stops' as severity,
-    unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, concat(
-    case when unclassified_tables.suggested_scope = 'org' then format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s',
-    unclassified_tables.org_row, unclassified_tables.excluded_row ) else format(
-    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row, unclassified_tables.org_row ) end, case
-    when unclassified_tables.suggested_owner_column is not null then format( '; and if %1$s says who owns a row, below the list:'
+    settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ 'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration', 'pgbouncer', 'pgmq',
+    'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as backfill_rows_per_second, false as
+    fill_org_id ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation, state) as (select null::regclass, null::text where false),
+    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, columns.owner_column, columns.parent_column, false as isolated from listed cross join lateral ( select
+    max(named.owner_column) as owner_column, max(named.parent_column) as parent_column from named where named.schema_name = listed.schema_name and named.table_name = listed.table_name ) as columns where
+    listed.table_name is not null ), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as
+    table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid =
+    relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from
+    settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select
+    from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), references_between_tables as
+    (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names,
+    referencing.parent_column_names, referencing.equalities, referencing.first_columns from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate
+    "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg( format( 'operator(%I.=)', case
+    when equality.oprname = '=' then equality_schema.nspname else 'pg_catalog' end ) order by pair.position ) as equalities, array_agg(child_column.attnum order by pair.position) as first_columns from
+    unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on
+    child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and
+    parent_column.attnum = pair.parent_key join pg_catalog.pg_operator as equality on equality.oid = pair.equality join pg_catalog.pg_namespace as equality_schema on equality_schema.oid =
+    equality.oprnamespace where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables
+    as (with recursive classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and
+    registry.table_name = table_inventory.table_name ), evident (relation, reason, owner_column) as ( select candidate.relation, format('has the column %s', evidence.attname), null::text from classified
+    as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is
+    null union select candidate.relation, format('references auth.users in %s', reference.column_names[1]), reference.column_names[1] from classified as candidate join references_between_tables as
+    reference on reference.relation = candidate.relation and reference.parent = to_regclass('auth.users') where candidate.scope is null and not exists ( select from pg_catalog.pg_attribute as owner where
+    owner.attrelid = candidate.relation and owner.attname = 'user_id' and not owner.attisdropped ) union select candidate.relation, format('references %s', parent.qualified_name), null from
+    references_between_tables as reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation =
+    reference.parent and parent.relation <> candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident
+    ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case when
+    count(evident.relation) > 0 then 'org' else 'excluded' end as suggested_scope, min(evident.owner_column) as suggested_owner_column, coalesce( string_agg(distinct evident.reason, ', ' order by
+    evident.reason), 'has nothing that says whose its rows are' ) as reason, format('(%L, %L, ''org'', ''secondary'', null)', classified.schema_name, classified.table_name) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'')', classified.schema_name, classified.table_name) as excluded_row from classified left join evident on evident.relation = classified.relation where
+    classified.scope is null group by classified.relation, classified.schema_name, classified.table_name, classified.qualified_name), registry_findings as (select 'unclassified_table' as code, 'stops' as
+    severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, concat( case when
+    unclassified_tables.suggested_scope = 'org' then format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row,
+    unclassified_tables.excluded_row ) else format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
+    unclassified_tables.org_row ) end, case when unclassified_tables.suggested_owner_column is not null then format( '; and if %1$s says who owns a row, below the list:'
     ' update tenancy.registry set owner_column = %1$L where (schema_name, table_name) = (%2$L, %3$L);', unclassified_tables.suggested_owner_column, unclassified_tables.schema_name,
     unclassified_tables.table_name ) end ) as remedy from unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end, 'stops',
-    registered.qualified_name, registered.qualified_name, case when registered.is_missing then 'is registered and does not exist' else
-    'is registered as org and is no table of the application' end, case when registered.is_missing then
-    'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
-    'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from ( select named.*, to_regclass(named.qualified_name)
-    is null and named.qualified_name <> 'public.organizations' as is_missing from ( select registry.scope, format('%I.%I', registry.schema_name, registry.table_name) as qualified_name
-    from listed_registry as registry ) as named ) as registered where registered.is_missing or ( registered.scope = 'org' and registered.qualified_name not in (select
-    table_inventory.qualified_name from table_inventory) )), registry as ( select listed_registry.* from listed_registry union all select unclassified_tables.schema_name,
-    unclassified_tables.table_name, 'org', 'secondary', unclassified_tables.suggested_owner_column, null, false from unclassified_tables where unclassified_tables.suggested_scope =
-    'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name, table_inventory.qualified_name, table_inventory.relkind,
-    registry.scope, registry.priority, registry.isolated, registry.parent_column, registry.owner_column as registered_owner_column, owner.attname::text collate "default" as
-    owner_column, owner.atttypid::regtype as owner_type from table_inventory left join registry on registry.schema_name = table_inventory.schema_name and registry.table_name =
-    table_inventory.table_name left join pg_catalog.pg_attribute as owner on owner.attrelid = table_inventory.relation and owner.attname = coalesce(registry.owner_column, 'user_id')
-    and owner.attnum > 0 and not owner.attisdropped), table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname,
-    member.relname) as qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples, application_tables.scope from application_tables left
-    join lateral pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid,
-    application_tables.relation) join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root,
-    table_members.relation, table_members.qualified_name, table_members.relname, table_members.relkind, table_members.relation = table_members.root as is_root, table_members.relkind <>
-    'p' as is_leaf, org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not exists ( select from pg_catalog.pg_constraint as not_null where not_null.conrelid =
-    table_members.relation and not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not not_null.convalidated ) as is_not_null, org_id.atttypid = 'uuid'::regtype and
-    org_id.attgenerated = '' as is_plain_uuid, org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from table_members
-    left join pg_catalog.pg_attribute as org_id on org_id.attrelid = table_members.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as
-    its_default on its_default.adrelid = table_members.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where table_members.scope = 'org'), coined_names as
-    (select relation.oid::regclass as relation, coined.kind, case when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63 then coined.prefix || relation.relname ||
-    coined.suffix else ( select coined.prefix || left(relation.relname, kept) || digest || coined.suffix from (select '_' || left(md5(relation.relname), 8)) as shortened (digest) cross
-    join generate_series(length(relation.relname), 0, -1) as kept where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63 limit 1 ) end::name
-    as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key', 'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '', '_org_id_not_null'), ('other_check',
-    '', '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_', ''), ('guard_move', 'zzz_org_id_immutable_', ''), ('guard_statement',
-    'org_id_immutable_rows_', '') ) as coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with recursive org_scoped as materialized ( select
-    application_tables.* from application_tables where application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation,
-    references_between_tables.parent from references_between_tables join org_scoped as child on child.relation = references_between_tables.relation join org_scoped as parent on
-    parent.relation = references_between_tables.parent and parent.relation <> child.relation ), level (relation, depth) as ( select org_scoped.relation, 0 from org_scoped union select
-    reference.relation, level.depth + 1 from level join reference on reference.parent = level.relation where level.depth < (select count(*) from org_scoped) ) select
-    org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, org_scoped.owner_column, org_scoped.owner_type,
-    org_scoped.parent_column, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation,
-    max(level.depth) as depth from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name as parent_name,
-    row_number() over ( partition by reference.relation order by reference.first_columns, reference.constraint_name ) as position from references_between_tables as reference join
-    application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope
-    = 'org'), following_tables as (with recursive followed (relation) as ( select org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is
-    not null union select org_references.relation from followed join org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed
-    join org_references on org_references.parent = followed.relation and org_references.parent <> org_references.relation), table_sizes as (select org_id_columns.root, count(*) as
-    leaves, case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes,
-    coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where
-    org_id_columns.is_leaf group by org_id_columns.root), sources as (select owned.relation as root, 0::bigint as ordinal, owned.owner_column as column_name, null::regclass as parent,
-    format('the owner in %s', owned.owner_column) as description, format( 'left join user_orgs as source_0 on source_0.user_id operator(pg_catalog.=) %s', case owned.owner_type when
+    registered.qualified_name, registered.qualified_name, case when registered.is_missing then 'is registered and does not exist' else 'is registered as org and is no table of the application' end, case
+    when registered.is_missing then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
+    'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from ( select named.*, to_regclass(named.qualified_name) is null and
+    named.qualified_name <> 'public.organizations' as is_missing from ( select registry.scope, format('%I.%I', registry.schema_name, registry.table_name) as qualified_name from listed_registry as registry
+    ) as named ) as registered where registered.is_missing or ( registered.scope = 'org' and registered.qualified_name not in (select table_inventory.qualified_name from table_inventory) )), registry as (
+    select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', unclassified_tables.suggested_owner_column, null,
+    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
+    table_inventory.qualified_name, table_inventory.relkind, registry.scope, registry.priority, registry.isolated, registry.parent_column, registry.owner_column as registered_owner_column,
+    owner.attname::text collate "default" as owner_column, owner.atttypid::regtype as owner_type from table_inventory left join registry on registry.schema_name = table_inventory.schema_name and
+    registry.table_name = table_inventory.table_name left join pg_catalog.pg_attribute as owner on owner.attrelid = table_inventory.relation and owner.attname = coalesce(registry.owner_column, 'user_id')
+    and owner.attnum > 0 and not owner.attisdropped), table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as
+    qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples, application_tables.scope from application_tables left join lateral
+    pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid, application_tables.relation) join
+    pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root, table_members.relation, table_members.qualified_name, table_members.relname,
+    table_members.relkind, table_members.relation = table_members.root as is_root, table_members.relkind <> 'p' as is_leaf, org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not
+    exists ( select from pg_catalog.pg_constraint as not_null where not_null.conrelid = table_members.relation and not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not
+    not_null.convalidated ) as is_not_null, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin,
+    its_default.adrelid) as default_expression from table_members left join pg_catalog.pg_attribute as org_id on org_id.attrelid = table_members.relation and org_id.attname = 'org_id' and not
+    org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = table_members.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where
+    table_members.scope = 'org'), coined_names as (select relation.oid::regclass as relation, coined.kind, case when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63 then
+    coined.prefix || relation.relname || coined.suffix else ( select coined.prefix || left(relation.relname, kept) || digest || coined.suffix from (select '_' || left(md5(relation.relname), 8)) as
+    shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63 limit 1 )
+    end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key', 'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '', '_org_id_not_null'), ('other_check', '',
+    '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_', ''), ('guard_move', 'zzz_org_id_immutable_', ''), ('guard_statement', 'org_id_immutable_rows_', '') ) as
+    coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with recursive org_scoped as materialized ( select application_tables.* from application_tables where
+    application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation, references_between_tables.parent from references_between_tables join org_scoped as
+    child on child.relation = references_between_tables.relation join org_scoped as parent on parent.relation = references_between_tables.parent and parent.relation <> child.relation ), level (relation,
+    depth) as ( select org_scoped.relation, 0 from org_scoped union select reference.relation, level.depth + 1 from level join reference on reference.parent = level.relation where level.depth < (select
+    count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, org_scoped.owner_column, org_scoped.owner_type,
+    org_scoped.parent_column, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth
+    from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation
+    order by reference.first_columns, reference.constraint_name ) as position from references_between_tables as reference join application_tables as child on child.relation = reference.relation and
+    child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'), following_tables as (with recursive followed (relation) as ( select
+    org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is not null union select org_references.relation from followed join org_references on
+    org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on org_references.parent = followed.relation and org_references.parent <>
+    org_references.relation), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end as estimated_rows,
+    coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from org_id_columns join pg_catalog.pg_class as leaf on leaf.oid
+    = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), sources as (select owned.relation as root, 0::bigint as ordinal, owned.owner_column as column_name, null::regclass
+    as parent, format('the owner in %s', owned.owner_column) as description, format( 'left join user_orgs as source_0 on source_0.user_id operator(pg_catalog.=) %s', case owned.owner_type when
     'uuid'::regtype then format('todo.%I', owned.owner_column) else format( 'case when todo.%1$I::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-    ' then todo.%1$I::pg_catalog.text::pg_catalog.uuid end', owned.owner_column ) end ) as join_clause from application_tables as owned where owned.scope = 'org' and owned.owner_column
-    is not null union all select reference.relation, reference.position, array_to_string(reference.column_names, ', '), reference.parent, format('%s through %s', reference.parent_name,
-    array_to_string(reference.column_names, ', ')), format( 'left join %s as source_%s on %s', reference.parent_name, reference.position, ( select string_agg(
-    format('source_%s.%I %s todo.%I', reference.position, pair.parent_column, pair.equality, pair.child_column), ' and ' order by pair.ordinal ) from unnest(reference.column_names,
-    reference.parent_column_names, reference.equalities) with ordinality as pair (child_column, parent_column, equality, ordinal) ) ) from org_references as reference join
-    application_tables as child on child.relation = reference.relation where child.parent_column is null or reference.column_names = array[child.parent_column]), decisions as (select
-    decided.relation as root, exists (select from user_orgs) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) )
-    as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else ' order by sources.ordinal) from sources where sources.root = decided.relation ),
-    'the default organization' ) as in_words from application_tables as decided left join tables_before on tables_before.relation = decided.relation where decided.scope = 'org'),
-    decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::uuid end', decided.cautiously, settings.default_org_id) as org_id,
-    format('case when false then null %s else %L::uuid end', decided.at_last, settings.default_org_id) as last_org_id, format('not (false %s)', decided.cautious_conditions) as
-    is_orphan, format('not (false %s)', decided.last_conditions) as is_last_orphan, case when decided.sources < 2 then 'false' else format(
-    'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
-    coalesce(decided.joins, '') as joins from application_tables as decided_table cross join settings cross join lateral ( select count(*) as sources,
-    string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id),
-    '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null',
-    rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg(format('%L, %s', rule.column_name,
-    rule.org_id), ', ' order by rule.ordinal) as candidates, string_agg(E'\n' || rule.join_clause, '' order by rule.ordinal) as joins from ( select sources.*,
-    format('source_%s.org_id', sources.ordinal) as org_id, format('source_%s.%s is not null', sources.ordinal, case when sources.ordinal = 0 then 'org_id' else 'ctid' end) as condition
-    from sources where sources.root = decided_table.relation ) as rule ) as decided where decided_table.scope = 'org'), column_parts as (select 2 as phase, 2 as ordinal, 'column' as
-    part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
-    'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then
-    format(' default %L::uuid', settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end
-    as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3,
-    'default', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false),
-    format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when org_id.default_expression is not null then
-    format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root and org_id.attnum is not
-    null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
+    ' then todo.%1$I::pg_catalog.text::pg_catalog.uuid end', owned.owner_column ) end ) as join_clause from application_tables as owned where owned.scope = 'org' and owned.owner_column is not null union
+    all select reference.relation, reference.position, array_to_string(reference.column_names, ', '), reference.parent, format('%s through %s', reference.parent_name,
+    array_to_string(reference.column_names, ', ')), format( 'left join %s as source_%s on %s', reference.parent_name, reference.position, ( select string_agg( format('source_%s.%I %s todo.%I',
+    reference.position, pair.parent_column, pair.equality, pair.child_column), ' and ' order by pair.ordinal ) from unnest(reference.column_names, reference.parent_column_names, reference.equalities) with
+    ordinality as pair (child_column, parent_column, equality, ordinal) ) ) from org_references as reference join application_tables as child on child.relation = reference.relation where
+    child.parent_column is null or reference.column_names = array[child.parent_column]), decisions as (select decided.relation as root, exists (select from user_orgs) or coalesce(
+    tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else '
+    order by sources.ordinal) from sources where sources.root = decided.relation ), 'the default organization' ) as in_words from application_tables as decided left join tables_before on
+    tables_before.relation = decided.relation where decided.scope = 'org'), decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end',
+    decided.cautiously, settings.default_org_id) as org_id, format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id,
+    format('not (false %s)', decided.cautious_conditions) as is_orphan, format('not (false %s)', decided.last_conditions) as is_last_orphan, case when decided.sources < 2 then 'false' else format(
+    'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, coalesce(decided.joins, '')
+    as joins from application_tables as decided_table cross join settings cross join lateral ( select count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by
+    rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by
+    rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as
+    org_ids, string_agg(format('%L, %s', rule.column_name, rule.org_id), ', ' order by rule.ordinal) as candidates, string_agg(E'\n' || rule.join_clause, '' order by rule.ordinal) as joins from ( select
+    sources.*, format('source_%s.org_id', sources.ordinal) as org_id, format('source_%s.%s is not null', sources.ordinal, case when sources.ordinal = 0 then 'org_id' else 'ctid' end) as condition from
+    sources where sources.root = decided_table.relation ) as rule ) as decided where decided_table.scope = 'org'), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root,
+    org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
+    'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid',
+    settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from
+    org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name,
+    'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when
+    org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
+    and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
     coalesce(existing.query = fill.query and existing.tgenabled = 'O', false), case when settings.fill_org_id then format(
     'create or replace trigger %I before insert on %s for each row when (new.org_id is null)'
     ' execute function tenancy.fill_org_id(%L)', coalesce(existing.tgname, coined_names.name), org_id.qualified_name, fill.query ) else format('drop trigger %I on %s', existing.tgname,
-    org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from
-    org_id_columns as org_id cross join settings join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select format(
-    'select %s from (select ($1::%s).*) as todo %s', decision_rules.org_id, org_id.qualified_name, decision_rules.joins ) as query from decision_rules where decision_rules.root =
-    org_id.root and settings.fill_org_id offset 0 ) as fill on true left join lateral ( select filler.tgname, filler.tgenabled, convert_from(substring(filler.tgargs for
-    greatest(length(filler.tgargs) - 1, 0)), 'utf8') as query from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
-    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as
-    phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I',
-    index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on
-    invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid
-    join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end,
-    case when org_id.is_leaf then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name), existing.name is not
-    null, case when org_id.is_leaf then format('create index concurrently if not exists %I on %s (org_id)', coined_names.name, org_id.qualified_name) else
-    format('create index %I on %s (org_id)', coined_names.name, org_id.qualified_name) end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from
-    org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'index' left join lateral ( select index_class.relname as name, case
-    when found.indnatts = 1 and not found.indisunique and not index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from
-    pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid =
-    index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] = org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname =
-    'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1) order by
-    index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or org_id.is_root), constraint_parts as (select
-    step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or not step.validates) as
-    present, case when step.validates then format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s',
-    org_id.qualified_name, named.name, step.definition) end as ddl, case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I',
-    org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as org_id join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false,
-    'foreign key (org_id) references public.organizations (id) on delete cascade not valid', 'SHARE ROW EXCLUSIVE, on public.organizations too' ), (2, 10, 'foreign_key_valid',
-    'foreign_key', true, true, false, null, 'SHARE UPDATE EXCLUSIVE'), ( 2, 11, 'foreign_key_root', 'foreign_key', false, false, true,
-    'foreign key (org_id) references public.organizations (id) on delete cascade', 'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations' ), (4, 12, 'check', 'check',
-    false, true, true, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, true, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase,
-    ordinal, part, kind, validates, of_leaf, of_partitioned, definition, lock) on (step.of_leaf and org_id.is_leaf or step.of_partitioned and not org_id.is_leaf) and (step.kind =
-    'foreign_key' and org_id.is_leaf or org_id.is_root) join coined_names on coined_names.relation = org_id.relation and coined_names.kind = step.kind left join lateral ( select
-    found.conname as name, found.convalidated as is_valid, found.conparentid <> 0 as is_inherited from pg_catalog.pg_constraint as found where found.conrelid = org_id.relation and
-    found.conkey = array[org_id.attnum] and case step.kind when 'foreign_key' then found.contype = 'f' and found.confrelid = to_regclass('public.organizations') and found.confdeltype =
-    'c' and found.confkey = array( select id.attnum from pg_catalog.pg_attribute as id where id.attrelid = found.confrelid and id.attname = 'id' ) else found.contype = 'c' and
-    pg_get_expr(found.conbin, found.conrelid) = '(org_id IS NOT NULL)' end order by found.convalidated desc, found.conname limit 1 ) as existing on true cross join lateral ( select
-    coalesce( existing.name, case when step.kind = 'check' and exists ( select from pg_catalog.pg_constraint as namesake where namesake.conrelid = org_id.relation and namesake.conname
-    = coined_names.name ) then ( select other.name from coined_names as other where other.relation = org_id.relation and other.kind = 'other_check' ) else coined_names.name end ) as
-    name ) as named union all select 4, 14, 'not_null', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.is_not_null, false),
-    format('alter table %s alter column org_id set not null', org_id.qualified_name), case when org_id.has_not_null then format('alter table %s alter column org_id drop not null',
-    org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root), guard_forms as (select form.* from ( values ( 15, 'guard', true, 17,
-    'after update on', 'for each row when (old.org_id is distinct from new.org_id)', 'FOR EACH ROW WHEN \(\(old\.org_id IS DISTINCT FROM new\.org_id\)\)' ), ( 16, 'guard_move', true,
-    19, 'before update on', 'for each row when (old.org_id <> new.org_id)', 'FOR EACH ROW WHEN \(\(old\.org_id <> new\.org_id\)\)' ), ( 17, 'guard_statement', false, 16,
-    'after update on', 'referencing old table as old_rows new table as new_rows for each statement', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT' ) ) as
-    form (ordinal, part, is_inherited, trigger_type, event, condition, pattern)), guard_triggers as (select org_id.root, org_id.relation, org_id.qualified_name, existing.tgname as
-    name, form.part, existing.tgparentid = 0 as is_own, existing.tgenabled = 'A' and existing.tgtype = form.trigger_type and existing.tgattr::text = '' and
-    pg_get_triggerdef(existing.oid) ~ (form.pattern || ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join pg_catalog.pg_trigger as
-    existing on existing.tgrelid = org_id.relation join guard_forms as form on form.part = case when existing.tgtype::integer & 1 = 0 then 'guard_statement' when
-    existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end where existing.tgfoid =
-    to_regprocedure('tenancy.refuse_org_id_change()')), guard_parts as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name,
-    coalesce(existing.name, coined_names.name) as name, not exists ( select from org_id_columns as member where member.root = org_id.root and (form.is_inherited or member.relation =
-    org_id.relation) and not exists ( select from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = member.relation and guard_triggers.part =
-    form.part and guard_triggers.intact ) ) as present, format( 'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
-    ' alter table %3$s enable always trigger %2$I', case when existing.name is not null then 'or replace ' end, coalesce(existing.name, coined_names.name), org_id.qualified_name,
-    form.event, form.condition ) as ddl, ( select format('drop trigger %I on %s', own.name, own.qualified_name) from guard_triggers as own where own.root = org_id.root and
-    (form.is_inherited or own.relation = org_id.relation) and own.part = form.part and own.is_own limit 1 ) as undo, 'SHARE ROW EXCLUSIVE' as lock from org_id_columns as org_id join
-    guard_forms as form on case when form.is_inherited then org_id.is_root else not org_id.is_leaf end and (form.part = 'guard' or not org_id.is_leaf) join coined_names on
-    coined_names.relation = org_id.relation and coined_names.kind = form.part left join lateral ( select guard_triggers.name from guard_triggers where guard_triggers.root = org_id.root
-    and guard_triggers.relation = org_id.relation and guard_triggers.part = form.part order by guard_triggers.intact desc limit 1 ) as existing on true), push_parts as (select
-    column_parts.* from column_parts union all select index_parts.* from index_parts union all select constraint_parts.* from constraint_parts union all select guard_parts.* from
-    guard_parts), table_parts as materialized (select push_parts.* from push_parts), plan as (with size as materialized ( select org_id_columns.*, root.schema_name, root.table_name,
-    case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes, nullif(class.reltuples, -1)::bigint as estimated_rows from org_id_columns join
-    application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid = org_id_columns.relation ), missing as materialized ( select
-    table_parts.* from table_parts where not table_parts.present ), steps as materialized ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation,
-    format('select count(*) from %s', root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows
-    from size as root join size on size.root = root.relation where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation,
-    root.qualified_name union all select 3, 5, 'backfill', size.relation, format('update %s: org_id of %s', size.qualified_name, decisions.in_words),
-    'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join decisions on decisions.root = size.root left join backfills on backfills.relation =
-    size.relation cross join settings where size.is_leaf and coalesce(backfills.state not in ('catalog', 'finished'), true) and case when size.attnum is null then decisions.is_per_row
-    else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end union all select missing.phase, missing.ordinal, missing.part,
-    missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else 0 end, size.estimated_rows from missing
-    join size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end, size.schema_name,
-    size.table_name, size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when
-    steps.part = 'backfill' then steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps
-    join size on size.relation = steps.relation join org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), foundation_findings as (with
-    organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and
-    unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred
-    is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid =
-    to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated',
-    function.oid, 'execute') as callable, regexp_replace(pg_get_functiondef(function.oid), '--[^\n]*', '', 'g') ~* 'user_meta_?data' as reads_user_metadata, gen_random_uuid() as probe
-    from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name,
-    found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem,
-    'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_not_referable', 'public.organizations',
-    'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where organizations.relkind <> 'r' or not
-    organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
+    org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id
+    cross join settings join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select format( 'select %s from (select ($1::%s).*) as todo %s',
+    decision_rules.org_id, org_id.qualified_name, decision_rules.joins ) as query from decision_rules where decision_rules.root = org_id.root and settings.fill_org_id offset 0 ) as fill on true left join
+    lateral ( select filler.tgname, filler.tgenabled, convert_from(substring(filler.tgargs for greatest(length(filler.tgargs) - 1, 0)), 'utf8') as query from pg_catalog.pg_trigger as filler where
+    filler.tgrelid = org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not
+    null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present,
+    format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on
+    invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join
+    pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf
+    then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name), existing.name is not null, case when org_id.is_leaf then
+    format('create index concurrently if not exists %I on %s (org_id)', coined_names.name, org_id.qualified_name) else format('create index %I on %s (org_id)', coined_names.name, org_id.qualified_name)
+    end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and
+    coined_names.kind = 'index' left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not index_class.relispartition then
+    format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid join
+    pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] = org_id.attnum and index_class.relam = (select oid
+    from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1) order by
+    index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or org_id.is_root), constraint_parts as (select step.phase,
+    step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or not step.validates) as present, case when step.validates
+    then format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as
+    ddl, case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as
+    org_id join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
+    'SHARE ROW EXCLUSIVE, on public.organizations too' ), (2, 10, 'foreign_key_valid', 'foreign_key', true, true, false, null, 'SHARE UPDATE EXCLUSIVE'), ( 2, 11, 'foreign_key_root', 'foreign_key', false,
+    false, true, 'foreign key (org_id) references public.organizations (id) on delete cascade', 'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations' ), (4, 12, 'check', 'check', false,
+    true, true, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, true, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase, ordinal, part, kind,
+    validates, of_leaf, of_partitioned, definition, lock) on (step.of_leaf and org_id.is_leaf or step.of_partitioned and not org_id.is_leaf) and (step.kind = 'foreign_key' and org_id.is_leaf or
+    org_id.is_root) join coined_names on coined_names.relation = org_id.relation and coined_names.kind = step.kind left join lateral ( select found.conname as name, found.convalidated as is_valid,
+    found.conparentid <> 0 as is_inherited from pg_catalog.pg_constraint as found where found.conrelid = org_id.relation and found.conkey = array[org_id.attnum] and case step.kind when 'foreign_key' then
+    found.contype = 'f' and found.confrelid = to_regclass('public.organizations') and found.confdeltype = 'c' and found.confkey = array( select id.attnum from pg_catalog.pg_attribute as id where
+    id.attrelid = found.confrelid and id.attname = 'id' ) else found.contype = 'c' and pg_get_expr(found.conbin, found.conrelid) = '(org_id IS NOT NULL)' end order by found.convalidated desc,
+    found.conname limit 1 ) as existing on true cross join lateral ( select coalesce( existing.name, case when step.kind = 'check' and exists ( select from pg_catalog.pg_constraint as namesake where
+    namesake.conrelid = org_id.relation and namesake.conname = coined_names.name ) then ( select other.name from coined_names as other where other.relation = org_id.relation and other.kind = 'other_check'
+    ) else coined_names.name end ) as name ) as named union all select 4, 14, 'not_null', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.is_not_null, false),
+    format('alter table %s alter column org_id set not null', org_id.qualified_name), case when org_id.has_not_null then format('alter table %s alter column org_id drop not null', org_id.qualified_name)
+    end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root), guard_forms as (select form.* from ( values ( 15, 'guard', true, 17, 'after update on',
+    'for each row when (old.org_id is distinct from new.org_id)', 'FOR EACH ROW WHEN \(\(old\.org_id IS DISTINCT FROM new\.org_id\)\)' ), ( 16, 'guard_move', true, 19, 'before update on',
+    'for each row when (old.org_id <> new.org_id)', 'FOR EACH ROW WHEN \(\(old\.org_id <> new\.org_id\)\)' ), ( 17, 'guard_statement', false, 16, 'after update on',
+    'referencing old table as old_rows new table as new_rows for each statement', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT' ) ) as form (ordinal, part, is_inherited,
+    trigger_type, event, condition, pattern)), guard_triggers as (select org_id.root, org_id.relation, org_id.qualified_name, existing.tgname as name, form.part, existing.tgparentid = 0 as is_own,
+    existing.tgenabled = 'A' and existing.tgtype = form.trigger_type and existing.tgattr::text = '' and pg_get_triggerdef(existing.oid) ~ (form.pattern ||
+    ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join pg_catalog.pg_trigger as existing on existing.tgrelid = org_id.relation join guard_forms as form
+    on form.part = case when existing.tgtype::integer & 1 = 0 then 'guard_statement' when existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end
+    where existing.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()')), guard_parts as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name,
+    coalesce(existing.name, coined_names.name) as name, not exists ( select from org_id_columns as member where member.root = org_id.root and (form.is_inherited or member.relation = org_id.relation) and
+    not exists ( select from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = member.relation and guard_triggers.part = form.part and guard_triggers.intact ) ) as
+    present, format( 'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
+    ' alter table %3$s enable always trigger %2$I', case when existing.name is not null then 'or replace ' end, coalesce(existing.name, coined_names.name), org_id.qualified_name, form.event,
+    form.condition ) as ddl, ( select format('drop trigger %I on %s', own.name, own.qualified_name) from guard_triggers as own where own.root = org_id.root and (form.is_inherited or own.relation =
+    org_id.relation) and own.part = form.part and own.is_own limit 1 ) as undo, 'SHARE ROW EXCLUSIVE' as lock from org_id_columns as org_id join guard_forms as form on case when form.is_inherited then
+    org_id.is_root else not org_id.is_leaf end and (form.part = 'guard' or not org_id.is_leaf) join coined_names on coined_names.relation = org_id.relation and coined_names.kind = form.part left join
+    lateral ( select guard_triggers.name from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = org_id.relation and guard_triggers.part = form.part order by
+    guard_triggers.intact desc limit 1 ) as existing on true), push_parts as (select column_parts.* from column_parts union all select index_parts.* from index_parts union all select constraint_parts.*
+    from constraint_parts union all select guard_parts.* from guard_parts), table_parts as materialized (select push_parts.* from push_parts), plan as (with size as materialized ( select org_id_columns.*,
+    root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes, nullif(class.reltuples, -1)::bigint as estimated_rows from
+    org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid = org_id_columns.relation ), missing as materialized ( select
+    table_parts.* from table_parts where not table_parts.present ), steps as materialized ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation, format('select count(*) from %s',
+    root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join size on size.root = root.relation
+    where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5, 'backfill', size.relation,
+    format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join decisions on decisions.root =
+    size.root left join backfills on backfills.relation = size.relation cross join settings where size.is_leaf and coalesce(backfills.state not in ('catalog', 'finished'), true) and case when size.attnum
+    is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end union all select missing.phase, missing.ordinal,
+    missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else 0 end, size.estimated_rows from missing join
+    size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end, size.schema_name, size.table_name,
+    size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part = 'backfill' then
+    steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation = steps.relation join
+    org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), foundation_findings as (with organizations as ( select relation.*, exists ( select from
+    pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and
+    unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid =
+    'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype =
+    'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, regexp_replace(pg_get_functiondef(function.oid), '--[^\n]*', '', 'g') ~*
+    'user_meta_?data' as reads_user_metadata, gen_random_uuid() as probe from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as
+    severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version'))
+    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_missing', 'public.organizations', 'does not exist',
+    'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
+    'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
+    organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
     pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
-    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id,
-    ', and requires ' || required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from
-    organizations cross join settings cross join lateral ( select string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) as column_names from
-    pg_catalog.pg_attribute as attribute where attribute.attrelid = organizations.oid and attribute.attnum > 0 and not attribute.attisdropped and attribute.attname not in ('id',
-    'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = '' ) as required where organizations.referable and organizations.relkind = 'r' and
-    (required.column_names is not null or to_regclass('tenancy.settings') is not null) and query_to_xml( format('select 1 as found from public.organizations where id = %L',
-    settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()', 'does not exist',
-    'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
-    'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not
-    auth_org_id.returns_uuid union all select 'auth_org_id_not_callable', 'public.auth_org_id()', 'cannot be called by authenticated, whose inserts need it as the default of org_id',
-    'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union all select 'auth_org_id_reads_user_metadata',
-    'public.auth_org_id()', 'reads user_metadata, which every user can write: one update of it and the user is in another organization',
-    'replace it by one that reads app_metadata alone' from auth_org_id where auth_org_id.reads_user_metadata union all select 'auth_org_id_wrong', 'public.auth_org_id()',
-    format('does not return app_metadata.org_id of the JWT, but %s', coalesce(answer.org_id, 'NULL')), 'replace it by one that does' from auth_org_id cross join lateral ( select (
-    xpath( '/row/org_id/text()', query_to_xml( format(
+    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
+    required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
+    join lateral ( select string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = organizations.oid
+    and attribute.attnum > 0 and not attribute.attisdropped and attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = '' ) as required
+    where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and query_to_xml(
+    format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
+    'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
+    'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union
+    all select 'auth_org_id_not_callable', 'public.auth_org_id()', 'cannot be called by authenticated, whose inserts need it as the default of org_id',
+    'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union all select 'auth_org_id_reads_user_metadata', 'public.auth_org_id()',
+    'reads user_metadata, which every user can write: one update of it and the user is in another organization', 'replace it by one that reads app_metadata alone' from auth_org_id where
+    auth_org_id.reads_user_metadata union all select 'auth_org_id_wrong', 'public.auth_org_id()', format('does not return app_metadata.org_id of the JWT, but %s', coalesce(answer.org_id, 'NULL')),
+    'replace it by one that does' from auth_org_id cross join lateral ( select ( xpath( '/row/org_id/text()', query_to_xml( format(
     $sql$
                             select answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back
                             from (
@@ -249,179 +227,163 @@ user_orgs (user_id, org_id) as (
                                 offset 0
                             ) as answer
                         $sql$,
-    coalesce(current_setting('request.jwt.claims', true), ''), jsonb_build_object( 'app_metadata', jsonb_build_object('org_id', auth_org_id.probe), 'user_metadata',
-    jsonb_build_object('org_id', gen_random_uuid()) ) ), false, true, '' ) ) )[1]::text as org_id ) as answer where auth_org_id.returns_uuid and not auth_org_id.reads_user_metadata and
-    answer.org_id is distinct from auth_org_id.probe::text ) as found), table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as
-    root_kind, table_members.relation = table_members.root as is_root, class.reloftype, class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on
-    root.relation = table_members.root join pg_catalog.pg_class as class on class.oid = table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as
-    severity, found.object, found.table_name, found.problem, found.remedy from ( select case when member.is_root then 'foreign_table' else 'foreign_partition' end as code,
-    member.qualified_name as object, member.root_name as table_name, case when member.is_root then 'is a foreign table, which takes neither foreign key nor trigger of ours' else
-    format('has a foreign table among its partitions, %s', member.qualified_name) end as problem, 'register it as excluded' as remedy from member where member.relkind = 'f' union all
-    select case when member.is_root then 'table_of_another_role' else 'partition_of_another_role' end, member.qualified_name, member.root_name, case when member.is_root then
-    format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member.relowner)) else format('has the partition %s, which belongs to %s', member.qualified_name,
-    pg_get_userbyid(member.relowner)) end, format('alter table %s owner to %I, as its owner', member.qualified_name, current_user) from member where not pg_has_role(current_user,
-    member.relowner, 'usage') union all select unfit.code, member.qualified_name, member.root_name, unfit.problem, 'change that, or register it as excluded' from member join
-    pg_catalog.pg_roles as me on me.rolname = current_user cross join lateral ( values ('typed_table', member.reloftype <> 0, format('is a typed table (of %s)',
-    format_type(member.reloftype, null))), ('too_many_columns', member.relnatts >= 1600, 'has 1600 columns, with the dropped ones, and takes no more'), ( 'forced_row_security',
-    member.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper, format('hides its rows from %s: row-level security is forced on it', me.rolname) ), (
-    'schema_without_create', not has_schema_privilege(member.relnamespace, 'create'), format('is in a schema in which %s may not create an index', me.rolname) ) ) as unfit (code,
-    holds, problem) where unfit.holds union all select case when inheritance.inhdetachpending then 'partition_being_detached' when inheritance.inhrelid = member.relation then
-    'inherits' else 'inherited_from' end, member.qualified_name, member.root_name, case when inheritance.inhdetachpending then 'has a partition that is being detached' when
-    inheritance.inhrelid = member.relation then 'inherits from another table' else 'has tables that inherit from it' end, case when inheritance.inhdetachpending then
-    'alter table … detach partition … finalize' else 'register it as excluded and give it org_id by hand' end from member join pg_catalog.pg_inherits as inheritance on
-    inheritance.inhparent = member.relation or (inheritance.inhrelid = member.relation and member.is_root) where inheritance.inhdetachpending or member.root_kind <> 'p' union all
-    select 'row_type_in_use', using_table.oid::regclass::text, member.root_name, format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname),
-    'add the column by hand, which PostgreSQL allows without a default, or register it as excluded' from member join pg_catalog.pg_type as row_type on row_type.typrelid =
-    member.relation cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type join pg_catalog.pg_depend as usage on usage.refclassid =
-    'pg_catalog.pg_type'::regclass and usage.refobjid = used_type and usage.classid = 'pg_catalog.pg_class'::regclass join pg_catalog.pg_attribute as using_column on
-    using_column.attrelid = usage.objid and using_column.attnum = usage.objsubid and using_column.attnum > 0 and not using_column.attisdropped join pg_catalog.pg_class as using_table
-    on using_table.oid = using_column.attrelid and using_table.relkind in ('r', 'p', 'm', 'f') union all select 'partition_foreign_key', reference.constraint_name, member.root_name,
-    format( 'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at', reference.constraint_name ),
-    'make it one of or to the whole partitioned table' from member join references_between_tables as reference on reference.relation = member.relation join pg_catalog.pg_class as
-    parent_class on parent_class.oid = reference.parent and (parent_class.relispartition or not member.is_root) join application_tables as parent on parent.relation =
-    coalesce(pg_partition_root(reference.parent), reference.parent) and parent.scope is distinct from 'excluded' union all select 'rule', rule.rulename, member.root_name,
-    format('has the rule %I, which rewrites what is written to it', rule.rulename), 'replace the rule by a trigger, or register it as excluded' from member join pg_catalog.pg_rewrite
-    as rule on rule.ev_class = member.relation union all select 'always_trigger', unstoppable.tgname, member.root_name,
-    format('has the trigger %I, which is enabled always or for replicas and would fire on the backfill', unstoppable.tgname),
-    format('alter table %s enable trigger %I, until the push is over', member.qualified_name, unstoppable.tgname) from member join pg_catalog.pg_trigger as unstoppable on
-    unstoppable.tgrelid = member.relation and unstoppable.tgenabled in ('A', 'R') and unstoppable.tgtype::integer & 16 > 0 join pg_catalog.pg_proc as function on function.oid =
-    unstoppable.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), publication_findings as (select case when member_class.relreplident = 'f' then
-    'generated_replica_identity' else 'no_replica_identity' end as code, 'stops' as severity, member.qualified_name as object, root.qualified_name as table_name, format(
-    'cannot be updated: %s publishes updates and has %s', member.qualified_name, case when member_class.relreplident = 'f' then 'a generated column in its replica identity' else
-    'no replica identity' end ) as problem, format('give %s a primary key as its replica identity, or full where it has no generated column', member.qualified_name) as remedy from
-    table_members as member join application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation and
-    member_class.relkind = 'r' where member.scope = 'org' and ( member_class.relreplident = 'f' or pg_get_replica_identity_index(member.relation) is null ) and exists ( select from
-    table_members as published join pg_catalog.pg_class as published_class on published_class.oid = published.relation join pg_catalog.pg_namespace as published_schema on
-    published_schema.oid = published_class.relnamespace join pg_catalog.pg_publication_tables as published_table on published_table.schemaname = published_schema.nspname and
-    published_table.tablename = published_class.relname join pg_catalog.pg_publication as publication on publication.pubname = published_table.pubname and publication.pubupdate where
-    published.root = member.root and published.relation in (member.relation, member.root) and ( member_class.relreplident <> 'f' or ( current_setting('server_version_num')::integer >=
-    180000 and exists ( select from pg_catalog.pg_attribute as generated_column where generated_column.attrelid = member.relation and not generated_column.attisdropped and
-    generated_column.attgenerated <> '' and not ( generated_column.attgenerated = 's' and to_jsonb(publication) ->> 'pubgencols' is not distinct from 's' ) ) ) ) ) union all select
-    'publication_beyond_identity', 'stops', publication.pubname, root.qualified_name, format('cannot be updated: the publication %I looks at columns of %s beyond its replica identity',
-    publication.pubname, member.qualified_name), format('alter publication %I: filter by columns of the replica identity, and publish all of these', publication.pubname) from
-    table_members as member join application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation join
-    pg_catalog.pg_publication_rel as published on published.prrelid = member.relation join pg_catalog.pg_publication as publication on publication.oid = published.prpubid and
-    publication.pubupdate left join pg_catalog.pg_index as identity on identity.indexrelid = pg_get_replica_identity_index(member.relation) where member.scope = 'org' and ( (
-    published.prattrs is not null and ( member_class.relreplident = 'f' or not published.prattrs::smallint[] @> identity.indkey::smallint[] ) ) or ( member_class.relreplident <> 'f'
-    and exists ( select from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum) where filtering.attnum[1]::smallint <> all (identity.indkey) ) ) )),
-    org_id_findings as (with candidate as ( select application_tables.*, org_id.attnum, format_type(org_id.atttypid, org_id.atttypmod) as type_name, org_id.atttypid = 'uuid'::regtype
-    and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from
-    application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join
-    pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where
-    application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
-    'missing_owner_column' as code, candidate.qualified_name as table_name, format('has no column %s, its registered owner_column', candidate.registered_owner_column) as problem,
-    'name another owner_column in tenancy.registry' as remedy from candidate where candidate.owner_column is null and candidate.registered_owner_column is not null union all select
-    'owner_column_type', candidate.qualified_name, format('keeps its owner in %s %s, which is neither uuid nor text', candidate.owner_column, candidate.owner_type),
-    'name another owner_column in tenancy.registry' from candidate where candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) union all select
-    'parent_column_without_parent', candidate.qualified_name, format('has no foreign key from %s, its registered parent_column, to an org-scoped table', candidate.parent_column),
-    'correct its row in tenancy.registry' from candidate where candidate.parent_column is not null and not exists ( select from references_between_tables as reference join
-    application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where reference.relation = candidate.relation and reference.column_names =
-    array[candidate.parent_column] ) union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name,
-    case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select
-    'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
-    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where
-    candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
-    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is
-    null union all select 'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade',
-    stranger.conname), format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on
-    stranger.conrelid = candidate.relation and stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from
-    to_regclass('public.organizations') or stranger.confdeltype <> 'c' or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~
-    'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where
-    node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not
-    exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid =
-    called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join
-    pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and
-    member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as
-    (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select
-    'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
+    coalesce(current_setting('request.jwt.claims', true), ''), jsonb_build_object( 'app_metadata', jsonb_build_object('org_id', auth_org_id.probe), 'user_metadata', jsonb_build_object('org_id',
+    gen_random_uuid()) ) ), false, true, '' ) ) )[1]::text as org_id ) as answer where auth_org_id.returns_uuid and not auth_org_id.reads_user_metadata and answer.org_id is distinct from
+    auth_org_id.probe::text ) as found), table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation =
+    table_members.root as is_root, class.reloftype, class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join
+    pg_catalog.pg_class as class on class.oid = table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem,
+    found.remedy from ( select case when member.is_root then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root
+    then 'is a foreign table, which takes neither foreign key nor trigger of ours' else format('has a foreign table among its partitions, %s', member.qualified_name) end as problem,
+    'register it as excluded' as remedy from member where member.relkind = 'f' union all select case when member.is_root then 'table_of_another_role' else 'partition_of_another_role' end,
+    member.qualified_name, member.root_name, case when member.is_root then format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member.relowner)) else
+    format('has the partition %s, which belongs to %s', member.qualified_name, pg_get_userbyid(member.relowner)) end, format('alter table %s owner to %I, as its owner', member.qualified_name,
+    current_user) from member where not pg_has_role(current_user, member.relowner, 'usage') union all select unfit.code, member.qualified_name, member.root_name, unfit.problem,
+    'change that, or register it as excluded' from member join pg_catalog.pg_roles as me on me.rolname = current_user cross join lateral ( values ('typed_table', member.reloftype <> 0,
+    format('is a typed table (of %s)', format_type(member.reloftype, null))), ('too_many_columns', member.relnatts >= 1600, 'has 1600 columns, with the dropped ones, and takes no more'), (
+    'forced_row_security', member.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper, format('hides its rows from %s: row-level security is forced on it', me.rolname) ), (
+    'schema_without_create', not has_schema_privilege(member.relnamespace, 'create'), format('is in a schema in which %s may not create an index', me.rolname) ) ) as unfit (code, holds, problem) where
+    unfit.holds union all select case when inheritance.inhdetachpending then 'partition_being_detached' when inheritance.inhrelid = member.relation then 'inherits' else 'inherited_from' end,
+    member.qualified_name, member.root_name, case when inheritance.inhdetachpending then 'has a partition that is being detached' when inheritance.inhrelid = member.relation then
+    'inherits from another table' else 'has tables that inherit from it' end, case when inheritance.inhdetachpending then 'alter table … detach partition … finalize' else
+    'register it as excluded and give it org_id by hand' end from member join pg_catalog.pg_inherits as inheritance on inheritance.inhparent = member.relation or (inheritance.inhrelid = member.relation
+    and member.is_root) where inheritance.inhdetachpending or member.root_kind <> 'p' union all select 'row_type_in_use', using_table.oid::regclass::text, member.root_name,
+    format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname), 'add the column by hand, which PostgreSQL allows without a default, or register it as excluded' from member
+    join pg_catalog.pg_type as row_type on row_type.typrelid = member.relation cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type join pg_catalog.pg_depend as usage on
+    usage.refclassid = 'pg_catalog.pg_type'::regclass and usage.refobjid = used_type and usage.classid = 'pg_catalog.pg_class'::regclass join pg_catalog.pg_attribute as using_column on
+    using_column.attrelid = usage.objid and using_column.attnum = usage.objsubid and using_column.attnum > 0 and not using_column.attisdropped join pg_catalog.pg_class as using_table on using_table.oid =
+    using_column.attrelid and using_table.relkind in ('r', 'p', 'm', 'f') union all select 'partition_foreign_key', reference.constraint_name, member.root_name, format(
+    'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at', reference.constraint_name ), 'make it one of or to the whole partitioned table' from member
+    join references_between_tables as reference on reference.relation = member.relation join pg_catalog.pg_class as parent_class on parent_class.oid = reference.parent and (parent_class.relispartition or
+    not member.is_root) join application_tables as parent on parent.relation = coalesce(pg_partition_root(reference.parent), reference.parent) and parent.scope is distinct from 'excluded' union all select
+    'rule', rule.rulename, member.root_name, format('has the rule %I, which rewrites what is written to it', rule.rulename), 'replace the rule by a trigger, or register it as excluded' from member join
+    pg_catalog.pg_rewrite as rule on rule.ev_class = member.relation union all select 'always_trigger', unstoppable.tgname, member.root_name,
+    format('has the trigger %I, which is enabled always or for replicas and would fire on the backfill', unstoppable.tgname), format('alter table %s enable trigger %I, until the push is over',
+    member.qualified_name, unstoppable.tgname) from member join pg_catalog.pg_trigger as unstoppable on unstoppable.tgrelid = member.relation and unstoppable.tgenabled in ('A', 'R') and
+    unstoppable.tgtype::integer & 16 > 0 join pg_catalog.pg_proc as function on function.oid = unstoppable.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found),
+    publication_findings as (select case when member_class.relreplident = 'f' then 'generated_replica_identity' else 'no_replica_identity' end as code, 'stops' as severity, member.qualified_name as
+    object, root.qualified_name as table_name, format( 'cannot be updated: %s publishes updates and has %s', member.qualified_name, case when member_class.relreplident = 'f' then
+    'a generated column in its replica identity' else 'no replica identity' end ) as problem, format('give %s a primary key as its replica identity, or full where it has no generated column',
+    member.qualified_name) as remedy from table_members as member join application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid =
+    member.relation and member_class.relkind = 'r' where member.scope = 'org' and ( member_class.relreplident = 'f' or pg_get_replica_identity_index(member.relation) is null ) and exists ( select from
+    table_members as published join pg_catalog.pg_class as published_class on published_class.oid = published.relation join pg_catalog.pg_namespace as published_schema on published_schema.oid =
+    published_class.relnamespace join pg_catalog.pg_publication_tables as published_table on published_table.schemaname = published_schema.nspname and published_table.tablename = published_class.relname
+    join pg_catalog.pg_publication as publication on publication.pubname = published_table.pubname and publication.pubupdate where published.root = member.root and published.relation in (member.relation,
+    member.root) and ( member_class.relreplident <> 'f' or ( current_setting('server_version_num')::integer >= 180000 and exists ( select from pg_catalog.pg_attribute as generated_column where
+    generated_column.attrelid = member.relation and not generated_column.attisdropped and generated_column.attgenerated <> '' and not ( generated_column.attgenerated = 's' and to_jsonb(publication) ->>
+    'pubgencols' is not distinct from 's' ) ) ) ) ) union all select 'publication_beyond_identity', 'stops', publication.pubname, root.qualified_name,
+    format('cannot be updated: the publication %I looks at columns of %s beyond its replica identity', publication.pubname, member.qualified_name),
+    format('alter publication %I: filter by columns of the replica identity, and publish all of these', publication.pubname) from table_members as member join application_tables as root on root.relation =
+    member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation join pg_catalog.pg_publication_rel as published on published.prrelid = member.relation join
+    pg_catalog.pg_publication as publication on publication.oid = published.prpubid and publication.pubupdate left join pg_catalog.pg_index as identity on identity.indexrelid =
+    pg_get_replica_identity_index(member.relation) where member.scope = 'org' and ( ( published.prattrs is not null and ( member_class.relreplident = 'f' or not published.prattrs::smallint[] @>
+    identity.indkey::smallint[] ) ) or ( member_class.relreplident <> 'f' and exists ( select from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum) where
+    filtering.attnum[1]::smallint <> all (identity.indkey) ) ) )), org_id_findings as (with candidate as ( select application_tables.*, org_id.attnum, format_type(org_id.atttypid, org_id.atttypmod) as
+    type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated, pg_get_expr(its_default.adbin, its_default.adrelid) as
+    default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not org_id.attisdropped left
+    join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where application_tables.scope = 'org'
+    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'missing_owner_column' as code, candidate.qualified_name as
+    table_name, format('has no column %s, its registered owner_column', candidate.registered_owner_column) as problem, 'name another owner_column in tenancy.registry' as remedy from candidate where
+    candidate.owner_column is null and candidate.registered_owner_column is not null union all select 'owner_column_type', candidate.qualified_name,
+    format('keeps its owner in %s %s, which is neither uuid nor text', candidate.owner_column, candidate.owner_type), 'name another owner_column in tenancy.registry' from candidate where
+    candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) union all select 'parent_column_without_parent', candidate.qualified_name,
+    format('has no foreign key from %s, its registered parent_column, to an org-scoped table', candidate.parent_column), 'correct its row in tenancy.registry' from candidate where candidate.parent_column
+    is not null and not exists ( select from references_between_tables as reference join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where
+    reference.relation = candidate.relation and reference.column_names = array[candidate.parent_column] ) union all select 'org_id_type', candidate.qualified_name, format(
+    'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where
+    not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
+    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
+    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
+    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
+    'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
+    format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
+    stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
+    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root,
+    member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
+    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
+    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
+    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
+    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
+    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
+    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
+    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
     format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
-    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where
-    org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
-    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select
-    'null_org_id_under_constraint', looking.name, org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name),
-    format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from
-    org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid =
-    org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
-    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select
-    looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
-    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and
-    org_id.is_plain_uuid union all select 'rows_break_check', unvalidated_checks.name, root.qualified_name,
-    format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
-    format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)',
-    unvalidated_checks.expression), unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where
-    unvalidated_checks.cannot_fail ) as suspicion join pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and
-    pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral ( select ( xpath( '/row/count/text()', query_to_xml(
-    format('select count(*) from only %s as held where %s', suspicion.counted_table, suspicion.condition), false, true, '' ) ) )[1]::text as row_count ) as counted where
-    counted.row_count <> '0'), name_findings as (select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select
-    'constraint_name_taken' as code, namesake.conname::text as object, root.qualified_name as table_name, format('has a constraint %I, the name of the %s of org_id, that is none',
-    namesake.conname, replace(coined.kind, '_', ' ')) as problem, format('alter table %s rename constraint %I to …', member.qualified_name, namesake.conname) as remedy from
-    org_id_columns as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation = member.relation join
-    pg_catalog.pg_constraint as namesake on namesake.conrelid = member.relation and namesake.conname = coined.name where namesake.contype <> 'n' and ( (coined.kind = 'foreign_key' and
-    (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum])) or ( coined.kind = 'check' and ( namesake.contype <> 'c' or pg_get_expr(namesake.conbin,
-    namesake.conrelid) is distinct from '(org_id IS NOT NULL)' ) ) ) union all select 'index_name_taken', namesake.relname::text, root.qualified_name,
-    format('cannot have the index %I: there is something else of that name', namesake.relname), format('rename %I.%I', namesake_schema.nspname, namesake.relname) from org_id_columns as
-    member join application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation join coined_names as coined on
-    coined.relation = member.relation and coined.kind = 'index' join pg_catalog.pg_class as namesake on namesake.relnamespace = member_class.relnamespace and namesake.relname =
-    coined.name join pg_catalog.pg_namespace as namesake_schema on namesake_schema.oid = namesake.relnamespace where not exists ( select from pg_catalog.pg_index where
-    pg_index.indexrelid = namesake.oid and pg_index.indrelid = member.relation and pg_index.indkey[0] = member.attnum ) union all select 'trigger_name_taken', namesake.tgname::text,
-    root.qualified_name, format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname,
-    member.qualified_name) from org_id_columns as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation in
-    (member.relation, member.root) and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on namesake.tgrelid = member.relation
-    and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid = namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as
-    found), push_findings as (select foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from
-    table_findings union all select publication_findings.* from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from
+    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
+    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
+    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
+    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
+    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
+    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
+    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
+    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
+    unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
+    pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
+    select ( xpath( '/row/count/text()', query_to_xml( format('select count(*) from only %s as held where %s', suspicion.counted_table, suspicion.condition), false, true, '' ) ) )[1]::text as row_count )
+    as counted where counted.row_count <> '0'), name_findings as (select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select 'constraint_name_taken'
+    as code, namesake.conname::text as object, root.qualified_name as table_name, format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_',
+    ' ')) as problem, format('alter table %s rename constraint %I to …', member.qualified_name, namesake.conname) as remedy from org_id_columns as member join application_tables as root on root.relation =
+    member.root join coined_names as coined on coined.relation = member.relation join pg_catalog.pg_constraint as namesake on namesake.conrelid = member.relation and namesake.conname = coined.name where
+    namesake.contype <> 'n' and ( (coined.kind = 'foreign_key' and (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum])) or ( coined.kind = 'check' and ( namesake.contype <>
+    'c' or pg_get_expr(namesake.conbin, namesake.conrelid) is distinct from '(org_id IS NOT NULL)' ) ) ) union all select 'index_name_taken', namesake.relname::text, root.qualified_name,
+    format('cannot have the index %I: there is something else of that name', namesake.relname), format('rename %I.%I', namesake_schema.nspname, namesake.relname) from org_id_columns as member join
+    application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation join coined_names as coined on coined.relation =
+    member.relation and coined.kind = 'index' join pg_catalog.pg_class as namesake on namesake.relnamespace = member_class.relnamespace and namesake.relname = coined.name join pg_catalog.pg_namespace as
+    namesake_schema on namesake_schema.oid = namesake.relnamespace where not exists ( select from pg_catalog.pg_index where pg_index.indexrelid = namesake.oid and pg_index.indrelid = member.relation and
+    pg_index.indkey[0] = member.attnum ) union all select 'trigger_name_taken', namesake.tgname::text, root.qualified_name, format('has a trigger %I, the name of one that keeps org_id, that is none',
+    namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name) from org_id_columns as member join application_tables as root on root.relation = member.root join
+    coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on
+    namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid = namesake.tgfoid and function.pronamespace is distinct from
+    to_regnamespace('tenancy') ) as found), push_findings as (select foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select
+    table_findings.* from table_findings union all select publication_findings.* from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from
     row_findings union all select name_findings.* from name_findings union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
     format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
-    format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select
-    format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch
-    from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members
-    as member on member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query,
-    '\s+', ' ', 'g'), 60) ) as finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from
-    pg_catalog.pg_stat_activity as session where session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval
-    '5 seconds' union all select format('prepared transaction %s', prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)),
-    'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where prepared.database = current_database() ), candidates as (
-    select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes, listed_registry.table_name is null as is_guess,
-    decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from application_tables join table_sizes on
-    table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on listed_registry.schema_name =
-    application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select push_findings.table_name from
-    push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' and push_findings.table_name is not null ) ), orphans as ( select
-    candidates.relation, round(coalesce(counted.row_count, '0')::numeric * 100 / candidates.percent::numeric) as row_count from candidates cross join lateral ( select ( xpath(
-    '/row/count/text()', query_to_xml( format( 'select count(*) from %s as held tablesample system (%s) where not exists (select from auth.users where %s)', candidates.qualified_name,
-    candidates.percent, case candidates.owner_type when 'uuid'::regtype then format('users.id = held.%I', candidates.owner_column) else format('users.id::text = lower(held.%I)',
-    candidates.owner_column) end ), false, true, '' ) ) )[1]::text as row_count ) as counted where candidates.owner_type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) ),
-    table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows
-    (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem,
-    push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2, 'to classify',
-    'unclassified_table', unclassified_tables.qualified_name, concat( unclassified_tables.reason, '; if ' || quote_ident(unclassified_tables.suggested_owner_column) ||
-    ' says who owns a row, name it below the list' ), case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row else unclassified_tables.excluded_row end ||
-    ',' from unclassified_tables union all select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem,
-    push_findings.remedy from push_findings where push_findings.severity <> 'stops' union all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do
-    from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format(
+    format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select format('pid %s',
+    session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
+    session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation
+    where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
+    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
+    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
+    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
+    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
+    listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
+    application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
+    listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
+    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' and push_findings.table_name is not null ) ), orphans as ( select
+    candidates.relation, round(coalesce(counted.row_count, '0')::numeric * 100 / candidates.percent::numeric) as row_count from candidates cross join lateral ( select ( xpath( '/row/count/text()',
+    query_to_xml( format( 'select count(*) from %s as held tablesample system (%s) where not exists (select from auth.users where %s)', candidates.qualified_name, candidates.percent, case
+    candidates.owner_type when 'uuid'::regtype then format('users.id = held.%I', candidates.owner_column) else format('users.id::text = lower(held.%I)', candidates.owner_column) end ), false, true, '' ) )
+    )[1]::text as row_count ) as counted where candidates.owner_type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) ), table_plans as ( select coalesce(pg_partition_root(plan.relation),
+    plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code,
+    coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <>
+    'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, concat( unclassified_tables.reason, '; if ' ||
+    quote_ident(unclassified_tables.suggested_owner_column) || ' says who owns a row, name it below the list' ), case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row else
+    unclassified_tables.excluded_row end || ',' from unclassified_tables union all select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object),
+    push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding,
+    blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format(
     '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes),
-    pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, case when orphans.row_count is not null then
-    format( '%s%s rows whose %s is no user', case when candidates.percent < 100 then 'about ' end, orphans.row_count, candidates.owner_column ) when candidates.in_words =
-    'the default organization' then 'no user_id and no org-scoped parent: name its owner_column, or all of it goes to the default organization' end ), concat_ws( '; ', 'org_id of ' ||
-    case when length(candidates.in_words) > 110 then left(candidates.in_words, 109) || '…' else candidates.in_words end, case when candidates.is_per_row then format(
-    'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
-    table_plans.statements, table_plans.seconds) ) from candidates left join orphans on orphans.relation = candidates.relation left join table_plans on table_plans.root =
-    candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where
-    users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union
-    all select 6, 'good to know', 'column_grants', candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more',
-    string_agg(distinct column_privileges.grantee, ', ') ), format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join
-    information_schema.column_privileges on column_privileges.table_schema = candidates.schema_name and column_privileges.table_name = candidates.table_name and
-    column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <> 'PUBLIC' where not has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group
-    by candidates.qualified_name union all select 6, 'good to know', 'published', candidates.qualified_name, format('is published by %s', string_agg(distinct published.pubname, ', ')),
-    'with several organizations each row that is filled in is a change there; with one there is none' from candidates join table_members as member on member.root = candidates.relation
-    join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join pg_catalog.pg_publication_tables as published on published.schemaname =
-    member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6, 'good to know', 'materialized_view',
-    viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct candidates.qualified_name, ', ')
-    ), 'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid =
-    'pg_catalog.pg_class'::regclass and dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on
-    rule.oid = dependency.objid join pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan',
-    plan.part, plan.relation::text, concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in
-    ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal,
-    rows.object, rows.finding) as answer from rows
+    pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, case when orphans.row_count is not null then format(
+    '%s%s rows whose %s is no user', case when candidates.percent < 100 then 'about ' end, orphans.row_count, candidates.owner_column ) when candidates.in_words = 'the default organization' then
+    'no user_id and no org-scoped parent: name its owner_column, or all of it goes to the default organization' end ), concat_ws( '; ', 'org_id of ' || case when length(candidates.in_words) > 110 then
+    left(candidates.in_words, 109) || '…' else candidates.in_words end, case when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows *
+    600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from candidates left join orphans on orphans.relation =
+    candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format(
+    '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
+    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 6, 'good to know', 'column_grants',
+    candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more', string_agg(distinct column_privileges.grantee, ', ') ),
+    format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join information_schema.column_privileges on column_privileges.table_schema =
+    candidates.schema_name and column_privileges.table_name = candidates.table_name and column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <> 'PUBLIC' where not
+    has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group by candidates.qualified_name union all select 6, 'good to know', 'published', candidates.qualified_name,
+    format('is published by %s', string_agg(distinct published.pubname, ', ')), 'with several organizations each row that is filled in is a change there; with one there is none' from candidates join
+    table_members as member on member.root = candidates.relation join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join pg_catalog.pg_publication_tables as published
+    on published.schemaname = member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6, 'good to know', 'materialized_view',
+    viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct candidates.qualified_name, ', ') ),
+    'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid = 'pg_catalog.pg_class'::regclass and
+    dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as
+    viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s',
+    plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds)
+    ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

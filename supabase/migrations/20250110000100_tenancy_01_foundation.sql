@@ -99,6 +99,10 @@ from (
     where current_setting('server_version_num')::integer < 150000
     union all
     select
+        'organizations_missing', 'public.organizations', 'does not exist', 'rename it back, or restore it: every org_id references it'
+    where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null
+    union all
+    select
         'organizations_not_referable', 'public.organizations',
         'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first'
     from organizations

@@ -8,8 +8,8 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 create or replace view tenancy.decision_rules as
 select
     decided_table.relation as root,
-    format('case when false then null %s else %L::uuid end', decided.cautiously, settings.default_org_id) as org_id,
-    format('case when false then null %s else %L::uuid end', decided.at_last, settings.default_org_id) as last_org_id,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id,
     format('not (false %s)', decided.cautious_conditions) as is_orphan,
     format('not (false %s)', decided.last_conditions) as is_last_orphan,
     case
@@ -47,7 +47,7 @@ comment on view tenancy.decision_rules is
 ' whose parent is there and has no organization yet; last_org_id passes such parents over.';
 
 create or replace function tenancy.fill_org_id()
-returns trigger language plpgsql security definer set search_path = '' as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
     execute tg_argv[0]
     into new.org_id

@@ -54,7 +54,8 @@ select
         end
     ) as ddl,
     case
-        when policies.policy_name is not null then format('drop policy %I on %s', policies.policy_name, policies.qualified_name)
+        -- One of another name was there before.
+        when policies.policy_name = 'org_isolation' then format('drop policy org_isolation on %s', policies.qualified_name)
     end as undo,
     'ACCESS EXCLUSIVE' as lock
 from tenancy.isolation_policies as policies

@@ -110,7 +110,7 @@ begin
             > statement_timestamp() + nullif(current_setting('statement_timeout'), '0')::interval
     then
         raise exception E'% got no lock on % in % attempts since %, held by:\n%\nNothing is lost: wait for them or end them'
-            ' (pg_terminate_backend), then push again.', step, target, failed_attempts,
+            ' (pg_terminate_backend), then run the same again.', step, target, failed_attempts,
             date_trunc('second', waiting.blocked_since),
             holders
         using errcode = 'lock_not_available', schema = tenancy.schema_of(target), table = tenancy.table_of(target);

@@ -12,7 +12,7 @@ create table if not exists org_migration.queue (
     relation regclass not null,
     step text not null,
     statement text,
-    done boolean not null default false,
+    done_at timestamptz,
     primary key (loop_name, number)
 );
 comment on table org_migration.queue is
@@ -39,7 +39,15 @@ begin
             -- Nothing of a table that no push has counted is ours, nor what it had before.
             else table_parts.undo is not null
                 and table_parts.phase > undo_to
-                and (table_parts.phase > 4 or format('%s %s', table_parts.part, table_parts.name) <> all (tables_before.parts))
+                and (
+                    table_parts.phase > 4
+                    or not exists (
+                        select from unnest(tables_before.parts) as part_before
+                        where part_before = format('%s %s', table_parts.part, table_parts.name)
+                            -- Of these a table has one, which may have been renamed since.
+                            or (table_parts.part in ('foreign_key', 'check') and starts_with(part_before, table_parts.part || ' '))
+                    ) and tables_before.relation is not null
+                )
         end;
 end
 $function$;
@@ -79,10 +87,13 @@ begin
     into again
     from org_migration.queue as done
     join org_migration.queue as missing using (loop_name, relation, step, statement)
-    where done.loop_name = fill_queue.loop_name and done.done and not missing.done
+    where done.loop_name = fill_queue.loop_name
+        and missing.done_at is null
+        and done.done_at >= least(statement_timestamp(), clock_timestamp() - interval '5 seconds')
     limit 1;
     if found then
-        raise exception 'the % of % was made and is not what it should be: %', again.step, again.relation, again.statement
+        raise exception 'the % of % is not what it should be, although this ran: %; see tenancy.name_findings',
+            again.step, again.relation, again.statement
         using
             errcode = 'internal_error',
             schema = tenancy.schema_of(again.relation), table = tenancy.table_of(again.relation);
@@ -102,7 +113,9 @@ returns boolean language plpgsql volatile security invoker set search_path = '' 
 declare
     worked boolean := true;
 begin
-    if next.statement is not null then
+    if not exists (select from pg_catalog.pg_class where pg_class.oid = next.relation) then
+        worked := false;
+    elsif next.statement is not null then
         if next.step = 'index' and next.statement like 'create%'
             and pg_relation_size(next.relation) > (select settings.small_table_bytes from tenancy.settings)
         then
@@ -127,7 +140,7 @@ begin
     end if;
 
     update org_migration.queue
-    set done = true
+    set done_at = clock_timestamp()
     where queue.loop_name = next.loop_name
         and queue.number = next.number
         and (next.statement is not null or not worked);
@@ -155,7 +168,15 @@ begin
     where queue.loop_name = 'one table'
     order by queue.number
     limit 1;
-    perform org_migration.run_queued(next);
+    begin
+        perform org_migration.run_queued(next);
+    exception
+        when lock_not_available then
+            raise exception E'% is in use, nothing is changed, call again; held by:\n%', target, org_migration.lock_holders(target)
+            using
+                errcode = 'lock_not_available',
+                schema = tenancy.schema_of(target), table = tenancy.table_of(target);
+    end;
     perform org_migration.fill_queue('one table', parts, array[target], undo_to);
     return true;
 end
@@ -231,7 +252,7 @@ begin
     for next in
         select queue.*
         from org_migration.queue
-        where queue.loop_name = run_next.loop_name and not queue.done
+        where queue.loop_name = run_next.loop_name and queue.done_at is null
         order by queue.number
     loop
         continue when next.root = any (waiting);

@@ -171,7 +171,7 @@ comment on function tenancy.stale_sessions(interval) is
 ' No row: policies may rely on the token.';
 
 create or replace function tenancy.set_org_of_new_user()
-returns trigger language plpgsql security definer set search_path = '' as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
     if (select settings.assign_org_to_new_users from tenancy.settings)
         and coalesce(new.raw_app_meta_data ->> 'org_id', '') = ''

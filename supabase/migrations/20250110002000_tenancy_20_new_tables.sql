@@ -123,7 +123,7 @@ comment on function tenancy.onboard(regclass) is
 ' tenancy.assert_onboardable raises, and lock_not_available where the table is in use: nothing is done then, call it again.';
 
 create or replace function tenancy.refuse_unclassified_table()
-returns event_trigger language plpgsql security definer set search_path = '' as $function$
+returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 declare
     unclassified record;
 begin

@@ -29,7 +29,10 @@ left join pg_catalog.pg_trigger as its_trigger
 left join pg_catalog.pg_policy as its_policy
     on dependency.classid = 'pg_catalog.pg_policy'::regclass
     and its_policy.oid = dependency.objid
-where dependency.classid <> 'pg_catalog.pg_attrdef'::regclass
+left join pg_catalog.pg_attrdef as its_default
+    on dependency.classid = 'pg_catalog.pg_attrdef'::regclass
+    and its_default.oid = dependency.objid
+where its_default.adnum is distinct from org_id.attnum
     -- An index holds nothing that is not in its table; those of a constraint depend on that.
     and not (dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objsubid = 0)
     and its_trigger.tgfoid is distinct from to_regprocedure('tenancy.refuse_org_id_change()')
@@ -37,10 +40,10 @@ where dependency.classid <> 'pg_catalog.pg_attrdef'::regclass
     and its_constraint.contype is distinct from 'n'
     and its_constraint.conislocal is distinct from false
     and not exists (
-        select from tenancy.isolation_policies as policies
-        where policies.relation = its_policy.polrelid
-            and policies.policy_name = its_policy.polname
-            and policies.isolated
+        select from tenancy.isolation_parts
+        where isolation_parts.relation = its_policy.polrelid
+            and isolation_parts.name = its_policy.polname
+            and isolation_parts.undo is not null
     )
     and not exists (
         select from tenancy.constraint_parts
@@ -62,9 +65,22 @@ returns void language plpgsql volatile security invoker set search_path = '' as 
 begin
     update tenancy.registry
     set isolated = false
-    where registry.isolated;
+    from tenancy.application_tables as tables
+    where tables.schema_name = registry.schema_name
+        and tables.table_name = registry.table_name
+        and registry.isolated
+        and not exists (
+            select from tenancy.isolation_parts
+            where isolation_parts.root = tables.relation and isolation_parts.undo is not null
+        );
 
-    delete from tenancy.bound_references;
+    -- What was renamed since is not undone, and not forgotten either: it is a finding.
+    delete from tenancy.bound_references as bound
+    where not exists (select from pg_catalog.pg_class where pg_class.oid = bound.relation)
+        or exists (
+            select from tenancy.bound_definitions as found
+            where found.relation = bound.relation and found.constraint_name = bound.constraint_name and not found.is_bound
+        );
 
     if to_phase < 3 then
         delete from org_migration.backfill_conflicts
@@ -96,10 +112,14 @@ begin
     end if;
 
     -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
-    loop_to := case
-        when exists (select from tenancy.registry where registry.isolated) or exists (select from tenancy.bound_references) then 6
-        else to_phase
-    end;
+    loop_to := to_phase;
+    if exists (select from tenancy.registry where registry.isolated) or exists (select from tenancy.bound_references) then
+        if exists (select from tenancy.isolation_parts where isolation_parts.undo is not null)
+            or exists (select from tenancy.binding_parts where binding_parts.undo is not null)
+        then
+            loop_to := 6;
+        end if;
+    end if;
 
     -- Once, before anything is undone: a roll back that has begun is not to stop half-way.
     if to_phase = 1 and coalesce(current_setting('tenancy.rolling_back', true), '') <> 'to phase 1' then

@@ -145,7 +145,7 @@ language sql volatile security invoker set search_path = '' as $function$
         topic.name, null,
         count(findings.code) = 0,
         coalesce(
-            string_agg(format('%s %s [%s]', findings.object, findings.problem, findings.code), '; '),
+            string_agg(format('%s %s [%s]', findings.object, findings.problem, findings.code), '; ') filter (where findings.code is not null),
             format('%s org-scoped tables, nothing found', (select count(*) from tenancy.application_tables where scope = 'org'))
         )
     from (

@@ -1,4 +1,4 @@
-const width = 180;
+const width = 200;
 
 /** The words of SQL: quoted text, dollar-quoted text and comments are one word each. */
 const words = /--[^\n]*|\$(\w*)\$[^]*?\$\1\$|[eE]?'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|\s+|[^\s'"$-]+|./g;

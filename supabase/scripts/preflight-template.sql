@@ -18,7 +18,7 @@ named (schema_name, table_name, owner_column, parent_column) as (
         (null::text, null::text, null::text, null::text)
 ),
 user_orgs (user_id, org_id) as (
-    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, in place of this line.
+    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line.
     select null::uuid, null::uuid where false
 ),
 -- begin of what is packed

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(13);
+select plan(14);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -61,6 +61,14 @@ select is(
 );
 
 set local role authenticated;
+create function pg_temp.runs_as(value pg_catalog.uuid) returns boolean language plpgsql as
+$function$ begin raise exception 'run as %', current_user; end $function$;
+create domain pg_temp.uuid as pg_catalog.uuid check (pg_temp.runs_as(value));
+select lives_ok(
+    $$ insert into harbour.cargo (id, ship_id) values (9, 1) $$,
+    'a temporary type of whoever inserts is not taken for one of PostgreSQL''s'
+);
+drop domain pg_temp.uuid;
 select lives_ok(
     $$ insert into harbour.cargo (id, ship_id) values (1, 1) $$,
     'whoever inserts need not see the parent or the mapping'

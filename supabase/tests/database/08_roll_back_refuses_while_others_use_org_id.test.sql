@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(9);
+select plan(11);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -13,6 +13,16 @@ insert into tenancy.registry (schema_name, table_name, scope, priority)
 values ('harbour', 'ships', 'org', 'secondary');
 select is_empty($$ select * from tenancy.onboard('harbour.ships') where not passed $$, 'a table has all of its parts');
 select is_empty($$ select * from tenancy.dependent_findings $$, 'none of which is in the way of a roll back');
+
+savepoint generated;
+alter table harbour.ships add column org_text text generated always as (org_id::text) stored;
+select throws_ok($$ select tenancy.roll_back(1) $$, '2BP01', null, 'a column that is generated from org_id is in the way');
+rollback to savepoint generated;
+create policy mine on harbour.ships as restrictive for all to authenticated
+using (org_id = (select public.auth_org_id()))
+with check (org_id = (select public.auth_org_id()));
+select throws_ok($$ select tenancy.roll_back(1) $$, '2BP01', null, 'and so is a policy of the owner''s that reads like ours');
+drop policy mine on harbour.ships;
 
 create view harbour.fleet as
 select id, org_id from harbour.ships;

@@ -19,6 +19,7 @@ where relnamespace = 'tenancy'::regnamespace
 create temp table codes (view_name, code) as
 values
     ('foundation_findings', 'old_postgresql'),
+    ('foundation_findings', 'organizations_missing'),
     ('foundation_findings', 'organizations_not_referable'),
     ('foundation_findings', 'organizations_of_another_role'),
     ('foundation_findings', 'no_default_organization'),

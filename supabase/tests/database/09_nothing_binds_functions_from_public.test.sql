@@ -125,7 +125,7 @@ select is_empty(
         select pg_proc.oid::regprocedure
         from pg_proc
         where pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
-            and not coalesce('search_path=""' = any (proconfig), false)
+            and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false)
     $$,
     'nor looks for anything there'
 );

@@ -55,9 +55,10 @@ select is_empty(
         select oid::regprocedure
         from pg_proc
         where (pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace) or oid = 'public.auth_org_id()'::regprocedure)
-            and not coalesce('search_path=""' = any (proconfig), false)
+            -- An empty path still looks for types among the temporary ones first: theirs names pg_temp last.
+            and case when prosecdef then 'search_path=pg_catalog, pg_temp' else 'search_path=""' end <> all (coalesce(proconfig, '{}'))
     $$,
-    'and each has an empty search_path of its own'
+    'and each has a search_path of its own, on which nothing of its caller comes first'
 );
 select is_empty(
     $$
