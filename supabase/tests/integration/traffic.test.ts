@@ -162,7 +162,9 @@ describe("a table that is held", () => {
     expect(stopped.output).toMatch(
       /pid \d+, idle in transaction for [\d.]+ s: select count\(\*\) as nightly_report from public\.calls/,
     );
-    expect(stopped.output).toContain("push again");
+    expect(stopped.output).toContain(
+      "Nothing is lost: wait for them or end them (pg_terminate_backend), then run the same again.",
+    );
     const [others] = await database.sql`
       select count(*)::integer as tables
       from pg_attribute
