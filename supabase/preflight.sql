@@ -8,69 +8,81 @@
 select found.*
 from pg_catalog.set_config('search_path', '', true) as nobodys_path (is_empty),
 lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, $preflight$
-with recursive listed (schema_name, table_name, scope, priority, reason) as (
+with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
     values
         -- The rows of your list in the file ending in _EDIT_list_of_tables.sql, each with its comma, once you have written it: from
         -- here to here. Without them every table is unclassified, and those that speak for org are looked at as if they were.
-        (null::text, null::text, null::text, null::text, null::text)
+        (null::text, null::text, null::text, null::text, null::text, null::text[])
 ),
-named (schema_name, table_name, owner_column, parent_column) as (
-    values
-        -- And what you say below that list of their columns, as ('public', 'contacts', 'owner_id', null),
-        (null::text, null::text, null::text, null::text)
-),
-user_orgs (user_id, org_id) as (
+mapping (query) as (
     -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line.
+    select $mapping$
     select null::uuid, null::uuid where false
+    $mapping$
+),
+chosen (new_users) as (
+    -- And what the list's file calls tenancy.enable_new_users with, if it does: 'personal', 'default' or 'application'.
+    select null::text
 ),
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ 'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration', 'pgbouncer', 'pgmq',
-    'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as backfill_rows_per_second, false as
-    fill_org_id ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation, state) as (select null::regclass, null::text where false),
-    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, columns.owner_column, columns.parent_column, false as isolated from listed cross join lateral ( select
-    max(named.owner_column) as owner_column, max(named.parent_column) as parent_column from named where named.schema_name = listed.schema_name and named.table_name = listed.table_name ) as columns where
-    listed.table_name is not null ), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as
-    table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid =
-    relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from
-    settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select
-    from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), references_between_tables as
-    (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names,
-    referencing.parent_column_names, referencing.equalities, referencing.first_columns from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate
-    "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg( format( 'operator(%I.=)', case
-    when equality.oprname = '=' then equality_schema.nspname else 'pg_catalog' end ) order by pair.position ) as equalities, array_agg(child_column.attnum order by pair.position) as first_columns from
+    'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as backfill_rows_per_second,
+    chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation,
+    state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), user_orgs (user_id, org_id) as ( select null::uuid, null::uuid from
+    mapping cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document) where one.document::text like '%found%' ),
+    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from listed where listed.table_name is not null ), table_inventory
+    as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname,
+    relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in
+    ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not
+    like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where
+    dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), references_between_tables as (select reference.oid as constraint_oid,
+    reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums,
+    referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select
+    array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names,
+    array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
+    '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s', reference.confrelid, parent_column.attnum, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end,
+    pair.equality, reference.conrelid, child_column.attnum, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <>
+    parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from
     unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on
     child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and
-    parent_column.attnum = pair.parent_key join pg_catalog.pg_operator as equality on equality.oid = pair.equality join pg_catalog.pg_namespace as equality_schema on equality_schema.oid =
-    equality.oprnamespace where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables
-    as (with recursive classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and
-    registry.table_name = table_inventory.table_name ), evident (relation, reason, owner_column) as ( select candidate.relation, format('has the column %s', evidence.attname), null::text from classified
-    as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is
-    null union select candidate.relation, format('references auth.users in %s', reference.column_names[1]), reference.column_names[1] from classified as candidate join references_between_tables as
-    reference on reference.relation = candidate.relation and reference.parent = to_regclass('auth.users') where candidate.scope is null and not exists ( select from pg_catalog.pg_attribute as owner where
-    owner.attrelid = candidate.relation and owner.attname = 'user_id' and not owner.attisdropped ) union select candidate.relation, format('references %s', parent.qualified_name), null from
-    references_between_tables as reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation =
-    reference.parent and parent.relation <> candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident
-    ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case when
-    count(evident.relation) > 0 then 'org' else 'excluded' end as suggested_scope, min(evident.owner_column) as suggested_owner_column, coalesce( string_agg(distinct evident.reason, ', ' order by
-    evident.reason), 'has nothing that says whose its rows are' ) as reason, format('(%L, %L, ''org'', ''secondary'', null)', classified.schema_name, classified.table_name) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'')', classified.schema_name, classified.table_name) as excluded_row from classified left join evident on evident.relation = classified.relation where
-    classified.scope is null group by classified.relation, classified.schema_name, classified.table_name, classified.qualified_name), registry_findings as (select 'unclassified_table' as code, 'stops' as
-    severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, concat( case when
-    unclassified_tables.suggested_scope = 'org' then format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row,
-    unclassified_tables.excluded_row ) else format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
-    unclassified_tables.org_row ) end, case when unclassified_tables.suggested_owner_column is not null then format( '; and if %1$s says who owns a row, below the list:'
-    ' update tenancy.registry set owner_column = %1$L where (schema_name, table_name) = (%2$L, %3$L);', unclassified_tables.suggested_owner_column, unclassified_tables.schema_name,
-    unclassified_tables.table_name ) end ) as remedy from unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end, 'stops',
-    registered.qualified_name, registered.qualified_name, case when registered.is_missing then 'is registered and does not exist' else 'is registered as org and is no table of the application' end, case
-    when registered.is_missing then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
+    parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
+    from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
+    right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
+    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*, registry.scope from
+    table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name = table_inventory.table_name ), reference as materialized ( select
+    references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists (
+    select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from
+    pg_catalog.pg_index as key_index where key_index.indrelid = classified.relation and key_index.indisunique and array[key_index.indkey[0]] = reference.attnums and key_index.indnkeyatts = 1 ) ) ) ),
+    evident (relation, reason) as ( select candidate.relation, format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid =
+    candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name,
+    reference.column_names[1]) from classified as candidate join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all
+    select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on
+    known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from
+    reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <>
+    candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on
+    org_scoped_or_evident.relation = parent.relation ), hinted as ( select candidate.relation, string_agg( format(
+    '%s looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, candidate.qualified_name, hint.attname,
+    named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not
+    hint.attisdropped and hint.attname like '%\_id' join classified as named on named.scope is distinct from 'excluded' and named.relation <> candidate.relation and named.table_name in (left(hint.attname,
+    -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and not exists ( select from reference where reference.relation =
+    candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case
+    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(concat_ws('; but ', evidence.reasons, hinted.reason),
+    'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
+    cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
+    is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
+    format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
+    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row, unclassified_tables.org_row ) else format(
+    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from
+    unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end, 'stops', registered.qualified_name, registered.qualified_name, case when
+    registered.is_missing then 'is registered and does not exist' else 'is registered as org and is no table of the application' end, case when registered.is_missing then
+    'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
     'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from ( select named.*, to_regclass(named.qualified_name) is null and
     named.qualified_name <> 'public.organizations' as is_missing from ( select registry.scope, format('%I.%I', registry.schema_name, registry.table_name) as qualified_name from listed_registry as registry
     ) as named ) as registered where registered.is_missing or ( registered.scope = 'org' and registered.qualified_name not in (select table_inventory.qualified_name from table_inventory) )), registry as (
-    select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', unclassified_tables.suggested_owner_column, null,
-    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
-    table_inventory.qualified_name, table_inventory.relkind, registry.scope, registry.priority, registry.isolated, registry.parent_column, registry.owner_column as registered_owner_column,
-    owner.attname::text collate "default" as owner_column, owner.atttypid::regtype as owner_type from table_inventory left join registry on registry.schema_name = table_inventory.schema_name and
-    registry.table_name = table_inventory.table_name left join pg_catalog.pg_attribute as owner on owner.attrelid = table_inventory.relation and owner.attname = coalesce(registry.owner_column, 'user_id')
-    and owner.attnum > 0 and not owner.attisdropped), table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as
+    select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false from unclassified_tables where
+    unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name, table_inventory.qualified_name,
+    table_inventory.relkind, registry.scope, registry.priority, registry.isolated, registry.org_from from table_inventory left join registry on registry.schema_name = table_inventory.schema_name and
+    registry.table_name = table_inventory.table_name), table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as
     qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples, application_tables.scope from application_tables left join lateral
     pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid, application_tables.relation) join
     pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root, table_members.relation, table_members.qualified_name, table_members.relname,
@@ -88,57 +100,102 @@ user_orgs (user_id, org_id) as (
     application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation, references_between_tables.parent from references_between_tables join org_scoped as
     child on child.relation = references_between_tables.relation join org_scoped as parent on parent.relation = references_between_tables.parent and parent.relation <> child.relation ), level (relation,
     depth) as ( select org_scoped.relation, 0 from org_scoped union select reference.relation, level.depth + 1 from level join reference on reference.parent = level.relation where level.depth < (select
-    count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, org_scoped.owner_column, org_scoped.owner_type,
-    org_scoped.parent_column, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth
-    from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation
-    order by reference.first_columns, reference.constraint_name ) as position from references_between_tables as reference join application_tables as child on child.relation = reference.relation and
-    child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'), following_tables as (with recursive followed (relation) as ( select
-    org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is not null union select org_references.relation from followed join org_references on
-    org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on org_references.parent = followed.relation and org_references.parent <>
-    org_references.relation), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end as estimated_rows,
-    coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from org_id_columns join pg_catalog.pg_class as leaf on leaf.oid
-    = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), sources as (select owned.relation as root, 0::bigint as ordinal, owned.owner_column as column_name, null::regclass
-    as parent, format('the owner in %s', owned.owner_column) as description, format( 'left join user_orgs as source_0 on source_0.user_id operator(pg_catalog.=) %s', case owned.owner_type when
-    'uuid'::regtype then format('todo.%I', owned.owner_column) else format( 'case when todo.%1$I::pg_catalog.text operator(pg_catalog.~*)'
+    count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, row_number() over (order by deepest.depth,
+    org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth from level group by level.relation ) as deepest using (relation)),
+    org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position
+    from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation =
+    reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as
+    is_not_null, keyed.is_keyed, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from pg_catalog.pg_index as key_index where
+    key_index.indrelid = application_tables.relation and key_index.indisunique and key_index.indnkeyatts = 1 and key_index.indkey[0] = column_.attnum and key_index.indpred is null ) as is_unique, case
+    when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s@::pg_catalog.uuid' else
+    'case when {row}.@c%1$s.%2$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-    ' then todo.%1$I::pg_catalog.text::pg_catalog.uuid end', owned.owner_column ) end ) as join_clause from application_tables as owned where owned.scope = 'org' and owned.owner_column is not null union
-    all select reference.relation, reference.position, array_to_string(reference.column_names, ', '), reference.parent, format('%s through %s', reference.parent_name,
-    array_to_string(reference.column_names, ', ')), format( 'left join %s as source_%s on %s', reference.parent_name, reference.position, ( select string_agg( format('source_%s.%I %s todo.%I',
-    reference.position, pair.parent_column, pair.equality, pair.child_column), ' and ' order by pair.ordinal ) from unnest(reference.column_names, reference.parent_column_names, reference.equalities) with
-    ordinality as pair (child_column, parent_column, equality, ordinal) ) ) from org_references as reference join application_tables as child on child.relation = reference.relation where
-    child.parent_column is null or reference.column_names = array[child.parent_column]), decisions as (select decided.relation as root, exists (select from user_orgs) or coalesce(
-    tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else '
-    order by sources.ordinal) from sources where sources.root = decided.relation ), 'the default organization' ) as in_words from application_tables as decided left join tables_before on
-    tables_before.relation = decided.relation where decided.scope = 'org'), decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end',
-    decided.cautiously, settings.default_org_id) as org_id, format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id,
-    format('not (false %s)', decided.cautious_conditions) as is_orphan, format('not (false %s)', decided.last_conditions) as is_last_orphan, case when decided.sources < 2 then 'false' else format(
-    'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, coalesce(decided.joins, '')
-    as joins from application_tables as decided_table cross join settings cross join lateral ( select count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by
-    rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by
-    rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as
-    org_ids, string_agg(format('%L, %s', rule.column_name, rule.org_id), ', ' order by rule.ordinal) as candidates, string_agg(E'\n' || rule.join_clause, '' order by rule.ordinal) as joins from ( select
-    sources.*, format('source_%s.org_id', sources.ordinal) as org_id, format('source_%s.%s is not null', sources.ordinal, case when sources.ordinal = 0 then 'org_id' else 'ctid' end) as condition from
-    sources where sources.root = decided_table.relation ) as rule ) as decided where decided_table.scope = 'org'), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root,
-    org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
+    ' then {row}.@c%1$s.%2$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    application_tables.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid cross join lateral ( select case when type.typtype = 'd'
+    then type.typbasetype::regtype else type.oid::regtype end as type ) as base cross join lateral ( select exists ( select from references_between_tables as reference where reference.relation =
+    application_tables.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('auth.users') and reference.parent_column_names = array['id'] ) as is_keyed ) as keyed
+    where base.type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists (
+    select from references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and
+    reference.attnums = array[column_.attnum] and not keyed.is_keyed and (parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive step (root,
+    entry, attnums, at, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation, 0,
+    array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select step.root, coalesce(step.entry,
+    array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), link.parent, step.hops + 1, step.visited || link.parent, concat( step.joins, format(
+    E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name) ) ),
+    format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as key_index where
+    key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
+    references_between_tables as link on link.relation = step.at and not link.is_period join application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops <
+    4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
+    step.at, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank,
+    step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, owner_columns.is_not_null from step join
+    owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums),
+    step.at, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true,
+    1, step.hops = 0, true from step join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select
+    distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as
+    constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when
+    source_paths.hops > 0 then format(' through %s', source_paths.at) end as way, case when source_paths.kind = 'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case
+    first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid =
+    source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc,
+    source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select
+    org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format(
+    E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ',
+    org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by
+    possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal
+    from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected else possible.entry = any
+    (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way ||
+    ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then
+    format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+    ' left join lateral ('
+    'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
+    ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
+    ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
+    ' then (users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text)::pg_catalog.uuid end'
+    ' where users.id operator(pg_catalog.=) %2$s and user_%1$s.user_id is null) as claim_%1$s on true', ordered.ordinal, replace(ordered.expression, '{source}', named.alias) ) else '' end as joins, case
+    when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id, case ordered.kind when
+    'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
+    format('source_%s.ctid is not null', ordered.ordinal) end as condition, case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id from ordered cross
+    join lateral (select format('source_%s', ordered.ordinal) as alias) as named), following_tables as (with recursive followed (relation) as ( select org_id_columns.relation from org_id_columns where
+    org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select org_references.relation from followed join
+    org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on org_references.parent = followed.relation and
+    org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization'), claimed_organizations as (select coalesce( ( xpath( '/row/count/text()',
+    query_to_xml( format( 'select count(*) from auth.users join public.organizations'
+    ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
+    as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
+    sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
+    org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, exists
+    (select from user_orgs) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select claimed_organizations.row_count >
+    0 from claimed_organizations), false) as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else ' order by sources.ordinal) from sources where sources.root =
+    decided.relation ), 'the default organization' ) as in_words from application_tables as decided left join tables_before on tables_before.relation = decided.relation where decided.scope = 'org'),
+    decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else
+    format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as
+    is_last_orphan, case when decided.sources < 2 then 'false' else format( 'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict,
+    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from
+    application_tables as decided_table cross join settings cross join lateral ( select count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal)
+    as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as
+    cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg(
+    format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', decided_table.relation::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', '
+    order by rule.ordinal ) as candidates, string_agg(rule.user_id, ', ' order by rule.ordinal) as user_ids, string_agg(rule.joins, '' order by rule.ordinal) as joins from ( select sources.ordinal,
+    sources.attnums, sources.org_id, sources.condition, replace(sources.user_id, '{child}', 'todo') as user_id, replace(sources.joins, '{child}', 'todo') as joins from sources where sources.root =
+    decided_table.relation ) as rule ) as decided where decided_table.scope = 'org'), filler_forms as (select decision_rules.root, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s',
+    decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid, decision_rules.joins ) as form from decision_rules), column_parts as (select 2 as phase, 2 as
+    ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
     'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid',
     settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from
     org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name,
     'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when
     org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
     and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
-    coalesce(existing.query = fill.query and existing.tgenabled = 'O', false), case when settings.fill_org_id then format(
-    'create or replace trigger %I before insert on %s for each row when (new.org_id is null)'
-    ' execute function tenancy.fill_org_id(%L)', coalesce(existing.tgname, coined_names.name), org_id.qualified_name, fill.query ) else format('drop trigger %I on %s', existing.tgname,
-    org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id
-    cross join settings join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select format( 'select %s from (select ($1::%s).*) as todo %s',
-    decision_rules.org_id, org_id.qualified_name, decision_rules.joins ) as query from decision_rules where decision_rules.root = org_id.root and settings.fill_org_id offset 0 ) as fill on true left join
-    lateral ( select filler.tgname, filler.tgenabled, convert_from(substring(filler.tgargs for greatest(length(filler.tgargs) - 1, 0)), 'utf8') as query from pg_catalog.pg_trigger as filler where
-    filler.tgrelid = org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not
-    null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present,
-    format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on
-    invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join
-    pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf
-    then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name), existing.name is not null, case when org_id.is_leaf then
+    coalesce(existing.intact, false), case when settings.fill_org_id then format(
+    'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()', coalesce(existing.tgname, coined_names.name), org_id.qualified_name )
+    else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name)
+    end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select
+    filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' as intact from pg_catalog.pg_trigger as filler where filler.tgrelid =
+    org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts
+    as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I',
+    index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid =
+    org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as
+    index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root'
+    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name), existing.name is not null, case when org_id.is_leaf then
     format('create index concurrently if not exists %I on %s (org_id)', coined_names.name, org_id.qualified_name) else format('create index %I on %s (org_id)', coined_names.name, org_id.qualified_name)
     end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and
     coined_names.kind = 'index' left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not index_class.relispartition then
@@ -193,14 +250,28 @@ user_orgs (user_id, org_id) as (
     size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end, size.schema_name, size.table_name,
     size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part = 'backfill' then
     steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation = steps.relation join
-    org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), foundation_findings as (with organizations as ( select relation.*, exists ( select from
-    pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and
-    unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid =
-    'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype =
-    'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, regexp_replace(pg_get_functiondef(function.oid), '--[^\n]*', '', 'g') ~*
-    'user_meta_?data' as reads_user_metadata, gen_random_uuid() as probe from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as
-    severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version'))
-    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_missing', 'public.organizations', 'does not exist',
+    org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), auth_org_id_probes as (with known as ( select coalesce((xpath('/row/a/text()',
+    answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as other_id from settings cross join
+    lateral ( select case when to_regclass('public.organizations') is not null then query_to_xml(
+    'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as answer ), other as ( select known.*,
+    jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name, coalesce(probe.claims::text, '') as claims,
+    coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from (select null as id union all (select users.id
+    from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object( 'app_metadata', jsonb_build_object('org_id',
+    other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id', other.other_id), other.right_id, true, true ),
+    ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false), ('the organization outside app_metadata', other.metadata ||
+    jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata || jsonb_build_object('x-org-id', other.other_id,
+    'x-organization-id', other.other_id, 'x-tenant-id', other.other_id), null, true, false ), ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null,
+    true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false), ('the claim ""',
+    '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false), ('app_metadata that is no object',
+    '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null, null, false, false), ('no token', null, null, null, false, false) ) as probe (name, claims, headers,
+    expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null), foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute
+    as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and
+    unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from
+    pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid,
+    has_function_privilege('authenticated', function.oid, 'execute') as callable, language.lanname = 'sql' or function.prosrc !~* '\mraise\M' as can_be_tried from pg_catalog.pg_proc as function join
+    pg_catalog.pg_language as language on language.oid = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as
+    table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later'
+    as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_missing', 'public.organizations', 'does not exist',
     'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
     'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
     organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
@@ -214,49 +285,53 @@ user_orgs (user_id, org_id) as (
     'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
     'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union
     all select 'auth_org_id_not_callable', 'public.auth_org_id()', 'cannot be called by authenticated, whose inserts need it as the default of org_id',
-    'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union all select 'auth_org_id_reads_user_metadata', 'public.auth_org_id()',
-    'reads user_metadata, which every user can write: one update of it and the user is in another organization', 'replace it by one that reads app_metadata alone' from auth_org_id where
-    auth_org_id.reads_user_metadata union all select 'auth_org_id_wrong', 'public.auth_org_id()', format('does not return app_metadata.org_id of the JWT, but %s', coalesce(answer.org_id, 'NULL')),
-    'replace it by one that does' from auth_org_id cross join lateral ( select ( xpath( '/row/org_id/text()', query_to_xml( format(
+    'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct
+    format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ),
+    'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/text()',
+    query_to_xml( format(
     $sql$
-                            select answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back
+                            select
+                                answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
+                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back
                             from (
                                 select case
-                                    when pg_catalog.set_config('request.jwt.claims', %L, true) <> '' then public.auth_org_id()
+                                    when pg_catalog.set_config('request.jwt.claims', %L, true) <> ''
+                                        and pg_catalog.set_config('request.headers', %L, true) is not null
+                                        then public.auth_org_id()
                                 end as org_id
                                 offset 0
                             ) as answer
                         $sql$,
-    coalesce(current_setting('request.jwt.claims', true), ''), jsonb_build_object( 'app_metadata', jsonb_build_object('org_id', auth_org_id.probe), 'user_metadata', jsonb_build_object('org_id',
-    gen_random_uuid()) ) ), false, true, '' ) ) )[1]::text as org_id ) as answer where auth_org_id.returns_uuid and not auth_org_id.reads_user_metadata and answer.org_id is distinct from
-    auth_org_id.probe::text ) as found), table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation =
-    table_members.root as is_root, class.reloftype, class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join
-    pg_catalog.pg_class as class on class.oid = table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem,
-    found.remedy from ( select case when member.is_root then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root
-    then 'is a foreign table, which takes neither foreign key nor trigger of ours' else format('has a foreign table among its partitions, %s', member.qualified_name) end as problem,
-    'register it as excluded' as remedy from member where member.relkind = 'f' union all select case when member.is_root then 'table_of_another_role' else 'partition_of_another_role' end,
-    member.qualified_name, member.root_name, case when member.is_root then format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member.relowner)) else
-    format('has the partition %s, which belongs to %s', member.qualified_name, pg_get_userbyid(member.relowner)) end, format('alter table %s owner to %I, as its owner', member.qualified_name,
-    current_user) from member where not pg_has_role(current_user, member.relowner, 'usage') union all select unfit.code, member.qualified_name, member.root_name, unfit.problem,
-    'change that, or register it as excluded' from member join pg_catalog.pg_roles as me on me.rolname = current_user cross join lateral ( values ('typed_table', member.reloftype <> 0,
-    format('is a typed table (of %s)', format_type(member.reloftype, null))), ('too_many_columns', member.relnatts >= 1600, 'has 1600 columns, with the dropped ones, and takes no more'), (
-    'forced_row_security', member.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper, format('hides its rows from %s: row-level security is forced on it', me.rolname) ), (
-    'schema_without_create', not has_schema_privilege(member.relnamespace, 'create'), format('is in a schema in which %s may not create an index', me.rolname) ) ) as unfit (code, holds, problem) where
-    unfit.holds union all select case when inheritance.inhdetachpending then 'partition_being_detached' when inheritance.inhrelid = member.relation then 'inherits' else 'inherited_from' end,
-    member.qualified_name, member.root_name, case when inheritance.inhdetachpending then 'has a partition that is being detached' when inheritance.inhrelid = member.relation then
-    'inherits from another table' else 'has tables that inherit from it' end, case when inheritance.inhdetachpending then 'alter table … detach partition … finalize' else
-    'register it as excluded and give it org_id by hand' end from member join pg_catalog.pg_inherits as inheritance on inheritance.inhparent = member.relation or (inheritance.inhrelid = member.relation
-    and member.is_root) where inheritance.inhdetachpending or member.root_kind <> 'p' union all select 'row_type_in_use', using_table.oid::regclass::text, member.root_name,
-    format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname), 'add the column by hand, which PostgreSQL allows without a default, or register it as excluded' from member
-    join pg_catalog.pg_type as row_type on row_type.typrelid = member.relation cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type join pg_catalog.pg_depend as usage on
-    usage.refclassid = 'pg_catalog.pg_type'::regclass and usage.refobjid = used_type and usage.classid = 'pg_catalog.pg_class'::regclass join pg_catalog.pg_attribute as using_column on
-    using_column.attrelid = usage.objid and using_column.attnum = usage.objsubid and using_column.attnum > 0 and not using_column.attisdropped join pg_catalog.pg_class as using_table on using_table.oid =
-    using_column.attrelid and using_table.relkind in ('r', 'p', 'm', 'f') union all select 'partition_foreign_key', reference.constraint_name, member.root_name, format(
-    'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at', reference.constraint_name ), 'make it one of or to the whole partitioned table' from member
-    join references_between_tables as reference on reference.relation = member.relation join pg_catalog.pg_class as parent_class on parent_class.oid = reference.parent and (parent_class.relispartition or
-    not member.is_root) join application_tables as parent on parent.relation = coalesce(pg_partition_root(reference.parent), reference.parent) and parent.scope is distinct from 'excluded' union all select
-    'rule', rule.rulename, member.root_name, format('has the rule %I, which rewrites what is written to it', rule.rulename), 'replace the rule by a trigger, or register it as excluded' from member join
-    pg_catalog.pg_rewrite as rule on rule.ev_class = member.relation union all select 'always_trigger', unstoppable.tgname, member.root_name,
+    coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), auth_org_id_probes.claims, auth_org_id_probes.headers ), false, true, '' ) )
+    )[1]::text as org_id ) as answer where auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text
+    having count(*) > 0 ) as found), table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as
+    is_root, class.reloftype, class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on
+    class.oid = table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when
+    member.is_root then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root then
+    'is a foreign table, which takes neither foreign key nor trigger of ours' else format('has a foreign table among its partitions, %s', member.qualified_name) end as problem, 'register it as excluded'
+    as remedy from member where member.relkind = 'f' union all select case when member.is_root then 'table_of_another_role' else 'partition_of_another_role' end, member.qualified_name, member.root_name,
+    case when member.is_root then format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member.relowner)) else format('has the partition %s, which belongs to %s', member.qualified_name,
+    pg_get_userbyid(member.relowner)) end, format('alter table %s owner to %I, as its owner', member.qualified_name, current_user) from member where not pg_has_role(current_user, member.relowner, 'usage')
+    union all select unfit.code, member.qualified_name, member.root_name, unfit.problem, 'change that, or register it as excluded' from member join pg_catalog.pg_roles as me on me.rolname = current_user
+    cross join lateral ( values ('typed_table', member.reloftype <> 0, format('is a typed table (of %s)', format_type(member.reloftype, null))), ('too_many_columns', member.relnatts >= 1600,
+    'has 1600 columns, with the dropped ones, and takes no more'), ( 'forced_row_security', member.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper,
+    format('hides its rows from %s: row-level security is forced on it', me.rolname) ), ( 'schema_without_create', not has_schema_privilege(member.relnamespace, 'create'),
+    format('is in a schema in which %s may not create an index', me.rolname) ) ) as unfit (code, holds, problem) where unfit.holds union all select case when inheritance.inhdetachpending then
+    'partition_being_detached' when inheritance.inhrelid = member.relation then 'inherits' else 'inherited_from' end, member.qualified_name, member.root_name, case when inheritance.inhdetachpending then
+    'has a partition that is being detached' when inheritance.inhrelid = member.relation then 'inherits from another table' else 'has tables that inherit from it' end, case when
+    inheritance.inhdetachpending then 'alter table … detach partition … finalize' else 'register it as excluded and give it org_id by hand' end from member join pg_catalog.pg_inherits as inheritance on
+    inheritance.inhparent = member.relation or (inheritance.inhrelid = member.relation and member.is_root) where inheritance.inhdetachpending or member.root_kind <> 'p' union all select 'row_type_in_use',
+    using_table.oid::regclass::text, member.root_name, format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname),
+    'add the column by hand, which PostgreSQL allows without a default, or register it as excluded' from member join pg_catalog.pg_type as row_type on row_type.typrelid = member.relation cross join
+    lateral unnest(array[row_type.oid, row_type.typarray]) as used_type join pg_catalog.pg_depend as usage on usage.refclassid = 'pg_catalog.pg_type'::regclass and usage.refobjid = used_type and
+    usage.classid = 'pg_catalog.pg_class'::regclass join pg_catalog.pg_attribute as using_column on using_column.attrelid = usage.objid and using_column.attnum = usage.objsubid and using_column.attnum > 0
+    and not using_column.attisdropped join pg_catalog.pg_class as using_table on using_table.oid = using_column.attrelid and using_table.relkind in ('r', 'p', 'm', 'f') union all select
+    'partition_foreign_key', reference.constraint_name, member.root_name, format( 'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at',
+    reference.constraint_name ), 'make it one of or to the whole partitioned table' from member join references_between_tables as reference on reference.relation = member.relation join pg_catalog.pg_class
+    as parent_class on parent_class.oid = reference.parent and (parent_class.relispartition or not member.is_root) join application_tables as parent on parent.relation =
+    coalesce(pg_partition_root(reference.parent), reference.parent) and parent.scope is distinct from 'excluded' union all select 'rule', rule.rulename, member.root_name,
+    format('has the rule %I, which rewrites what is written to it', rule.rulename), 'replace the rule by a trigger, or register it as excluded' from member join pg_catalog.pg_rewrite as rule on
+    rule.ev_class = member.relation union all select 'always_trigger', unstoppable.tgname, member.root_name,
     format('has the trigger %I, which is enabled always or for replicas and would fire on the backfill', unstoppable.tgname), format('alter table %s enable trigger %I, until the push is over',
     member.qualified_name, unstoppable.tgname) from member join pg_catalog.pg_trigger as unstoppable on unstoppable.tgrelid = member.relation and unstoppable.tgenabled in ('A', 'R') and
     unstoppable.tgtype::integer & 16 > 0 join pg_catalog.pg_proc as function on function.oid = unstoppable.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found),
@@ -281,18 +356,30 @@ user_orgs (user_id, org_id) as (
     type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated, pg_get_expr(its_default.adbin, its_default.adrelid) as
     default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not org_id.attisdropped left
     join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where application_tables.scope = 'org'
-    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'missing_owner_column' as code, candidate.qualified_name as
-    table_name, format('has no column %s, its registered owner_column', candidate.registered_owner_column) as problem, 'name another owner_column in tenancy.registry' as remedy from candidate where
-    candidate.owner_column is null and candidate.registered_owner_column is not null union all select 'owner_column_type', candidate.qualified_name,
-    format('keeps its owner in %s %s, which is neither uuid nor text', candidate.owner_column, candidate.owner_type), 'name another owner_column in tenancy.registry' from candidate where
-    candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) union all select 'parent_column_without_parent', candidate.qualified_name,
-    format('has no foreign key from %s, its registered parent_column, to an org-scoped table', candidate.parent_column), 'correct its row in tenancy.registry' from candidate where candidate.parent_column
-    is not null and not exists ( select from references_between_tables as reference join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where
-    reference.relation = candidate.relation and reference.column_names = array[candidate.parent_column] ) union all select 'org_id_type', candidate.qualified_name, format(
-    'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where
-    not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
-    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
-    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
+    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'org_from_without_source' as code, candidate.qualified_name as
+    table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, concat_ws('; ', why.remedy, 'what would do: ' || possible.entries) as remedy from (
+    select named.*, unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root =
+    named.relation and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname =
+    candidate.entry and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select reference.parent::text as parent, reference.is_period, parent.scope from
+    references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = candidate.relation and
+    array_to_string(reference.column_names, ', ') = candidate.entry limit 1 ) as key on true cross join lateral ( select case when key.is_period then
+    'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent) when
+    key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent) when named_column.attnum is null then
+    'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when key.is_period then 'take it out' when key.parent is
+    not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid', key.parent ) when named_column.attnum is not null
+    then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy ) as why cross join lateral ( select
+    string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
+    array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where would_do.entry <> all
+    (candidate.org_from) ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and the mapping is a promise that there is something', format(
+    'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
+    ' default organization; or register it as excluded' ) from candidate where candidate.org_from is null and exists (select from user_orgs) and candidate.relation not in (select sources.root from
+    sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name),
+    'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation =
+    reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'org_id_type',
+    candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ),
+    'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s',
+    candidate.default_expression), format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where
+    candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
     'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
     'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
     format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
@@ -335,9 +422,54 @@ user_orgs (user_id, org_id) as (
     namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name) from org_id_columns as member join application_tables as root on root.relation = member.root join
     coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on
     namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid = namesake.tgfoid and function.pronamespace is distinct from
-    to_regnamespace('tenancy') ) as found), push_findings as (select foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select
-    table_findings.* from table_findings union all select publication_findings.* from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from
-    row_findings union all select name_findings.* from name_findings union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
+    to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join lateral query_to_xml( format(
+    $sql$
+                with mapping (user_id, org_id) as (%1$s)
+                select
+                    (select count(*) from mapping) as rows,
+                    (select count(*) from mapping where user_id is null or org_id is null) as incomplete,
+                    (select count(*) from (select from mapping group by user_id having count(*) > 1) as twice) as twice,
+                    (
+                        select count(*)
+                        from auth.users
+                        where not users.is_anonymous
+                            and users.id not in (select mapping.user_id from mapping where mapping.user_id is not null)
+                            and not exists (select from %2$s as organizations where organizations.id::text = lower(users.raw_app_meta_data ->> 'org_id'))
+                    ) as left_out
+            $sql$,
+    mapping.query, case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end ), true, true, '' ) as counted (document) cross join
+    lateral xmltable( '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice', left_out bigint path 'left_out' ) as answered where
+    answered.rows > 0 ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object, 'auth.users' as table_name, format('%s %s %s', found.number, found.what, found.problem) as
+    problem, found.remedy from counted_mapping cross join settings cross join lateral ( values ( 'users_left_out', 'decide', case when settings.new_users is distinct from 'default' then
+    counted_mapping.left_out end, 'users', 'are in no organization: neither the mapping nor app_metadata.org_id says one',
+    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
+    counted_mapping.incomplete, 'rows', 'of the mapping have no user or no organization', 'leave them out, or give them one' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users',
+    'have more than one row in the mapping', 'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ),
+    sign_up_writes as (with recursive written as ( select function.oid, function.pronamespace, function.proname, regexp_replace( case when function.prosqlbody is not null then
+    pg_get_functiondef(function.oid) else function.prosrc end, '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid =
+    function.pronamespace join pg_catalog.pg_language as language on language.oid = function.prolang and language.lanname not in ('c', 'internal') where function.prokind in ('f', 'p') and
+    namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not in ('pg_catalog', 'information_schema') ), writing as ( select written.oid as function,
+    application_tables.relation, application_tables.qualified_name, application_tables.scope from written join application_tables on written.source ~* format(
+    '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)', regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1',
+    'g') ) ), run (function, trigger_name) as ( select its_trigger.tgfoid, its_trigger.tgname::text from pg_catalog.pg_trigger as its_trigger where its_trigger.tgrelid = to_regclass('auth.users') and not
+    its_trigger.tgisinternal and its_trigger.tgtype::integer & 4 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.function, run.trigger_name from run join written on written.oid =
+    run.function cross join lateral ( select called.oid as function from written as called where called.oid <> written.oid and written.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname,
+    '(\W)', '\\\1', 'g')) union all select fired.tgfoid from writing join pg_catalog.pg_trigger as fired on fired.tgrelid = writing.relation and not fired.tgisinternal and fired.tgtype::integer & 4 > 0
+    where writing.function = written.oid ) as next ) select distinct run.trigger_name, writing.relation, writing.qualified_name from run join writing on writing.function = run.function and writing.scope =
+    'org'), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
+    'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
+    'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
+    ' or ''application'' where your own trigger places them' as remedy from sign_up_writes cross join settings where settings.new_users is null and exists (select from user_orgs) union all select
+    'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
+    format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
+    format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where settings.new_users is distinct from
+    'application' and not settings.new_users_anonymous and exists (select from user_orgs) and exists (select from auth.users where users.is_anonymous) union all select 'new_users_without_trigger',
+    'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)', settings.new_users) from
+    settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists ( select from pg_catalog.pg_trigger where tgrelid =
+    to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select foundation_findings.* from foundation_findings union
+    all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.* from publication_findings union all select
+    org_id_findings.* from org_id_findings union all select row_findings.* from row_findings union all select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings
+    union all select mapping_findings.* from mapping_findings union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
     format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select format('pid %s',
     session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
@@ -350,40 +482,65 @@ user_orgs (user_id, org_id) as (
     listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
     application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
     listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
-    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' and push_findings.table_name is not null ) ), orphans as ( select
-    candidates.relation, round(coalesce(counted.row_count, '0')::numeric * 100 / candidates.percent::numeric) as row_count from candidates cross join lateral ( select ( xpath( '/row/count/text()',
-    query_to_xml( format( 'select count(*) from %s as held tablesample system (%s) where not exists (select from auth.users where %s)', candidates.qualified_name, candidates.percent, case
-    candidates.owner_type when 'uuid'::regtype then format('users.id = held.%I', candidates.owner_column) else format('users.id::text = lower(held.%I)', candidates.owner_column) end ), false, true, '' ) )
-    )[1]::text as row_count ) as counted where candidates.owner_type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) ), table_plans as ( select coalesce(pg_partition_root(plan.relation),
-    plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code,
-    coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <>
-    'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, concat( unclassified_tables.reason, '; if ' ||
-    quote_ident(unclassified_tables.suggested_owner_column) || ' says who owns a row, name it below the list' ), case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row else
-    unclassified_tables.excluded_row end || ',' from unclassified_tables union all select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object),
-    push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding,
-    blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format(
-    '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes),
-    pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, case when orphans.row_count is not null then format(
-    '%s%s rows whose %s is no user', case when candidates.percent < 100 then 'about ' end, orphans.row_count, candidates.owner_column ) when candidates.in_words = 'the default organization' then
-    'no user_id and no org-scoped parent: name its owner_column, or all of it goes to the default organization' end ), concat_ws( '; ', 'org_id of ' || case when length(candidates.in_words) > 110 then
-    left(candidates.in_words, 109) || '…' else candidates.in_words end, case when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows *
-    600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from candidates left join orphans on orphans.relation =
-    candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format(
-    '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
-    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 6, 'good to know', 'column_grants',
-    candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more', string_agg(distinct column_privileges.grantee, ', ') ),
-    format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join information_schema.column_privileges on column_privileges.table_schema =
-    candidates.schema_name and column_privileges.table_name = candidates.table_name and column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <> 'PUBLIC' where not
-    has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group by candidates.qualified_name union all select 6, 'good to know', 'published', candidates.qualified_name,
-    format('is published by %s', string_agg(distinct published.pubname, ', ')), 'with several organizations each row that is filled in is a change there; with one there is none' from candidates join
-    table_members as member on member.root = candidates.relation join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join pg_catalog.pg_publication_tables as published
-    on published.schemaname = member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6, 'good to know', 'materialized_view',
-    viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct candidates.qualified_name, ', ') ),
-    'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid = 'pg_catalog.pg_class'::regclass and
-    dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as
-    viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s',
-    plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds)
-    ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table', 'new_users_unset') and push_findings.table_name is not null ) ),
+    direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins, string_agg(replace(sources.org_id,
+    'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
+    string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
+    case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
+    sources.ordinal, concat_ws(', ', case when parent.attnum is not null then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
+    '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
+    replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
+    parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
+    / candidates.percent::numeric as conflicts from candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
+    E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
+    'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
+    ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as
+    form ) as asked cross join lateral ( select case when bool_and(named.name is not null) then string_agg(token.part[1] || named.name, '' order by token.position) end from regexp_matches(form || '@z@',
+    '([^@]*)@([a-z])(\d*)\.?(\d*)@', 'g') with ordinality as token (part, position) cross join lateral ( select case token.part[2] when 'r' then ( select format('%I.%I', namespace.nspname, class.relname)
+    from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace where class.oid = token.part[3]::oid ) when 'c' then ( select
+    quote_ident(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint and not attribute.attisdropped )
+    when 'n' then ( select quote_literal(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint ) when
+    'o' then ( select format('operator(%I.%s)', namespace.nspname, operator.oprname) from pg_catalog.pg_operator as operator join pg_catalog.pg_namespace as namespace on namespace.oid =
+    operator.oprnamespace where operator.oid = token.part[3]::oid ) when 't' then ( select format('%I.%I', namespace.nspname, type.typname) from pg_catalog.pg_type as type join pg_catalog.pg_namespace as
+    namespace on namespace.oid = type.typnamespace where type.oid = token.part[3]::oid ) when 'l' then ( select format('%I.%I', namespace.nspname, collation_.collname) from pg_catalog.pg_collation as
+    collation_ join pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace where collation_.oid = token.part[3]::oid ) else '' end as name ) as named) as named (query) cross join
+    lateral query_to_xml( replace( replace( named.query, ' join user_orgs as ', format( ' join (select * from (%s) as mapping (user_id, org_id)) as ', case when exists (select from user_orgs) then
+    mapping.query else 'select id, id from auth.users' end ) ), 'public.organizations', case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else
+    'public.organizations' end ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path
+    'rows', conflicts numeric path 'conflicts' ) as answered ), decided_in_words as ( select decided.relation, format( '%s%s', case when candidates.percent < 100 then 'of a sample: about ' end,
+    string_agg( case when decided.ordinal = 0 then format('nothing decides %s rows, which go to the default organization', round(decided.rows)) else format('%s decides %s', sources.entry,
+    round(decided.rows)) end, ', ' order by decided.ordinal = 0, decided.ordinal ) ) || case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('; in %s rows these disagree',
+    round(sum(decided.conflicts))) else '' end as words from decided join candidates on candidates.relation = decided.relation left join sources on sources.root = decided.relation and sources.ordinal =
+    decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root, format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from (
+    select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as
+    sources on sources.root = distinct_entry.root group by sources.root ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements,
+    sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name,
+    push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2,
+    'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when
+    'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all
+    select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <>
+    'stops' union all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else
+    'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'),
+    'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves)
+    end, coalesce( decided_in_words.words, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', 'org_from ' || detected.org_from,
+    'org_id of ' || case when length(candidates.in_words) > 110 then left(candidates.in_words, 109) || '…' else candidates.in_words end, case when candidates.is_per_row then format(
+    'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
+    table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation
+    left join table_plans on table_plans.root = candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*),
+    count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users
+    union all select 6, 'good to know', 'column_grants', candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more',
+    string_agg(distinct column_privileges.grantee, ', ') ), format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join information_schema.column_privileges
+    on column_privileges.table_schema = candidates.schema_name and column_privileges.table_name = candidates.table_name and column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <>
+    'PUBLIC' where not has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group by candidates.qualified_name union all select 6, 'good to know', 'published',
+    candidates.qualified_name, format('is published by %s', string_agg(distinct published.pubname, ', ')), 'with several organizations each row that is filled in is a change there; with one there is none'
+    from candidates join table_members as member on member.root = candidates.relation join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join
+    pg_catalog.pg_publication_tables as published on published.schemaname = member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6,
+    'good to know', 'materialized_view', viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct
+    candidates.qualified_name, ', ') ), 'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid =
+    'pg_catalog.pg_class'::regclass and dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on rule.oid =
+    dependency.objid join pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan', plan.part, plan.relation::text,
+    concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
+    ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

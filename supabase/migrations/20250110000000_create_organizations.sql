@@ -8,15 +8,22 @@ set search_path = '';
 do $auth_org_id$
 begin
     if to_regprocedure('public.auth_org_id()') is null then
-        create function public.auth_org_id()
-        returns uuid language sql stable security invoker set search_path = '' as $function$
-            select case
-                when claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then claim::uuid
-            end
-            from (
-                select nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,org_id}'
-            ) as token (claim)
-        $function$;
+        -- PostgreSQL 15 cannot tell text that is no JSON without an error.
+        execute format(
+            $create$
+                create function public.auth_org_id()
+                returns uuid language sql stable parallel safe security invoker set search_path = '' as $function$
+                    select case
+                        when claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then claim::uuid
+                    end
+                    from (
+                        select case when %s then nullif(claims, '')::jsonb #>> '{app_metadata,org_id}' end
+                        from (select current_setting('request.jwt.claims', true)) as request (claims)
+                    ) as token (claim)
+                $function$
+            $create$,
+            case when current_setting('server_version_num')::integer >= 160000 then $guard$pg_input_is_valid(claims, 'jsonb')$guard$ else 'true' end
+        );
 
         comment on function public.auth_org_id() is
         'The organization of the request''s JWT, from app_metadata.org_id alone: users can write user_metadata themselves.'

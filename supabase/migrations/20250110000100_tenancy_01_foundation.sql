@@ -26,8 +26,10 @@ create table if not exists tenancy.settings (
     scan_mb_per_second integer not null default 200 check (scan_mb_per_second > 0),
     backfill_rows_per_second integer not null default 50000 check (backfill_rows_per_second > 0),
     paused boolean not null default false,
-    fill_org_id boolean not null default false,
-    assign_org_to_new_users boolean not null default false,
+    pause_limit_minutes integer not null default 30 check (pause_limit_minutes > 0),
+    fill_org_id boolean not null default true,
+    new_users text check (new_users in ('default', 'personal', 'application')),
+    new_users_anonymous boolean not null default false,
     small_table_bytes bigint not null default 8388608 check (small_table_bytes >= 0),
     platform_schemas text[] not null default array[
         'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration', 'pgbouncer', 'pgmq', 'pgsodium',
@@ -47,17 +49,73 @@ comment on column tenancy.settings.scan_mb_per_second is
 'Megabytes per second that an index build or a validation reads: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
 comment on column tenancy.settings.backfill_rows_per_second is
 'Rows per second that the backfill writes: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
-comment on column tenancy.settings.paused is 'While it is on, no step begins.';
+comment on column tenancy.settings.paused is
+'While it is on, no step begins; a push waits for pause_limit_minutes and then ends, and where no table has a row it does not wait.';
+comment on column tenancy.settings.pause_limit_minutes is 'Minutes that a push waits while paused is on, before it ends with an error.';
 comment on column tenancy.settings.fill_org_id is
-'True: the filler, a trigger, gives rows that come without org_id the organization of their owner or parent. After a change run'
+'True: the filler, a trigger, gives rows that come without org_id the organization that the backfill would give them. After a change run'
 ' do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$;';
-comment on column tenancy.settings.assign_org_to_new_users is 'True: who signs up gets an organization, see tenancy.enable_new_users().';
+comment on column tenancy.settings.new_users is
+'Which organization users get who are in none: default, the default organization; personal, one of their own; application, what the'
+' application gives them. Set by tenancy.enable_new_users. NULL: the default one while tenancy.user_orgs is empty, otherwise none.';
+comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
 comment on column tenancy.settings.small_table_bytes is
 'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
 comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s.';
 
 insert into tenancy.settings default values
 on conflict do nothing;
+
+create or replace view tenancy.auth_org_id_probes as
+with known as (
+    select
+        coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id,
+        coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as other_id
+    from tenancy.settings
+    cross join lateral (
+        select case when to_regclass('public.organizations') is not null then query_to_xml(
+            'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, ''
+        ) end as document
+    ) as answer
+),
+other as (
+    select known.*, jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata
+    from known
+)
+select probe.name, coalesce(probe.claims::text, '') as claims, coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless
+from other
+cross join lateral (
+    select known_user.id::text as sub
+    from (select null as id union all (select users.id from auth.users order by users.id limit 20)) as known_user
+) as known_user
+cross join lateral (
+    values
+        (
+            'the right claim', jsonb_build_object(
+                'app_metadata', jsonb_build_object('org_id', other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub
+            ) || other.metadata, other.metadata || jsonb_build_object('x-org-id', other.other_id), other.right_id, true, true
+        ),
+        ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false),
+        ('the organization outside app_metadata', other.metadata || jsonb_build_object('sub', known_user.sub), null, null, true, false),
+        (
+            'the organization in a request header', '{}',
+            other.metadata || jsonb_build_object('x-org-id', other.other_id, 'x-organization-id', other.other_id, 'x-tenant-id', other.other_id),
+            null, true, false
+        ),
+        ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null, true, true),
+        ('an empty token', '{}', null, null, true, false),
+        ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false),
+        ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false),
+        ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false),
+        ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false),
+        ('a token that is no object', '[]', null, null, false, false),
+        ('no token', null, null, null, false, false)
+) as probe (name, claims, headers, expected, is_harmless, is_per_user)
+where probe.is_per_user or known_user.sub is null;
+comment on view tenancy.auth_org_id_probes is
+'What public.auth_org_id() is tried with: claims and headers of a request, and what it is to return. is_harmless: a function that casts'
+' without a look does not raise. Only app_metadata decides a tenant: users write user_metadata and headers themselves, and whose'
+' organization a user''s id stands for changes without a new token.';
 
 create or replace view tenancy.foundation_findings as
 with organizations as (
@@ -85,9 +143,10 @@ auth_org_id as (
         function.oid,
         function.prorettype = 'uuid'::regtype as returns_uuid,
         has_function_privilege('authenticated', function.oid, 'execute') as callable,
-        regexp_replace(pg_get_functiondef(function.oid), '--[^\n]*', '', 'g') ~* 'user_meta_?data' as reads_user_metadata,
-        gen_random_uuid() as probe
+        -- In a query nobody can catch what it raises.
+        language.lanname = 'sql' or function.prosrc !~* '\mraise\M' as can_be_tried
     from pg_catalog.pg_proc as function
+    join pg_catalog.pg_language as language on language.oid = function.prolang
     where function.oid = to_regprocedure('public.auth_org_id()')
 )
 select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy
@@ -161,17 +220,15 @@ from (
     where not auth_org_id.callable
     union all
     select
-        'auth_org_id_reads_user_metadata', 'public.auth_org_id()',
-        'reads user_metadata, which every user can write: one update of it and the user is in another organization',
-        'replace it by one that reads app_metadata alone'
-    from auth_org_id
-    where auth_org_id.reads_user_metadata
-    union all
-    select
         'auth_org_id_wrong', 'public.auth_org_id()',
-        format('does not return app_metadata.org_id of the JWT, but %s', coalesce(answer.org_id, 'NULL')),
-        'replace it by one that does'
+        string_agg(
+            distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name)
+                || case when auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end,
+            ', '
+        ),
+        'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else'
     from auth_org_id
+    cross join tenancy.auth_org_id_probes
     cross join lateral (
         select (
             xpath(
@@ -180,19 +237,20 @@ from (
                 query_to_xml(
                     format(
                         $sql$
-                            select answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back
+                            select
+                                answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
+                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back
                             from (
                                 select case
-                                    when pg_catalog.set_config('request.jwt.claims', %L, true) <> '' then public.auth_org_id()
+                                    when pg_catalog.set_config('request.jwt.claims', %L, true) <> ''
+                                        and pg_catalog.set_config('request.headers', %L, true) is not null
+                                        then public.auth_org_id()
                                 end as org_id
                                 offset 0
                             ) as answer
                         $sql$,
-                        coalesce(current_setting('request.jwt.claims', true), ''),
-                        jsonb_build_object(
-                            'app_metadata', jsonb_build_object('org_id', auth_org_id.probe),
-                            'user_metadata', jsonb_build_object('org_id', gen_random_uuid())
-                        )
+                        coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''),
+                        auth_org_id_probes.claims, auth_org_id_probes.headers
                     ),
                     false, true, ''
                 )
@@ -200,8 +258,10 @@ from (
         )[1]::text as org_id
     ) as answer
     where auth_org_id.returns_uuid
-        and not auth_org_id.reads_user_metadata
-        and answer.org_id is distinct from auth_org_id.probe::text
+        and auth_org_id.can_be_tried
+        and auth_org_id_probes.is_harmless
+        and answer.org_id is distinct from auth_org_id_probes.expected::text
+    having count(*) > 0
 ) as found;
 comment on view tenancy.foundation_findings is
 'What is wrong with what the plan takes for granted: public.organizations, the default organization, public.auth_org_id().';
@@ -215,15 +275,66 @@ $function$;
 comment on function org_migration.list_findings(text[]) is
 'Findings as the lines of an error message, the first 200. NULL for none.';
 
+create or replace function tenancy.failed_probes()
+returns text[] language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    probe tenancy.auth_org_id_probes;
+    claims_before constant text := coalesce(current_setting('request.jwt.claims', true), '');
+    headers_before constant text := coalesce(current_setting('request.headers', true), '');
+    answer uuid;
+    problem text;
+    problems text[] := '{}';
+begin
+    if to_regprocedure('public.auth_org_id()') is null
+        or (select prorettype <> 'uuid'::regtype from pg_catalog.pg_proc where oid = to_regprocedure('public.auth_org_id()'))
+    then
+        return problems;
+    end if;
+    for probe in
+        select auth_org_id_probes.* from tenancy.auth_org_id_probes
+    loop
+        begin
+            perform set_config('request.jwt.claims', probe.claims, true), set_config('request.headers', probe.headers, true);
+            -- As column default it runs where the application's own sessions look.
+            set local search_path to default;
+            execute 'select public.auth_org_id()' into answer;
+            problem := case when answer is distinct from probe.expected then format('returns %s', coalesce(answer::text, 'NULL')) end;
+        exception
+            when others then
+                problem := format('raises "%s"', sqlerrm);
+        end;
+        set local search_path = '';
+        problem := format('%s for %s', problem, probe.name);
+        if problem not like ' for %' and problem <> all (problems) then
+            problems := problems || problem;
+        end if;
+    end loop;
+    perform set_config('request.jwt.claims', claims_before, true), set_config('request.headers', headers_before, true);
+    return problems;
+end
+$function$;
+comment on function tenancy.failed_probes() is
+'Tries public.auth_org_id() with all of tenancy.auth_org_id_probes. Returns a line per probe that it fails, errors included.';
+
 create or replace function org_migration.assert_foundation()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    problems constant text := org_migration.list_findings(array(
+    problems text := org_migration.list_findings(array(
         select format('%s %s; %s [%s]', findings.object, findings.problem, findings.remedy, findings.code)
         from tenancy.foundation_findings as findings
         order by findings.code
     ));
+    failed constant text := array_to_string(tenancy.failed_probes(), ', ');
 begin
+    if failed <> '' and (problems is null or problems not like '%[auth\_org\_id\_wrong]%') then
+        problems := concat_ws(
+            E'\n', problems,
+            format(
+                'public.auth_org_id() %s; replace it by one that returns app_metadata.org_id of request.jwt.claims, or NULL where that is'
+                ' no uuid, and never raises [auth_org_id_wrong]', failed
+            )
+        );
+    end if;
     if problems is not null then
         raise exception E'the database lacks what the plan takes for granted:\n%', problems
         using errcode = 'object_not_in_prerequisite_state';

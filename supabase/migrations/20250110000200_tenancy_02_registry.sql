@@ -1,6 +1,6 @@
 -- Purpose: which tables belong to organizations (registry) and who belongs to which (user_orgs).
--- Touches: new objects in the schema tenancy only.
--- Locks:   SHARE ROW EXCLUSIVE on organizations for a millisecond, for the foreign key of user_orgs.
+-- Touches: new objects in the schema tenancy; a trigger on public.organizations, for the users of one that is deleted.
+-- Locks:   SHARE ROW EXCLUSIVE on organizations for a millisecond, for the foreign key of user_orgs and a trigger.
 -- Undo:    as tenancy_01_foundation.
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
@@ -11,76 +11,107 @@ create table if not exists tenancy.registry (
     scope text not null check (scope in ('org', 'excluded')),
     priority text check (priority in ('critical', 'secondary')),
     reason text,
-    owner_column text,
-    parent_column text,
+    org_from text[],
     isolated boolean not null default false,
     primary key (schema_name, table_name),
     constraint an_org_scoped_table_has_a_priority check ((scope = 'org') = (priority is not null)),
     constraint an_excluded_table_has_a_reason check ((scope = 'excluded') = (reason is not null)),
-    constraint only_an_org_scoped_table_has_an_owner check (
-        scope = 'org'
-        or (owner_column is null and parent_column is null and not isolated)
-    )
+    constraint only_an_org_scoped_table_has_sources check (scope = 'org' or (org_from is null and not isolated))
 );
 comment on table tenancy.registry is 'Every table of the application, once: scope org gets org_id, scope excluded stays as it is.';
-comment on column tenancy.registry.owner_column is 'The column that holds the owning user''s id, uuid or text. NULL: user_id where the table has it.';
-comment on column tenancy.registry.parent_column is
-'The foreign key column whose org-scoped parent decides where the owner does not. NULL: every such key, in the order of its columns.';
+comment on column tenancy.registry.org_from is
+'The columns that decide a row''s organization, in this order: owners (users'' ids, or keys of tables that are not org-scoped and lead to a'
+' user), parents (keys of org-scoped tables) and organizations (keys of public.organizations); a key of several columns is one entry,'
+' ''a, b''. NULL: the order that tenancy.sources detects. {}: nothing decides, all rows belong to the default organization.';
 comment on column tenancy.registry.isolated is 'True: tenancy.enable_org_isolation was called, and the table is to have its policy.';
 
 create table if not exists tenancy.user_orgs (
     user_id uuid primary key,
-    org_id uuid not null references public.organizations (id) on delete cascade
+    org_id uuid references public.organizations (id) on delete set null
 );
 create index if not exists user_orgs_org_id_idx on tenancy.user_orgs (org_id);
 comment on table tenancy.user_orgs is
-'Which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
+'The mapping: which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
 ' No foreign key to auth.users, so that the rows of a user who is gone can still be placed.';
+comment on column tenancy.user_orgs.org_id is
+'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
+
+create or replace function tenancy.organization_named(claim text)
+returns uuid language plpgsql stable security invoker set search_path = '' as $function$
+begin
+    if claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+        return (select organizations.id from public.organizations where organizations.id = claim::uuid);
+    end if;
+    return null;
+end
+$function$;
+comment on function tenancy.organization_named(text) is
+'The organization of this id, as app_metadata.org_id has it. NULL where there is none, or where it is no uuid: such a claim counts as missing.';
+
+create or replace view tenancy.fallback_organization as
+select case
+    when settings.new_users = 'default' or (settings.new_users is null and not exists (select from tenancy.user_orgs))
+        then settings.default_org_id
+end as org_id
+from tenancy.settings;
+comment on view tenancy.fallback_organization is
+'One row: the organization of a user whom neither the mapping nor app_metadata places. The default organization while the mapping is empty'
+' and settings.new_users is unset, or where that says so; otherwise NULL: nobody is put there unasked.';
+
+create or replace view tenancy.placed_users as
+select
+    users.id as user_id, users.raw_app_meta_data, users.is_anonymous,
+    case
+        when user_orgs.user_id is not null then user_orgs.org_id
+        -- As most users have it, without a call.
+        when lower(users.raw_app_meta_data ->> 'org_id') = settings.default_org_id::text then settings.default_org_id
+        else coalesce(
+            case when users.raw_app_meta_data ->> 'org_id' <> '' then tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') end,
+            case when settings.new_users_anonymous or not users.is_anonymous then fallback_organization.org_id end
+        )
+    end as org_id
+from auth.users
+cross join tenancy.settings
+cross join tenancy.fallback_organization
+left join tenancy.user_orgs on user_orgs.user_id = users.id;
+comment on view tenancy.placed_users is
+'Every user of auth.users with their organization: the mapping''s, else that of app_metadata.org_id if it exists, else the one of'
+' tenancy.fallback_organization, anonymous users only where settings.new_users_anonymous. NULL: in none.';
 
 create or replace function tenancy.org_of(user_id uuid)
 returns uuid language sql stable security invoker set search_path = '' as $function$
-    select coalesce(
-        (select user_orgs.org_id from tenancy.user_orgs where user_orgs.user_id = org_of.user_id),
-        (select settings.default_org_id from tenancy.settings)
-    )
+    select case
+        when placed_users.user_id is not null then placed_users.org_id
+        when user_orgs.user_id is not null then user_orgs.org_id
+        else fallback_organization.org_id
+    end
+    from tenancy.fallback_organization
+    left join tenancy.placed_users on placed_users.user_id = org_of.user_id
+    left join tenancy.user_orgs on user_orgs.user_id = org_of.user_id
 $function$;
-comment on function tenancy.org_of(uuid) is 'The organization of a user: from tenancy.user_orgs, else the default organization. Never NULL.';
+comment on function tenancy.org_of(uuid) is
+'The organization of a user, as tenancy.placed_users has it; of one who is gone that of the mapping, else the fallback. NULL: in none.';
 
-create or replace function tenancy.create_personal_organizations()
-returns bigint language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    created bigint;
+create or replace function tenancy.leave_users_without_organization()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
-    if exists (select from org_migration.tables_before) and not exists (select from tenancy.user_orgs) then
-        raise exception 'the rows belong to the default organization already: personal organizations must be created before phase 2;'
-            ' roll back to phase 1 first, see tenancy.roll_back'
-        using errcode = 'object_not_in_prerequisite_state';
-    end if;
-
-    with personal as materialized (
-        select
-            users.id as user_id,
-            gen_random_uuid() as org_id,
-            coalesce(users.email, users.phone, users.id::text) as name
-        from auth.users
-        where users.id not in (select user_orgs.user_id from tenancy.user_orgs)
-    ),
-    organization as (
-        insert into public.organizations (id, name)
-        select personal.org_id, personal.name
-        from personal
-    )
     insert into tenancy.user_orgs (user_id, org_id)
-    select personal.user_id, personal.org_id
-    from personal;
-
-    get diagnostics created = row_count;
-    return created;
+    select users.id, null
+    from old_organizations
+    join auth.users on lower(users.raw_app_meta_data ->> 'org_id') = old_organizations.id::text
+    on conflict do nothing;
+    return null;
 end
 $function$;
-comment on function tenancy.create_personal_organizations() is
-'Gives every user who is in no organization one of its own, named by email, phone or id. Returns how many. To be called before'
-' phase 2, and again whenever there are new users. Fails where public.organizations requires more than id and name.';
+comment on function tenancy.leave_users_without_organization() is
+'Trigger function: who belonged to a deleted organization by app_metadata alone is noted as in none, and not taken for a new user.'
+' Security definer, because whoever deletes an organization may neither read auth.users nor write tenancy.';
+
+create or replace trigger tenancy_leave_users_without_organization
+after delete on public.organizations
+referencing old table as old_organizations
+for each statement
+execute function tenancy.leave_users_without_organization();
 
 create table if not exists org_migration.tables_before (
     relation regclass primary key,

@@ -33,18 +33,11 @@ create or replace view tenancy.application_tables as
 select
     table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
     table_inventory.qualified_name, table_inventory.relkind, registry.scope, registry.priority,
-    registry.isolated, registry.parent_column, registry.owner_column as registered_owner_column,
-    owner.attname::text collate "default" as owner_column,
-    owner.atttypid::regtype as owner_type
+    registry.isolated, registry.org_from
 from tenancy.table_inventory
 left join tenancy.registry
     on registry.schema_name = table_inventory.schema_name
-    and registry.table_name = table_inventory.table_name
-left join pg_catalog.pg_attribute as owner
-    on owner.attrelid = table_inventory.relation
-    and owner.attname = coalesce(registry.owner_column, 'user_id')
-    and owner.attnum > 0
-    and not owner.attisdropped;
+    and registry.table_name = table_inventory.table_name;
 comment on view tenancy.application_tables is 'tenancy.table_inventory with each table''s classification, if it has one.';
 
 create or replace view tenancy.table_members as
@@ -95,20 +88,30 @@ create or replace view tenancy.references_between_tables as
 select
     reference.oid as constraint_oid, reference.conrelid::regclass as relation,
     reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names,
-    referencing.parent_column_names, referencing.equalities, referencing.first_columns
+    referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition,
+    coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period
 from pg_catalog.pg_constraint as reference
 cross join lateral (
     select
         array_agg(child_column.attname::text collate "default" order by pair.position) as column_names,
         array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names,
-        array_agg(
+        array_agg(child_column.attnum order by pair.position) as attnums,
+        array_agg(parent_column.attnum order by pair.position) as parent_attnums,
+        string_agg(
             format(
-                'operator(%I.=)',
-                case when equality.oprname = '=' then equality_schema.nspname else 'pg_catalog' end
-            )
+                '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s',
+                reference.confrelid, parent_column.attnum,
+                case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end,
+                pair.equality, reference.conrelid, child_column.attnum,
+                case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end,
+                case
+                    when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
+                        then format(' collate @l%s@', parent_column.attcollation)
+                end
+            ),
+            ' and '
             order by pair.position
-        ) as equalities,
-        array_agg(child_column.attnum order by pair.position) as first_columns
+        ) as condition
     from unnest(reference.conkey, reference.confkey, reference.conpfeqop)
         with ordinality as pair (child_key, parent_key, equality, position)
     join pg_catalog.pg_attribute as child_column
@@ -117,16 +120,79 @@ cross join lateral (
     join pg_catalog.pg_attribute as parent_column
         on parent_column.attrelid = reference.confrelid
         and parent_column.attnum = pair.parent_key
-    join pg_catalog.pg_operator as equality on equality.oid = pair.equality
-    join pg_catalog.pg_namespace as equality_schema on equality_schema.oid = equality.oprnamespace
+    cross join lateral (
+        -- Of a pseudo-type, such as anyenum, the operator takes what it gets.
+        select
+            coalesce(left_operand.oid, parent_column.atttypid) as left_type,
+            coalesce(right_operand.oid, child_column.atttypid) as right_type
+        from pg_catalog.pg_operator as equality
+        left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p'
+        left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p'
+        where equality.oid = pair.equality
+    ) as operand
     where child_column.attname <> 'org_id'
 ) as referencing
 where reference.contype = 'f'
     and reference.conparentid = 0
     and referencing.column_names is not null;
 comment on view tenancy.references_between_tables is
-'Every foreign key, once, with the columns that say which row is meant, and the operators that it compares them by: org_id, which'
-' may stand beside them, is left out.';
+'Every foreign key, once, with the columns that say which row is meant: org_id, which may stand beside them, is left out. condition: the'
+' rows compared as the key itself compares them, by its operators, types and collations, for {parent} and {child} as these are named in a'
+' query, in the form of tenancy.with_names. is_period: a key of PostgreSQL 18 that may lead to several rows at once.';
+
+create or replace function tenancy.with_names(form text)
+returns text language plpgsql stable security invoker set search_path = '' as $function$
+begin
+    return (
+        select case when bool_and(named.name is not null) then string_agg(token.part[1] || named.name, '' order by token.position) end
+        from regexp_matches(form || '@z@', '([^@]*)@([a-z])(\d*)\.?(\d*)@', 'g') with ordinality as token (part, position)
+        cross join lateral (
+            select case token.part[2]
+                when 'r' then (
+                    select format('%I.%I', namespace.nspname, class.relname)
+                    from pg_catalog.pg_class as class
+                    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+                    where class.oid = token.part[3]::oid
+                )
+                when 'c' then (
+                    select quote_ident(attribute.attname)
+                    from pg_catalog.pg_attribute as attribute
+                    where attribute.attrelid = token.part[3]::oid
+                        and attribute.attnum = token.part[4]::smallint
+                        and not attribute.attisdropped
+                )
+                when 'n' then (
+                    select quote_literal(attribute.attname)
+                    from pg_catalog.pg_attribute as attribute
+                    where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint
+                )
+                when 'o' then (
+                    select format('operator(%I.%s)', namespace.nspname, operator.oprname)
+                    from pg_catalog.pg_operator as operator
+                    join pg_catalog.pg_namespace as namespace on namespace.oid = operator.oprnamespace
+                    where operator.oid = token.part[3]::oid
+                )
+                when 't' then (
+                    select format('%I.%I', namespace.nspname, type.typname)
+                    from pg_catalog.pg_type as type
+                    join pg_catalog.pg_namespace as namespace on namespace.oid = type.typnamespace
+                    where type.oid = token.part[3]::oid
+                )
+                when 'l' then (
+                    select format('%I.%I', namespace.nspname, collation_.collname)
+                    from pg_catalog.pg_collation as collation_
+                    join pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace
+                    where collation_.oid = token.part[3]::oid
+                )
+                else ''
+            end as name
+        ) as named
+    );
+end
+$function$;
+comment on function tenancy.with_names(text) is
+'A form of SQL with the names that things have now: @r1@ is the table of that oid, @c1.2@ its second column, @n1.2@ the name of that as text, @o1@ an operator, @t1@ a type,'
+' @l1@ a collation. So a form means the same after anything was renamed. NULL where one of them is gone.';
 
 create or replace view tenancy.coined_names as
 select

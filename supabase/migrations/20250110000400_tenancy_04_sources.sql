@@ -30,7 +30,7 @@ level (relation, depth) as (
 )
 select
     org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name,
-    org_scoped.priority, org_scoped.owner_column, org_scoped.owner_type, org_scoped.parent_column,
+    org_scoped.priority,
     row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position
 from org_scoped
 join (
@@ -47,7 +47,7 @@ select
     reference.*, parent.qualified_name as parent_name,
     row_number() over (
         partition by reference.relation
-        order by reference.first_columns, reference.constraint_name
+        order by reference.attnums, reference.constraint_name
     ) as position
 from tenancy.references_between_tables as reference
 join tenancy.application_tables as child
@@ -59,11 +59,218 @@ join tenancy.application_tables as parent
 comment on view tenancy.org_references is
 'The foreign keys from an org-scoped table to an org-scoped table, those of each table numbered in the order of their columns.';
 
+create or replace view tenancy.owner_columns as
+select
+    application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name,
+    column_.attnotnull as is_not_null, keyed.is_keyed,
+    case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank,
+    exists (
+        select from pg_catalog.pg_index as key_index
+        where key_index.indrelid = application_tables.relation
+            and key_index.indisunique
+            and key_index.indnkeyatts = 1
+            and key_index.indkey[0] = column_.attnum
+            and key_index.indpred is null
+    ) as is_unique,
+    case
+        when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s@'
+        when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s@::pg_catalog.uuid'
+        else 'case when {row}.@c%1$s.%2$s@::pg_catalog.text operator(pg_catalog.~*)'
+            ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
+            ' then {row}.@c%1$s.%2$s@::pg_catalog.text::pg_catalog.uuid end'
+    end as user_expression
+from tenancy.application_tables
+join pg_catalog.pg_attribute as column_
+    on column_.attrelid = application_tables.relation
+    and column_.attnum > 0
+    and not column_.attisdropped
+join pg_catalog.pg_type as type on type.oid = column_.atttypid
+cross join lateral (
+    select case when type.typtype = 'd' then type.typbasetype::regtype else type.oid::regtype end as type
+) as base
+cross join lateral (
+    select exists (
+        select from tenancy.references_between_tables as reference
+        where reference.relation = application_tables.relation
+            and reference.attnums = array[column_.attnum]
+            and reference.parent = to_regclass('auth.users')
+            and reference.parent_column_names = array['id']
+    ) as is_keyed
+) as keyed
+where base.type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
+    and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from))
+    and not exists (
+        select from tenancy.references_between_tables as reference
+        left join tenancy.application_tables as parent on parent.relation = reference.parent
+        where reference.relation = application_tables.relation
+            and reference.attnums = array[column_.attnum]
+            and not keyed.is_keyed
+            and (parent.scope = 'org' or reference.parent = to_regclass('public.organizations'))
+    );
+comment on view tenancy.owner_columns is
+'The columns that hold users'' ids, uuid or text: those with a foreign key to auth.users (is_keyed), user_id, and those that'
+' registry.org_from names. user_expression: the user''s id of {row}, as a form.';
+
+create or replace view tenancy.source_paths as
+with recursive step (root, entry, attnums, at, hops, visited, joins, row_name, key_attnums, is_identity) as (
+    select
+        application_tables.relation, null::text, null::smallint[], application_tables.relation, 0,
+        array[application_tables.relation], '', '{child}', null::smallint[], true
+    from tenancy.application_tables
+    where application_tables.scope = 'org'
+    union all
+    -- Through the keys of tables that are not org-scoped.
+    select
+        step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums),
+        link.parent, step.hops + 1, step.visited || link.parent,
+        concat(
+            step.joins,
+            format(
+                E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1,
+                replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name)
+            )
+        ),
+        format('{source}_%s', step.hops + 1),
+        link.parent_attnums,
+        step.is_identity and (
+            step.hops = 0
+            or step.key_attnums = link.attnums
+            or exists (
+                select from pg_catalog.pg_index as key_index
+                where key_index.indrelid = step.at
+                    and key_index.indisunique
+                    and key_index.indnkeyatts = 1
+                    and array[key_index.indkey[0]] = link.attnums
+                    and key_index.indpred is null
+            )
+        )
+    from step
+    join tenancy.references_between_tables as link
+        on link.relation = step.at
+        and not link.is_period
+    join tenancy.application_tables as via
+        on via.relation = link.parent
+        and via.scope is distinct from 'org'
+    where step.hops < 4
+        and link.parent <> all (step.visited)
+)
+select
+    'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry,
+    coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at, step.hops, step.joins,
+    replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression,
+    owner_columns.is_keyed, owner_columns.rank,
+    step.hops = 0 or step.is_identity and (
+        step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3
+    ) as is_identity,
+    owner_columns.is_not_null
+from step
+join tenancy.owner_columns on owner_columns.relation = step.at
+union all
+select
+    'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
+    coalesce(step.attnums, link.attnums), step.at, step.hops,
+    concat(
+        step.joins,
+        E'\nleft join public.organizations as {source} on ',
+        replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name)
+    ),
+    '{source}.id', true, 1, step.hops = 0, true
+from step
+join tenancy.references_between_tables as link
+    on link.relation = step.at
+    and link.parent = to_regclass('public.organizations');
+comment on view tenancy.source_paths is
+'Every way from a row of an org-scoped table to a user or an organization: in a column of its own (hops 0), or through keys of tables that'
+' are not org-scoped. is_identity: each row on the way stands for one user, as profiles (id) does, so that it decides without being named.';
+
+create or replace view tenancy.sources as
+with candidate as (
+    select distinct on (source_paths.root, source_paths.entry, source_paths.kind)
+        source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name,
+        source_paths.joins, source_paths.expression, source_paths.hops,
+        source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected,
+        case when source_paths.hops > 0 then format(' through %s', source_paths.at) end as way,
+        -- The organization column, then owners, then parents.
+        case when source_paths.kind = 'organization' then 1 else 2 end as place,
+        first_column.attnotnull as is_not_null,
+        case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank
+    from tenancy.source_paths
+    join pg_catalog.pg_attribute as first_column
+        on first_column.attrelid = source_paths.root
+        and first_column.attnum = source_paths.attnums[1]
+    order by
+        source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc,
+        source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins
+),
+possible as (
+    select candidate.*
+    from candidate
+    union all
+    select
+        org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent',
+        org_references.parent, org_references.constraint_name,
+        format(
+            E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}')
+        ),
+        '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null
+    from tenancy.org_references
+    where not org_references.is_period
+),
+ordered as (
+    select
+        possible.*, application_tables.org_from,
+        row_number() over (
+            partition by possible.root
+            order by
+                array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank,
+                possible.attnums, possible.constraint_name
+        ) as ordinal
+    from possible
+    join tenancy.application_tables on application_tables.relation = possible.root
+    where case when application_tables.org_from is null then possible.is_detected else possible.entry = any (application_tables.org_from) end
+)
+select
+    ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent,
+    case ordered.kind
+        when 'parent' then ordered.way || ordered.entry
+        else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way)
+    end as description,
+    replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then format(
+        E'\nleft join tenancy.user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+        ' left join lateral ('
+        'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
+        ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
+        ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
+        ' then (users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text)::pg_catalog.uuid end'
+        ' where users.id operator(pg_catalog.=) %2$s and user_%1$s.user_id is null) as claim_%1$s on true',
+        ordered.ordinal, replace(ordered.expression, '{source}', named.alias)
+    ) else '' end as joins,
+    case
+        when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal)
+        else replace(ordered.expression, '{source}', named.alias)
+    end as org_id,
+    case ordered.kind
+        when 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal)
+        when 'organization' then format('source_%s.id is not null', ordered.ordinal)
+        else format('source_%s.ctid is not null', ordered.ordinal)
+    end as condition,
+    case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id
+from ordered
+cross join lateral (select format('source_%s', ordered.ordinal) as alias) as named;
+comment on view tenancy.sources is
+'Where a row''s organization can come from, per org-scoped table in the order that decides: the entries of registry.org_from, or, without'
+' those, what is detected: columns that name an organization, owners (NOT NULL first, then user_id, owner_id, created_by), org-scoped parents'
+' in the order of their columns. joins, org_id, condition (it decides) and user_id are forms over the row, {child}.';
+
 create or replace view tenancy.following_tables as
 with recursive followed (relation) as (
     select org_id_columns.relation
     from tenancy.org_id_columns
     where org_id_columns.is_root and org_id_columns.attnum is not null
+    union
+    select sources.root
+    from tenancy.sources
+    where sources.kind = 'organization'
     union
     select org_references.relation
     from followed
@@ -73,53 +280,34 @@ select distinct org_references.relation
 from followed
 join tenancy.org_references
     on org_references.parent = followed.relation
-    and org_references.parent <> org_references.relation;
+    and org_references.parent <> org_references.relation
+union
+select sources.root
+from tenancy.sources
+where sources.kind = 'organization';
 comment on view tenancy.following_tables is
-'The org-scoped tables that reference, directly or through others, one that has org_id now: its rows may belong to any organization,'
-' and theirs follow them.';
+'The org-scoped tables whose rows follow an organization that they name, or reference, directly or through others, a table that has org_id'
+' or names one: their rows may belong to any organization.';
 
-create or replace view tenancy.sources as
-select
-    owned.relation as root, 0::bigint as ordinal, owned.owner_column as column_name, null::regclass as parent,
-    format('the owner in %s', owned.owner_column) as description,
-    format(
-        'left join tenancy.user_orgs as source_0 on source_0.user_id operator(pg_catalog.=) %s',
-        case owned.owner_type
-            when 'uuid'::regtype then format('todo.%I', owned.owner_column)
-            else format(
-                'case when todo.%1$I::pg_catalog.text operator(pg_catalog.~*)'
-                ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-                ' then todo.%1$I::pg_catalog.text::pg_catalog.uuid end', owned.owner_column
+create or replace view tenancy.claimed_organizations as
+select coalesce(
+    (
+        xpath(
+            '/row/count/text()',
+            query_to_xml(
+                format(
+                    'select count(*) from auth.users join public.organizations'
+                    ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L',
+                    (select settings.default_org_id from tenancy.settings)
+                ),
+                false, true, ''
             )
-        end
-    ) as join_clause
-from tenancy.application_tables as owned
-where owned.scope = 'org' and owned.owner_column is not null
-union all
-select
-    reference.relation, reference.position,
-    array_to_string(reference.column_names, ', '),
-    reference.parent,
-    format('%s through %s', reference.parent_name, array_to_string(reference.column_names, ', ')),
-    format(
-        'left join %s as source_%s on %s', reference.parent_name, reference.position,
-        (
-            select string_agg(
-                format('source_%s.%I %s todo.%I', reference.position, pair.parent_column, pair.equality, pair.child_column),
-                ' and '
-                order by pair.ordinal
-            )
-            from unnest(reference.column_names, reference.parent_column_names, reference.equalities)
-                with ordinality as pair (child_column, parent_column, equality, ordinal)
         )
-    )
-from tenancy.org_references as reference
-join tenancy.application_tables as child on child.relation = reference.relation
-where child.parent_column is null
-    or reference.column_names = array[child.parent_column];
-comment on view tenancy.sources is
-'Where a row''s organization can come from, per org-scoped table in the order that decides: ordinal 0 its owner, then each org-scoped'
-' parent. A partition''s rows get theirs as those of its partitioned table. join_clause joins a source to the row, named todo.';
+    )[1]::text::bigint,
+    0
+) as row_count
+where to_regclass('public.organizations') is not null;
+comment on view tenancy.claimed_organizations is 'How many users have another organization than the default one in app_metadata. No row without organizations.';
 
 create or replace view tenancy.decisions as
 select
@@ -128,7 +316,8 @@ select
         or coalesce(
             tables_before.follows_org_id,
             decided.relation in (select following_tables.relation from tenancy.following_tables)
-        ) as is_per_row,
+        )
+        or coalesce((select claimed_organizations.row_count > 0 from tenancy.claimed_organizations), false) as is_per_row,
     concat_ws(
         ', else ',
         (
@@ -142,5 +331,6 @@ from tenancy.application_tables as decided
 left join org_migration.tables_before on tables_before.relation = decided.relation
 where decided.scope = 'org';
 comment on view tenancy.decisions is
-'What decides each org-scoped table''s rows, in words. is_per_row: true while there is a mapping, or a row can follow one that had its'
-' organization before; false: all rows belong to the default organization, and phase 2 says so in the catalog.';
+'What decides each org-scoped table''s rows, in words. is_per_row: true while there is a mapping, a user has another organization than the'
+' default one in app_metadata, or a row can follow one that had its organization before; false: all rows belong to the default organization,'
+' and phase 2 says so in the catalog.';

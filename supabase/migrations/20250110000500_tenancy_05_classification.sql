@@ -13,8 +13,33 @@ with recursive classified as (
         on registry.schema_name = table_inventory.schema_name
         and registry.table_name = table_inventory.table_name
 ),
-evident (relation, reason, owner_column) as (
-    select candidate.relation, format('has the column %s', evidence.attname), null::text
+reference as materialized (
+    select references_between_tables.*
+    from tenancy.references_between_tables
+),
+-- Tables whose rows stand for a user or an organization, although they get no org_id.
+standing as (
+    select classified.relation, classified.qualified_name
+    from classified
+    where classified.scope = 'excluded'
+        and exists (
+            select from reference
+            where reference.relation = classified.relation
+                and reference.parent = to_regclass('auth.users')
+                and (
+                    reference.column_names[1] in ('user_id', 'owner_id')
+                    or exists (
+                        select from pg_catalog.pg_index as key_index
+                        where key_index.indrelid = classified.relation
+                            and key_index.indisunique
+                            and array[key_index.indkey[0]] = reference.attnums
+                            and key_index.indnkeyatts = 1
+                    )
+                )
+        )
+),
+evident (relation, reason) as (
+    select candidate.relation, format('has the column %s', evidence.attname)
     from classified as candidate
     join pg_catalog.pg_attribute as evidence
         on evidence.attrelid = candidate.relation
@@ -22,24 +47,22 @@ evident (relation, reason, owner_column) as (
         and not evidence.attisdropped
     where candidate.scope is null
     union
-    select
-        candidate.relation,
-        format('references auth.users in %s', reference.column_names[1]),
-        reference.column_names[1]
+    select candidate.relation, format('references %s in %s', known.name, reference.column_names[1])
     from classified as candidate
-    join tenancy.references_between_tables as reference
-        on reference.relation = candidate.relation
-        and reference.parent = to_regclass('auth.users')
+    join reference on reference.relation = candidate.relation
+    join (
+        select to_regclass('auth.users') as relation, 'auth.users' as name
+        union all
+        select to_regclass('public.organizations'), 'public.organizations'
+        union all
+        select standing.relation, format('%s, whose rows are users'',', standing.qualified_name)
+        from standing
+    ) as known on known.relation = reference.parent
     where candidate.scope is null
-        and not exists (
-            select from pg_catalog.pg_attribute as owner
-            where owner.attrelid = candidate.relation
-                and owner.attname = 'user_id'
-                and not owner.attisdropped
-        )
+        and reference.column_names[1] <> 'user_id'
     union
-    select candidate.relation, format('references %s', parent.qualified_name), null
-    from tenancy.references_between_tables as reference
+    select candidate.relation, format('references %s', parent.qualified_name)
+    from reference
     join classified as candidate
         on candidate.relation = reference.relation
         and candidate.scope is null
@@ -54,50 +77,70 @@ evident (relation, reason, owner_column) as (
         select evident.relation
         from evident
     ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation
+),
+-- A column named after a table that has no foreign key to it.
+hinted as (
+    select
+        candidate.relation,
+        string_agg(
+            format(
+                '%s looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname,
+                named.qualified_name, candidate.qualified_name, hint.attname, named.qualified_name
+            ),
+            '; '
+            order by hint.attnum
+        ) as reason
+    from classified as candidate
+    join pg_catalog.pg_attribute as hint
+        on hint.attrelid = candidate.relation
+        and hint.attnum > 0
+        and not hint.attisdropped
+        and hint.attname like '%\_id'
+    join classified as named
+        on named.scope is distinct from 'excluded'
+        and named.relation <> candidate.relation
+        and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies')
+    where candidate.scope is null
+        and not exists (
+            select from reference
+            where reference.relation = candidate.relation and hint.attnum = any (reference.attnums)
+        )
+    group by candidate.relation
 )
 select
     classified.relation, classified.schema_name, classified.table_name, classified.qualified_name,
-    case when count(evident.relation) > 0 then 'org' else 'excluded' end as suggested_scope,
-    min(evident.owner_column) as suggested_owner_column,
-    coalesce(
-        string_agg(distinct evident.reason, ', ' order by evident.reason),
-        'has nothing that says whose its rows are'
-    ) as reason,
-    format('(%L, %L, ''org'', ''secondary'', null)', classified.schema_name, classified.table_name) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'')', classified.schema_name, classified.table_name) as excluded_row
+    case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope,
+    coalesce(concat_ws('; but ', evidence.reasons, hinted.reason), 'has nothing that says whose its rows are') as reason,
+    format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row
 from classified
-left join evident on evident.relation = classified.relation
-where classified.scope is null
-group by classified.relation, classified.schema_name, classified.table_name, classified.qualified_name;
+left join hinted on hinted.relation = classified.relation
+cross join lateral (
+    select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons
+    from evident
+    where evident.relation = classified.relation
+) as evidence
+where classified.scope is null;
 comment on view tenancy.unclassified_tables is
-'Tables that are in the registry neither as org nor as excluded, with what speaks for org, and the row to add for either. The push'
-' stops while there is one: nothing but its owner''s word tells a table that has no organization from one that was forgotten.';
+'Tables that are in the registry neither as org nor as excluded, with what speaks for org, and the row to add for either. suggested_scope'
+' NULL: it is open, since a column is named after another table and has no foreign key. The push stops while there is a table here:'
+' nothing but its owner''s word tells a table that has no organization from one that was forgotten.';
 
 create or replace view tenancy.registry_findings as
 select
     'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object,
     unclassified_tables.qualified_name as table_name,
     format('is not classified: it %s', unclassified_tables.reason) as problem,
-    concat(
-        case
-            when unclassified_tables.suggested_scope = 'org' then format(
-                'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s',
-                unclassified_tables.org_row, unclassified_tables.excluded_row
-            )
-            else format(
-                'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s',
-                unclassified_tables.excluded_row, unclassified_tables.org_row
-            )
-        end,
-        case
-            when unclassified_tables.suggested_owner_column is not null then format(
-                '; and if %1$s says who owns a row, below the list:'
-                ' update tenancy.registry set owner_column = %1$L where (schema_name, table_name) = (%2$L, %3$L);',
-                unclassified_tables.suggested_owner_column, unclassified_tables.schema_name,
-                unclassified_tables.table_name
-            )
-        end
-    ) as remedy
+    case
+        when unclassified_tables.suggested_scope = 'excluded' then format(
+            'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s',
+            unclassified_tables.excluded_row, unclassified_tables.org_row
+        )
+        else format(
+            'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s',
+            unclassified_tables.org_row, unclassified_tables.excluded_row
+        )
+    end as remedy
 from tenancy.unclassified_tables
 union all
 select

@@ -6,20 +6,21 @@
 select found.*
 from pg_catalog.set_config('search_path', '', true) as nobodys_path (is_empty),
 lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, $preflight$
-with recursive listed (schema_name, table_name, scope, priority, reason) as (
+with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
     values
         -- The rows of your list in the file ending in _EDIT_list_of_tables.sql, each with its comma, once you have written it: from
         -- here to here. Without them every table is unclassified, and those that speak for org are looked at as if they were.
-        (null::text, null::text, null::text, null::text, null::text)
+        (null::text, null::text, null::text, null::text, null::text, null::text[])
 ),
-named (schema_name, table_name, owner_column, parent_column) as (
-    values
-        -- And what you say below that list of their columns, as ('public', 'contacts', 'owner_id', null),
-        (null::text, null::text, null::text, null::text)
-),
-user_orgs (user_id, org_id) as (
+mapping (query) as (
     -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line.
+    select $mapping$
     select null::uuid, null::uuid where false
+    $mapping$
+),
+chosen (new_users) as (
+    -- And what the list's file calls tenancy.enable_new_users with, if it does: 'personal', 'default' or 'application'.
+    select null::text
 ),
 -- begin of what is packed
 -- What the migrations keep, as it is before them.
@@ -29,28 +30,30 @@ settings as (
         {{platform_schemas}} as platform_schemas,
         {{scan_mb_per_second}} as scan_mb_per_second,
         {{backfill_rows_per_second}} as backfill_rows_per_second,
-        false as fill_org_id
+        chosen.new_users,
+        false as new_users_anonymous,
+        true as fill_org_id
+    from chosen
 ),
 tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false),
 backfills (relation, state) as (select null::regclass, null::text where false),
+fillers (table_oid, form) as (select null::oid, null::text where false),
+-- Of the views each only asks whether there is one.
+user_orgs (user_id, org_id) as (
+    select null::uuid, null::uuid
+    from mapping
+    cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document)
+    where one.document::text like '%found%'
+),
 listed_registry as (
     select
         listed.schema_name,
         listed.table_name,
         listed.scope,
         listed.priority,
-        columns.owner_column,
-        columns.parent_column,
+        listed.org_from,
         false as isolated
     from listed
-    cross join lateral (
-        select
-            max(named.owner_column) as owner_column,
-            max(named.parent_column) as parent_column
-        from named
-        where named.schema_name = listed.schema_name
-            and named.table_name = listed.table_name
-    ) as columns
     where listed.table_name is not null
 ),
 {{views: table_inventory references_between_tables}}
@@ -64,13 +67,12 @@ registry as (
         unclassified_tables.table_name,
         'org',
         'secondary',
-        unclassified_tables.suggested_owner_column,
         null,
         false
     from unclassified_tables
     where unclassified_tables.suggested_scope = 'org'
 ),
-{{views: application_tables table_members org_id_columns coined_names org_scoped_tables org_references following_tables}}
+{{views: application_tables table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths sources following_tables claimed_organizations}}
 table_sizes as (select
     org_id_columns.root,
     count(*) as leaves,
@@ -82,10 +84,71 @@ from org_id_columns
 join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation
 where org_id_columns.is_leaf
 group by org_id_columns.root),
-{{views: sources decisions decision_rules column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
+{{views: decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
 table_parts as materialized (select push_parts.* from push_parts),
-{{views: plan foundation_findings table_findings publication_findings org_id_findings unvalidated_checks row_findings name_findings}}
-{{views: push_findings}}
+{{views: plan auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings unvalidated_checks row_findings name_findings}}
+counted_mapping as (
+    select answered.*
+    from mapping
+    cross join settings
+    cross join lateral query_to_xml(
+        format(
+            $sql$
+                with mapping (user_id, org_id) as (%1$s)
+                select
+                    (select count(*) from mapping) as rows,
+                    (select count(*) from mapping where user_id is null or org_id is null) as incomplete,
+                    (select count(*) from (select from mapping group by user_id having count(*) > 1) as twice) as twice,
+                    (
+                        select count(*)
+                        from auth.users
+                        where not users.is_anonymous
+                            and users.id not in (select mapping.user_id from mapping where mapping.user_id is not null)
+                            and not exists (select from %2$s as organizations where organizations.id::text = lower(users.raw_app_meta_data ->> 'org_id'))
+                    ) as left_out
+            $sql$,
+            mapping.query,
+            case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end
+        ),
+        true,
+        true,
+        ''
+    ) as counted (document)
+    cross join lateral xmltable(
+        '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice',
+        left_out bigint path 'left_out'
+    ) as answered
+    where answered.rows > 0
+),
+mapping_findings as (
+    select
+        found.code,
+        found.severity,
+        'auth.users' as object,
+        'auth.users' as table_name,
+        format('%s %s %s', found.number, found.what, found.problem) as problem,
+        found.remedy
+    from counted_mapping
+    cross join settings
+    cross join lateral (
+        values
+            (
+                'users_left_out', 'decide', case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
+                'are in no organization: neither the mapping nor app_metadata.org_id says one',
+                'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization'
+            ),
+            (
+                'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping have no user or no organization',
+                'leave them out, or give them one'
+            ),
+            (
+                'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'have more than one row in the mapping',
+                'choose one each: select distinct on (user_id) … order by user_id, …'
+            )
+    ) as found (code, severity, number, what, problem, remedy)
+    where found.number > 0
+),
+{{views: sign_up_writes sign_up_findings push_findings}}
 blockers as (
     select
         format('pid %s', session.pid) as object,
@@ -144,37 +207,129 @@ candidates as (
         select push_findings.table_name
         from push_findings
         where push_findings.severity = 'stops'
-            and push_findings.code <> 'unclassified_table'
+            and push_findings.code not in ('unclassified_table', 'new_users_unset')
             and push_findings.table_name is not null
     )
 ),
-orphans as (
+-- The joins of each table's sources as they are before there is any org_id: a parent's organization is what its own columns say.
+direct as (
+    select
+        sources.root,
+        string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins,
+        string_agg(replace(sources.org_id, 'source_', 'above_'), ', ' order by sources.ordinal) as org_ids
+    from sources
+    where sources.kind <> 'parent'
+    group by sources.root
+),
+looked_at as (
+    select
+        sources.root,
+        string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases,
+        string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids,
+        string_agg(
+            case
+                when sources.kind = 'parent' then format(
+                    E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
+                    sources.ordinal,
+                    concat_ws(', ', case when parent.attnum is not null then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'),
+                    sources.parent::oid,
+                    replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
+                    replace(
+                        replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo'
+                    )
+                )
+                else replace(sources.joins, '{child}', 'todo')
+            end,
+            ''
+            order by sources.ordinal
+        ) as joins
+    from sources
+    left join direct
+        on direct.root = sources.parent
+    left join org_id_columns as parent
+        on parent.relation = sources.parent
+    group by sources.root
+),
+decided as (
     select
         candidates.relation,
-        round(coalesce(counted.row_count, '0')::numeric * 100 / candidates.percent::numeric) as row_count
+        answered.ordinal,
+        answered.rows * 100 / candidates.percent::numeric as rows,
+        answered.conflicts * 100 / candidates.percent::numeric as conflicts
     from candidates
+    join looked_at
+        on looked_at.root = candidates.relation
+    cross join mapping
     cross join lateral (
-        select (
-            xpath(
-                '/row/count/text()',
-                query_to_xml(
-                    format(
-                        'select count(*) from %s as held tablesample system (%s) where not exists (select from auth.users where %s)',
-                        candidates.qualified_name,
-                        candidates.percent,
-                        case candidates.owner_type
-                            when 'uuid'::regtype then format('users.id = held.%I', candidates.owner_column)
-                            else format('users.id::text = lower(held.%I)', candidates.owner_column)
-                        end
-                    ),
-                    false,
-                    true,
-                    ''
+        select format(
+            E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
+            'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
+            ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1',
+            looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins
+        ) as form
+    ) as asked
+    cross join lateral ({{body of with_names}}) as named (query)
+    cross join lateral query_to_xml(
+        replace(
+            replace(
+                named.query,
+                ' join user_orgs as ',
+                -- Without a mapping: as if everyone were in an organization of their own.
+                format(
+                    ' join (select * from (%s) as mapping (user_id, org_id)) as ',
+                    case when exists (select from user_orgs) then mapping.query else 'select id, id from auth.users' end
                 )
+            ),
+            'public.organizations',
+            case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end
+        ),
+        false,
+        false,
+        ''
+    ) as counted (document)
+    cross join lateral xmltable(
+        '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path 'rows', conflicts numeric path 'conflicts'
+    ) as answered
+),
+decided_in_words as (
+    select
+        decided.relation,
+        format(
+            '%s%s',
+            case when candidates.percent < 100 then 'of a sample: about ' end,
+            string_agg(
+                case
+                    when decided.ordinal = 0 then format('nothing decides %s rows, which go to the default organization', round(decided.rows))
+                    else format('%s decides %s', sources.entry, round(decided.rows))
+                end,
+                ', '
+                order by decided.ordinal = 0, decided.ordinal
             )
-        )[1]::text as row_count
-    ) as counted
-    where candidates.owner_type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
+        ) || case
+            when exists (select from user_orgs) and sum(decided.conflicts) > 0
+                then format('; in %s rows these disagree', round(sum(decided.conflicts)))
+            else ''
+        end as words
+    from decided
+    join candidates
+        on candidates.relation = decided.relation
+    left join sources
+        on sources.root = decided.relation
+        and sources.ordinal = decided.ordinal
+    group by decided.relation, candidates.percent
+),
+detected as (
+    select
+        sources.root,
+        format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from
+    from (
+        select sources.root, sources.entry as name, min(sources.ordinal) as first
+        from sources
+        group by sources.root, sources.entry
+    ) as distinct_entry
+    join (select distinct sources.root from sources) as sources
+        on sources.root = distinct_entry.root
+    group by sources.root
 ),
 table_plans as (
     select
@@ -203,14 +358,12 @@ rows (ordinal, topic, code, object, finding, to_do) as (
         'to classify',
         'unclassified_table',
         unclassified_tables.qualified_name,
-        concat(
-            unclassified_tables.reason,
-            '; if ' || quote_ident(unclassified_tables.suggested_owner_column) || ' says who owns a row, name it below the list'
-        ),
+        unclassified_tables.reason,
         case unclassified_tables.suggested_scope
-            when 'org' then unclassified_tables.org_row
-            else unclassified_tables.excluded_row
-        end || ','
+            when 'org' then unclassified_tables.org_row || ','
+            when 'excluded' then unclassified_tables.excluded_row || ','
+            else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
+        end
     from unclassified_tables
 
     union all
@@ -252,19 +405,14 @@ rows (ordinal, topic, code, object, finding, to_do) as (
                 pg_size_pretty(candidates.index_bytes)
             ),
             case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end,
-            case
-                when orphans.row_count is not null then format(
-                    '%s%s rows whose %s is no user',
-                    case when candidates.percent < 100 then 'about ' end,
-                    orphans.row_count,
-                    candidates.owner_column
-                )
-                when candidates.in_words = 'the default organization'
-                    then 'no user_id and no org-scoped parent: name its owner_column, or all of it goes to the default organization'
-            end
+            coalesce(
+                decided_in_words.words,
+                case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end
+            )
         ),
         concat_ws(
             '; ',
+            'org_from ' || detected.org_from,
             'org_id of ' || case when length(candidates.in_words) > 110 then left(candidates.in_words, 109) || '…' else candidates.in_words end,
             case
                 when candidates.is_per_row then format(
@@ -276,8 +424,10 @@ rows (ordinal, topic, code, object, finding, to_do) as (
             format('%s statements, about %s s', table_plans.statements, table_plans.seconds)
         )
     from candidates
-    left join orphans
-        on orphans.relation = candidates.relation
+    left join decided_in_words
+        on decided_in_words.relation = candidates.relation
+    left join detected
+        on detected.root = candidates.relation
     left join table_plans
         on table_plans.root = candidates.relation
 

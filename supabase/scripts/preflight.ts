@@ -35,17 +35,21 @@ export function composePreflight(): string {
     return found;
   };
 
+  const body = (name: string): string =>
+    find(new RegExp(`create or replace function tenancy\\.${name}\\([^]*?\\n    return \\(([^]*?)\\n    \\);\\nend`));
+
   const template = readFileSync(join(root, "supabase/scripts/preflight-template.sql"), "utf8");
-  const [head, body, tail] = template.split(/^-- (?:begin|end) of what is packed\n/m);
-  if (head === undefined || body === undefined || tail === undefined) {
+  const [head, packed, tail] = template.split(/^-- (?:begin|end) of what is packed\n/m);
+  if (head === undefined || packed === undefined || tail === undefined) {
     throw new Error("Cannot find what to pack in the template");
   }
-  const query = body
+  const query = packed
     .replaceAll(
       /\{\{views with (\w+) for (\w+): ([\w ]+)\}\}/g,
       (_, other: string, table: string, names: string) => views(names, new Map([[table, other]])),
     )
     .replaceAll(/\{\{views: ([\w ]+)\}\}/g, (_, names: string) => views(names))
+    .replaceAll(/\{\{body of (\w+)\}\}/g, (_, name: string) => body(name))
     .replaceAll(/\{\{(\w+)\}\}/g, (_, name: string) => setting(name));
   return `${firstLine}${head}${pack(query)}\n${tail}`;
 }

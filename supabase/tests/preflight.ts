@@ -14,26 +14,26 @@ export interface PreflightRow {
   to_do: string;
 }
 
-const lastRow = "        (null::text, null::text, null::text, null::text, null::text)\n";
-const lastNamed = "        (null::text, null::text, null::text, null::text)\n";
+const lastRow = "        (null::text, null::text, null::text, null::text, null::text, null::text[])\n";
+const notChosen = "    select null::text\n";
 const noMapping = "    select null::uuid, null::uuid where false\n";
 
-/** What an owner pastes into the preflight: rows, each with its comma, and the select of the mapping. */
+/** What an owner pastes into the preflight: rows, each with its comma, the select of the mapping, and what new users get. */
 export interface Pasted {
   list?: string;
-  columns?: string;
   mapping?: string;
+  newUsers?: string;
 }
 
 /** The preflight with what is pasted where it says so. */
-export function readPreflight({ list = "", columns = "", mapping }: Pasted = {}): string {
+export function readPreflight({ list = "", mapping, newUsers }: Pasted = {}): string {
   const preflight = readFileSync(preflightFile, "utf8");
-  for (const place of [lastRow, lastNamed, noMapping]) {
+  for (const place of [lastRow, notChosen, noMapping]) {
     if (!preflight.includes(place)) throw new Error(`Cannot find where to paste in the preflight: ${place}`);
   }
   return preflight
     .replace(lastRow, () => list + lastRow)
-    .replace(lastNamed, () => columns + lastNamed)
+    .replace(notChosen, () => newUsers ? `    select '${newUsers}'::text\n` : notChosen)
     .replace(noMapping, () => mapping ? `${mapping}\n` : noMapping);
 }
 

@@ -109,7 +109,9 @@ cross join (
     values
         (19, 'binding', 'ACCESS EXCLUSIVE, on the referenced table too'),
         (20, 'binding_valid', 'SHARE UPDATE EXCLUSIVE')
-) as step (ordinal, part, lock);
+) as step (ordinal, part, lock)
+-- Looked at first: mostly there is none.
+where (select exists (select from tenancy.bound_references));
 comment on view tenancy.binding_parts is
 'The foreign keys of every table that tenancy.enable_binding was called for. The key is never missing: one statement drops the simple'
 ' one and adds the composite one, which is then validated. Columns as tenancy.parts.';

@@ -48,6 +48,9 @@ begin
             on application_tables.relation = org_id.attrelid
             and application_tables.scope = 'org'
         where org_id.attname = 'org_id' and not org_id.attisdropped
+    ) or exists (
+        select from pg_catalog.pg_constraint
+        where confrelid = to_regclass('public.organizations') and conrelid <> to_regclass('tenancy.user_orgs')
     ) then
         follows := target in (select following_tables.relation from tenancy.following_tables);
     end if;
@@ -99,7 +102,7 @@ comment on function org_migration.key_of(regclass, text) is
 
 create or replace function org_migration.decision_query(target regclass, last_resort boolean)
 returns text language sql stable security invoker set search_path = '' as $function$
-    select format(
+    select tenancy.with_names(format(
         $sql$
             select
                 todo.ctid as row_id,
@@ -113,8 +116,8 @@ returns text language sql stable security invoker set search_path = '' as $funct
         case when last_resort then rules.is_last_orphan else rules.is_orphan end,
         rules.is_conflict,
         coalesce(org_migration.key_of(target, 'todo'), 'pg_catalog.jsonb_build_object()'),
-        rules.candidates, target, rules.joins
-    )
+        rules.candidates, format('@r%s@', target::oid), rules.joins
+    ))
     from tenancy.decision_rules as rules
     where rules.root = coalesce(pg_partition_root(target), target)
 $function$;

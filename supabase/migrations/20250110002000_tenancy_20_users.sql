@@ -59,25 +59,25 @@ create or replace view tenancy.users_without_org as
 select
     auth_users.user_id,
     auth_users.raw_app_meta_data -> 'org_id' as current_value,
-    mapped.org_id,
+    placed_users.org_id,
     case
         when auth_users.unreachable is not null then 'unreachable'
-        when auth_users.raw_app_meta_data ->> 'org_id' is not null then 'conflict'
+        when placed_users.org_id is null then 'unplaced'
+        when tenancy.organization_named(auth_users.raw_app_meta_data ->> 'org_id') is not null then 'conflict'
     end as obstacle,
     coalesce(
         auth_users.unreachable,
+        case when placed_users.org_id is null then 'is in no organization' end,
         format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
     ) as reason
 from tenancy.auth_users
-left join tenancy.user_orgs on user_orgs.user_id = auth_users.user_id
-cross join lateral (
-    -- As tenancy.org_of has it, without a call for every user.
-    select coalesce(user_orgs.org_id, (select settings.default_org_id from tenancy.settings)) as org_id
-) as mapped
-where lower(auth_users.raw_app_meta_data ->> 'org_id') is distinct from mapped.org_id::text;
+join tenancy.placed_users on placed_users.user_id = auth_users.user_id
+where lower(auth_users.raw_app_meta_data ->> 'org_id') is distinct from placed_users.org_id::text
+    or placed_users.org_id is null and not placed_users.is_anonymous;
 comment on view tenancy.users_without_org is
-'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, an update fixes'
-' it; conflict: it is another, kept unless the run overwrites; unreachable: see tenancy.user_preflight.';
+'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, or none that exists, an'
+' update fixes it; conflict: it is another, kept unless the run overwrites; unplaced: tenancy.org_of gives none (anonymous users are not'
+' listed for that), and a run leaves them alone; unreachable: see tenancy.user_preflight.';
 
 create table if not exists tenancy.user_metadata_runs (
     run_id uuid primary key default gen_random_uuid(),
@@ -170,44 +170,157 @@ comment on function tenancy.stale_sessions(interval) is
 ' organization until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
 ' No row: policies may rely on the token.';
 
+create or replace function tenancy.create_organization(organization_name text)
+returns uuid language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    new_id constant uuid := gen_random_uuid();
+begin
+    if exists (
+        select from pg_attribute
+        where attrelid = to_regclass('public.organizations') and attname = 'name' and not attisdropped
+    ) then
+        insert into public.organizations (id, name) values (new_id, organization_name);
+    else
+        insert into public.organizations (id) values (new_id);
+    end if;
+    return new_id;
+end
+$function$;
+comment on function tenancy.create_organization(text) is
+'Inserts an organization of this name, where organizations have one, and returns its id. Security definer, because the Auth server calls'
+' it through tenancy.set_org_of_new_user.';
+
+create or replace function tenancy.create_personal_organizations()
+returns bigint language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    org_scoped regclass;
+    is_taken boolean;
+    created bigint;
+begin
+    if not exists (select from tenancy.user_orgs) and (select settings.new_users is distinct from 'personal' from tenancy.settings) then
+        for org_scoped in
+            select org_id_columns.relation
+            from tenancy.org_id_columns
+            where org_id_columns.is_root and org_id_columns.attnum is not null
+        loop
+            execute format('select exists (select from %s where org_id = $1)', org_scoped)
+            into is_taken
+            using (select settings.default_org_id from tenancy.settings);
+            if is_taken then
+                raise exception 'rows of % belong to the default organization already: personal organizations must be created before'
+                    ' phase 2; roll back to phase 1 first, see tenancy.roll_back', org_scoped
+                using errcode = 'object_not_in_prerequisite_state';
+            end if;
+        end loop;
+    end if;
+
+    insert into tenancy.user_orgs (user_id, org_id)
+    select users.id, tenancy.create_organization(coalesce(users.email, users.phone, users.id::text))
+    from auth.users
+    cross join tenancy.settings
+    where (settings.new_users_anonymous or not users.is_anonymous)
+        and users.id not in (select user_orgs.user_id from tenancy.user_orgs)
+        and tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is null;
+
+    get diagnostics created = row_count;
+    return created;
+end
+$function$;
+comment on function tenancy.create_personal_organizations() is
+'Gives every user who is in no organization one of its own, named by email, phone or id; not those whom app_metadata.org_id places, and'
+' anonymous ones only with settings.new_users_anonymous. Returns how many. To be called before phase 2, and again whenever there are new'
+' users. Raises object_not_in_prerequisite_state while the mapping is empty and rows belong to the default organization. Fails where'
+' public.organizations requires more than id and name.';
+
 create or replace function tenancy.set_org_of_new_user()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    settings tenancy.settings;
+    org_id uuid;
 begin
-    if (select settings.assign_org_to_new_users from tenancy.settings)
-        and coalesce(new.raw_app_meta_data ->> 'org_id', '') = ''
+    select * into settings from tenancy.settings;
+    if coalesce(settings.new_users, 'application') = 'application'
+        or new.is_anonymous and not settings.new_users_anonymous
+        or tenancy.organization_named(new.raw_app_meta_data ->> 'org_id') is not null
     then
-        new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}')
-            || jsonb_build_object('org_id', tenancy.org_of(new.id));
+        return new;
+    end if;
+
+    select user_orgs.org_id into org_id from tenancy.user_orgs where user_orgs.user_id = new.id;
+    if not found and settings.new_users = 'default' then
+        org_id := settings.default_org_id;
+    elsif not found then
+        org_id := tenancy.create_organization(coalesce(new.email, new.phone, new.id::text));
+        insert into tenancy.user_orgs (user_id, org_id) values (new.id, org_id);
+    end if;
+    if org_id is not null then
+        new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', org_id);
     end if;
     return new;
 end
 $function$;
 comment on function tenancy.set_org_of_new_user() is
-'Trigger function: gives a new user the organization of tenancy.org_of, while the setting is on. Security definer, because the Auth server inserts users'
-' and may not read tenancy.';
+'Trigger function: gives a new user the organization that settings.new_users says, before any trigger of the application writes rows of'
+' theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first. Security definer, because the Auth'
+' server inserts users and may not read tenancy.';
 
-create or replace function tenancy.enable_new_users()
+create or replace function tenancy.enable_new_users(mode text, anonymous boolean default false)
 returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1s' as $function$
+declare
+    required constant text := (
+        select string_agg(quote_ident(attribute.attname), ', ' order by attribute.attnum)
+        from pg_catalog.pg_attribute as attribute
+        where attribute.attrelid = to_regclass('public.organizations')
+            and attribute.attnum > 0
+            and not attribute.attisdropped
+            and attribute.attname not in ('id', 'name')
+            and attribute.attnotnull
+            and not attribute.atthasdef
+            and attribute.attidentity = ''
+    );
 begin
-    update tenancy.settings
-    set assign_org_to_new_users = true;
+    if mode is null or mode not in ('default', 'personal', 'application') then
+        raise exception 'new users cannot be %: it is default (the default organization), personal (one of their own) or application (yours'
+            ' places them)', coalesce(quote_literal(mode), 'NULL')
+        using errcode = 'invalid_parameter_value';
+    elsif mode = 'personal' and required is not null then
+        raise exception 'public.organizations requires %, so no personal organization can be made when somebody signs up: give that a default,'
+            ' or choose application and make it yourself', required
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
 
-    create or replace trigger assign_org_to_new_user
-    before insert on auth.users
-    for each row
-    execute function tenancy.set_org_of_new_user();
+    -- Who is there already stays in the default organization, where their rows are.
+    if mode <> 'default' and not exists (select from tenancy.user_orgs) and exists (select from org_migration.tables_before) then
+        insert into tenancy.user_orgs (user_id, org_id)
+        select placed_users.user_id, placed_users.org_id
+        from tenancy.placed_users
+        where placed_users.org_id is not null;
+    end if;
+
+    update tenancy.settings
+    set new_users = mode, new_users_anonymous = anonymous;
+
+    if mode <> 'application' then
+        -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
+        create or replace trigger "00_assign_org_to_new_user"
+        before insert on auth.users
+        for each row
+        execute function tenancy.set_org_of_new_user();
+    end if;
 end
 $function$;
-comment on function tenancy.enable_new_users() is
-'Opt-in: from now on everyone who signs up gets the organization of tenancy.org_of, which is the default organization unless'
-' tenancy.user_orgs has the user before. The risk: anyone who can sign up is then a member of it and sees its rows. Without this'
-' trigger a new user has no organization and sees nothing. A sign-up fails if the trigger does. A user whom an administrator creates'
-' with app_metadata has that, and no more. Locks auth.users for a moment, waiting a second at most.';
+comment on function tenancy.enable_new_users(text, boolean) is
+'Opt-in: which organization everyone gets who signs up from now on. default: the default organization; the risk: anyone who can sign up is'
+' then a member of it and sees its rows. personal: one of their own, in the transaction of the sign-up. application: yours sets'
+' app_metadata.org_id or inserts into tenancy.user_orgs. anonymous: whether that counts for anonymous users. A user whom an administrator'
+' creates with the org_id of an organization keeps that. While nothing is chosen, who signs up belongs to the default organization as long'
+' as the mapping is empty, and otherwise to none. Raises invalid_parameter_value for any other mode, object_not_in_prerequisite_state where'
+' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting a second at most.';
 
 create or replace function tenancy.disable_new_users()
 returns void language sql volatile security invoker set search_path = '' as $function$
     update tenancy.settings
-    set assign_org_to_new_users = false
+    set new_users = null, new_users_anonymous = false
 $function$;
 comment on function tenancy.disable_new_users() is
 'Undo of enable_new_users. The trigger stays and does nothing, since dropping it takes the owner of auth.users.';
@@ -216,10 +329,11 @@ create or replace view tenancy.user_findings as
 select
     case users_without_org.obstacle
         when 'conflict' then 'user_conflict'
+        when 'unplaced' then 'user_unplaced'
         when 'unreachable' then 'user_unreachable'
         else 'user_without_org'
     end as code,
-    case when users_without_org.obstacle = 'conflict' then 'decide' else 'breaks' end as severity,
+    case when users_without_org.obstacle in ('conflict', 'unplaced') then 'decide' else 'breaks' end as severity,
     users_without_org.user_id::text as object, 'auth.users' as table_name,
     case
         when users_without_org.obstacle is null then 'has no organization in app_metadata'
@@ -227,6 +341,7 @@ select
     end as problem,
     case
         when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
+        when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
         when users_without_org.obstacle = 'conflict' then format('should have %s: call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs', users_without_org.org_id)
         else 'fix the named columns of the user (token columns: an empty string), then call the function update-user-org-metadata'
     end as remedy

@@ -5,60 +5,6 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.decision_rules as
-select
-    decided_table.relation as root,
-    format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
-    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id,
-    format('not (false %s)', decided.cautious_conditions) as is_orphan,
-    format('not (false %s)', decided.last_conditions) as is_last_orphan,
-    case
-        when decided.sources < 2 then 'false'
-        else format(
-            'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids
-        )
-    end as is_conflict,
-    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
-    coalesce(decided.joins, '') as joins
-from tenancy.application_tables as decided_table
-cross join tenancy.settings
-cross join lateral (
-    select
-        count(*) as sources,
-        string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously,
-        string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
-        string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions,
-        string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
-        string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids,
-        string_agg(format('%L, %s', rule.column_name, rule.org_id), ', ' order by rule.ordinal) as candidates,
-        string_agg(E'\n' || rule.join_clause, '' order by rule.ordinal) as joins
-    from (
-        select
-            sources.*,
-            format('source_%s.org_id', sources.ordinal) as org_id,
-            format('source_%s.%s is not null', sources.ordinal, case when sources.ordinal = 0 then 'org_id' else 'ctid' end) as condition
-        from tenancy.sources
-        where sources.root = decided_table.relation
-    ) as rule
-) as decided
-where decided_table.scope = 'org';
-comment on view tenancy.decision_rules is
-'How each table''s rows are decided, as SQL expressions over the row, named todo, and its joins. org_id leaves a row undecided (NULL)'
-' whose parent is there and has no organization yet; last_org_id passes such parents over.';
-
-create or replace function tenancy.fill_org_id()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
-begin
-    execute tg_argv[0]
-    into new.org_id
-    using new;
-    return new;
-end
-$function$;
-comment on function tenancy.fill_org_id() is
-'Trigger function of the filler: sets org_id by the query in its argument. Security definer, because whoever inserts a row may neither'
-' read tenancy.user_orgs nor see the parent row; it decides from the row alone and returns nothing else of what it reads.';
-
 create or replace view tenancy.column_parts as
 select
     2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name,
@@ -93,13 +39,11 @@ union all
 select
     2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name,
     coalesce(existing.tgname, coined_names.name),
-    settings.fill_org_id and coalesce(existing.query = fill.query and existing.tgenabled = 'O', false),
+    settings.fill_org_id and coalesce(existing.intact, false),
     case
         when settings.fill_org_id then format(
-            'create or replace trigger %I before insert on %s for each row when (new.org_id is null)'
-            ' execute function tenancy.fill_org_id(%L)',
-            coalesce(existing.tgname, coined_names.name),
-            org_id.qualified_name, fill.query
+            'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()',
+            coalesce(existing.tgname, coined_names.name), org_id.qualified_name
         )
         else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name)
     end,
@@ -111,19 +55,9 @@ join tenancy.coined_names
     on coined_names.relation = org_id.relation
     and coined_names.kind = 'filler'
 left join lateral (
-    select format(
-        'select %s from (select ($1::%s).*) as todo %s', decision_rules.org_id, org_id.qualified_name,
-        decision_rules.joins
-    ) as query
-    from tenancy.decision_rules
-    where decision_rules.root = org_id.root and settings.fill_org_id
-    -- Not looked at while the setting is off.
-    offset 0
-) as fill on true
-left join lateral (
     select
-        filler.tgname, filler.tgenabled,
-        convert_from(substring(filler.tgargs for greatest(length(filler.tgargs) - 1, 0)), 'utf8') as query
+        filler.tgname,
+        filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' as intact
     from pg_catalog.pg_trigger as filler
     where filler.tgrelid = org_id.relation
         and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()')

@@ -277,6 +277,25 @@ comment on function org_migration.run_next(text) is
 'Runs the next row of the queue that has something to do; a table that waits is passed over, and when all that are left wait for locks,'
 ' it sleeps until the first of them is to be asked for again. False when nothing is left.';
 
+create or replace function org_migration.wait_while_paused()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    since constant timestamptz := coalesce(nullif(current_setting('tenancy.paused_since', true), '')::timestamptz, clock_timestamp());
+    minutes constant integer := (select settings.pause_limit_minutes from tenancy.settings);
+begin
+    perform set_config('tenancy.paused_since', since::text, false);
+    if clock_timestamp() > since + make_interval(mins => minutes) then
+        perform set_config('tenancy.paused_since', '', false);
+        raise exception 'tenancy.settings.paused is on for longer than pause_limit_minutes = %: nothing is lost; switch it off, or raise the'
+            ' limit, and push again', minutes
+        using errcode = 'query_canceled';
+    end if;
+    perform pg_sleep(0.5);
+end
+$function$;
+comment on function org_migration.wait_while_paused() is
+'Waits half a second of a pause. Raises query_canceled when the session has waited for settings.pause_limit_minutes.';
+
 create or replace function org_migration.advance_loop(steps text[], undo_to integer default null)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -284,10 +303,17 @@ declare
     begins constant boolean := current_setting('tenancy.cursor', true) is distinct from current_loop;
     relations regclass[];
 begin
-    if (select settings.paused from tenancy.settings) then
-        perform pg_sleep(0.5);
+    if (select settings.paused from tenancy.settings)
+        -- On a fresh database, in CI or a preview branch, there is nobody to wait for.
+        and exists (
+            select from tenancy.org_id_columns
+            where org_id_columns.is_leaf and pg_relation_size(org_id_columns.relation) > 0
+        )
+    then
+        perform org_migration.wait_while_paused();
         return true;
     end if;
+    perform set_config('tenancy.paused_since', '', false);
 
     -- A crash may take the last steps with it, and what is noted of them: they are done again.
     perform set_config('synchronous_commit', 'off', true);
@@ -308,8 +334,15 @@ begin
     if begins then
         delete from org_migration.queue
         where queue.loop_name = current_loop;
+
+        if 'filler' = any (steps) and (select settings.fill_org_id from tenancy.settings) then
+            perform tenancy.prepare_fillers();
+        end if;
     end if;
     if not org_migration.fill_queue(current_loop, steps, relations, undo_to, begins) then
+        if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
+            perform tenancy.forget_fillers();
+        end if;
         perform set_config('tenancy.cursor', '', false);
         return false;
     end if;

@@ -71,6 +71,9 @@ begin
         return run;
     end if;
 
+    if start_user_run.reverted_run_id is null and start_user_run.only_org_id is null and (select settings.new_users = 'personal' from tenancy.settings) then
+        perform tenancy.create_personal_organizations();
+    end if;
     insert into tenancy.user_metadata_runs (only_org_id, on_conflict, reverted_run_id)
     values (start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.reverted_run_id)
     returning user_metadata_runs.run_id into run;
@@ -96,6 +99,7 @@ begin
             )::tenancy.user_change
             from tenancy.users_without_org
             where users_without_org.user_id > run.last_user_id
+                and users_without_org.org_id is not null
                 and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
                 and not exists (
                     select from tenancy.user_problems
@@ -226,6 +230,7 @@ returns bigint language sql stable security invoker set search_path = '' as $fun
         select users_without_org.user_id
         from tenancy.users_without_org
         where run.reverted_run_id is null
+            and users_without_org.org_id is not null
             and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
         union all
         select users_to_revert.user_id
@@ -296,6 +301,7 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
         end as outcome
         from tenancy.users_without_org
         where user_run_preview.reverted_run_id is null
+            and users_without_org.org_id is not null
             and (only_org_id is null or users_without_org.org_id = only_org_id)
         union all
         select coalesce(users_to_revert.obstacle, 'pending')

@@ -27,33 +27,88 @@ with candidate as (
 select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy
 from (
     select
-        'missing_owner_column' as code, candidate.qualified_name as table_name,
-        format('has no column %s, its registered owner_column', candidate.registered_owner_column) as problem,
-        'name another owner_column in tenancy.registry' as remedy
-    from candidate
-    where candidate.owner_column is null and candidate.registered_owner_column is not null
+        'org_from_without_source' as code, candidate.qualified_name as table_name,
+        format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem,
+        concat_ws('; ', why.remedy, 'what would do: ' || possible.entries) as remedy
+    from (
+        select named.*, unnamed.entry
+        from candidate as named
+        cross join lateral unnest(named.org_from) as unnamed (entry)
+        where unnamed.entry is null
+            or not exists (
+                select from tenancy.sources
+                where sources.root = named.relation and sources.entry = unnamed.entry
+            )
+        offset 0
+    ) as candidate
+    left join pg_catalog.pg_attribute as named_column
+        on named_column.attrelid = candidate.relation
+        and named_column.attname = candidate.entry
+        and named_column.attnum > 0
+        and not named_column.attisdropped
+    left join lateral (
+        select reference.parent::text as parent, reference.is_period, parent.scope
+        from tenancy.references_between_tables as reference
+        left join tenancy.application_tables as parent on parent.relation = reference.parent
+        where reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry
+        limit 1
+    ) as key on true
+    cross join lateral (
+        select
+            case
+                when key.is_period then 'is part of a key of a period, which may lead to rows of several organizations'
+                when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent)
+                when key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent)
+                when named_column.attnum is null then 'is no column or foreign key of it'
+                else format('is %s without a foreign key', format_type(named_column.atttypid, null))
+            end as problem,
+            case
+                when key.is_period then 'take it out'
+                when key.parent is not null then format(
+                    'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
+                    key.parent
+                )
+                when named_column.attnum is not null then format(
+                    'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry
+                )
+            end as remedy
+    ) as why
+    cross join lateral (
+        select string_agg(distinct would_do.entry, ', ') as entries
+        from (
+            select source_paths.entry
+            from tenancy.source_paths
+            where source_paths.root = candidate.relation
+            union all
+            select array_to_string(org_references.column_names, ', ')
+            from tenancy.org_references
+            where org_references.relation = candidate.relation and not org_references.is_period
+        ) as would_do
+        where would_do.entry <> all (candidate.org_from)
+    ) as possible
     union all
     select
-        'owner_column_type', candidate.qualified_name,
-        format('keeps its owner in %s %s, which is neither uuid nor text', candidate.owner_column, candidate.owner_type),
-        'name another owner_column in tenancy.registry'
-    from candidate
-    where candidate.owner_type not in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
-    union all
-    select
-        'parent_column_without_parent', candidate.qualified_name,
-        format('has no foreign key from %s, its registered parent_column, to an org-scoped table', candidate.parent_column),
-        'correct its row in tenancy.registry'
-    from candidate
-    where candidate.parent_column is not null
-        and not exists (
-            select from tenancy.references_between_tables as reference
-            join tenancy.application_tables as parent
-                on parent.relation = reference.parent
-                and parent.scope = 'org'
-            where reference.relation = candidate.relation
-                and reference.column_names = array[candidate.parent_column]
+        'no_source', candidate.qualified_name,
+        'has nothing that says whose its rows are, and the mapping is a promise that there is something',
+        format(
+            'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
+            ' default organization; or register it as excluded'
         )
+    from candidate
+    where candidate.org_from is null
+        and exists (select from tenancy.user_orgs)
+        and candidate.relation not in (select sources.root from tenancy.sources)
+    union all
+    select
+        'period_foreign_key', candidate.qualified_name,
+        format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name),
+        'name the columns that decide instead in org_from'
+    from (select found.* from tenancy.references_between_tables as found where found.is_period offset 0) as reference
+    join candidate on candidate.relation = reference.relation
+    join tenancy.application_tables as parent
+        on parent.relation = reference.parent
+        and parent.scope = 'org'
+    where candidate.org_from is null
     union all
     select
         'org_id_type', candidate.qualified_name,
@@ -266,28 +321,3 @@ from (
         and function.pronamespace is distinct from to_regnamespace('tenancy')
 ) as found;
 comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';
-
-create or replace view tenancy.push_findings as
-select foundation_findings.* from tenancy.foundation_findings
-union all
-select registry_findings.* from tenancy.registry_findings
-union all
-select table_findings.* from tenancy.table_findings
-union all
-select publication_findings.* from tenancy.publication_findings
-union all
-select org_id_findings.* from tenancy.org_id_findings
-union all
-select row_findings.* from tenancy.row_findings
-union all
-select name_findings.* from tenancy.name_findings
-union all
-select
-    'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
-    format('validate or drop it first: the push tries it, and stops where a row breaks it')
-from tenancy.unvalidated_checks
-where not unvalidated_checks.cannot_fail;
-comment on view tenancy.push_findings is
-'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object,'
-' table_name, problem, remedy.';

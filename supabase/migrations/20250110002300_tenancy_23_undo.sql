@@ -90,6 +90,8 @@ begin
         where backfills.relation in (select org_id_columns.relation from tenancy.org_id_columns);
     end if;
     if to_phase < 2 then
+        perform tenancy.forget_fillers();
+
         delete from org_migration.tables_before
         where tables_before.relation in (select org_id_columns.relation from tenancy.org_id_columns);
     end if;

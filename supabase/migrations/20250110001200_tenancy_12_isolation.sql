@@ -190,11 +190,7 @@ begin
     for reference in
         select
             org_references.*,
-            (
-                select string_agg(format('parent.%I %s child.%I', pair.parent_column, pair.equality, pair.child_column), ' and ')
-                from unnest(org_references.column_names, org_references.parent_column_names, org_references.equalities)
-                    as pair (child_column, parent_column, equality)
-            ) as condition
+            tenancy.with_names(replace(replace(org_references.condition, '{parent}', 'parent'), '{child}', 'child')) as named_condition
         from tenancy.org_references
         where org_references.relation = coalesce(target, org_references.relation)
         order by org_references.relation::text, org_references.position
@@ -209,7 +205,7 @@ begin
             reference.relation,
             coalesce(org_migration.key_of(reference.relation, 'child'), 'to_jsonb(child)'),
             reference.constraint_name, reference.parent, reference.relation, reference.parent,
-            reference.condition
+            reference.named_condition
         );
     end loop;
 end

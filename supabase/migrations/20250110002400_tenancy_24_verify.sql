@@ -94,6 +94,8 @@ select push_findings.* from tenancy.push_findings
 union all
 select part_findings.* from tenancy.part_findings
 union all
+select filler_findings.* from tenancy.filler_findings
+union all
 select
     user_findings.code, user_findings.severity,
     format('%s users', count(*)),
@@ -143,20 +145,32 @@ language sql volatile security invoker set search_path = '' as $function$
     union all
     select
         topic.name, null,
-        count(findings.code) = 0,
+        count(findings.code) = 0 and topic.failed is null,
         coalesce(
-            string_agg(format('%s %s [%s]', findings.object, findings.problem, findings.code), '; ') filter (where findings.code is not null),
+            nullif(concat_ws(
+                '; ', string_agg(format('%s %s [%s]', findings.object, findings.problem, findings.code), '; ') filter (where findings.code is not null),
+                topic.failed
+            ), ''),
             format('%s org-scoped tables, nothing found', (select count(*) from tenancy.application_tables where scope = 'org'))
         )
     from (
         values
-            ('registry'),
-            ('auth_org_id')
-    ) as topic (name)
-    left join tenancy.push_findings as findings
-        on findings.severity = 'stops'
-        and (topic.name = 'auth_org_id') = (findings.code like 'auth\_org\_id\_%')
-    group by topic.name
+            ('registry', null),
+            ('fillers', null),
+            ('auth_org_id', 'public.auth_org_id() ' || nullif(array_to_string(tenancy.failed_probes(), ', '), ''))
+    ) as topic (name, failed)
+    left join (
+        select
+            case when push_findings.code like 'auth\_org\_id\_%' then 'auth_org_id' else 'registry' end as topic,
+            push_findings.code, push_findings.object, push_findings.problem
+        from tenancy.push_findings
+        where push_findings.severity = 'stops'
+        union all
+        select 'fillers', filler_findings.code, filler_findings.object, filler_findings.problem
+        from tenancy.filler_findings
+    ) as findings
+        on findings.topic = topic.name
+    group by topic.name, topic.failed
 $function$;
 comment on function tenancy.verify_schema() is
 'tenancy.part_checks, and what needs no look at rows or users either, for the end of the push: one row per check and table; table_name'
@@ -220,11 +234,12 @@ language sql volatile security invoker set search_path = '' as $function$
         'users', null,
         count(users_without_org.user_id) = 0,
         format(
-            '%s of %s users without their organization in app_metadata (%s missing, %s conflicts, %s unreachable)',
+            '%s of %s users without their organization in app_metadata (%s missing, %s conflicts, %s in none, %s unreachable)',
             count(users_without_org.user_id),
             count(*),
             count(users_without_org.user_id) filter (where users_without_org.obstacle is null),
             count(*) filter (where users_without_org.obstacle = 'conflict'),
+            count(*) filter (where users_without_org.obstacle = 'unplaced'),
             count(*) filter (where users_without_org.obstacle = 'unreachable')
         )
     from auth.users

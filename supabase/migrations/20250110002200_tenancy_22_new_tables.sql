@@ -102,6 +102,9 @@ begin
     perform tenancy.assert_onboardable(target);
 
     perform org_migration.count_rows(target);
+    perform tenancy.prepare_fillers(target)
+    from tenancy.settings
+    where settings.fill_org_id;
     while org_migration.build(target, 'column', 'default', 'filler') loop null; end loop;
     while org_migration.backfill(target) loop null; end loop;
     while org_migration.build(
@@ -137,10 +140,10 @@ begin
 
     if found then
         raise exception 'table % is not classified: it %; before the table is created, insert into'
-            ' tenancy.registry (schema_name, table_name, scope, priority, reason) values %, or %; and after it, where that is org,'
+            ' tenancy.registry (schema_name, table_name, scope, priority, reason, org_from) values %, or %; and after it, where that is org,'
             ' select tenancy.onboard(%) [unclassified_table]', unclassified.relation, unclassified.reason,
-            case unclassified.suggested_scope when 'org' then unclassified.org_row else unclassified.excluded_row end,
-            case unclassified.suggested_scope when 'org' then unclassified.excluded_row else unclassified.org_row end,
+            case unclassified.suggested_scope when 'excluded' then unclassified.excluded_row else unclassified.org_row end,
+            case unclassified.suggested_scope when 'excluded' then unclassified.org_row else unclassified.excluded_row end,
             quote_literal(unclassified.relation::text)
         using
             errcode = 'object_not_in_prerequisite_state',

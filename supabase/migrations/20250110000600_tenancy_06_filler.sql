@@ -1,0 +1,287 @@
+-- Purpose: how a row is decided, and the filler: rows that come without org_id get the organization that the backfill would give them.
+-- Touches: new objects in the schema tenancy only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.decision_rules as
+select
+    decided_table.relation as root,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id,
+    case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan,
+    case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan,
+    case
+        when decided.sources < 2 then 'false'
+        else format(
+            'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids
+        )
+    end as is_conflict,
+    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
+    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids,
+    coalesce(decided.joins, '') as joins
+from tenancy.application_tables as decided_table
+cross join tenancy.settings
+cross join lateral (
+    select
+        count(*) as sources,
+        string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously,
+        string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
+        string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions,
+        string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
+        string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids,
+        string_agg(
+            format(
+                'pg_catalog.concat_ws('', '', %s), %s',
+                (select string_agg(format('@n%s.%s@', decided_table.relation::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)),
+                rule.org_id
+            ),
+            ', '
+            order by rule.ordinal
+        ) as candidates,
+        string_agg(rule.user_id, ', ' order by rule.ordinal) as user_ids,
+        string_agg(rule.joins, '' order by rule.ordinal) as joins
+    from (
+        select
+            sources.ordinal, sources.attnums, sources.org_id, sources.condition,
+            replace(sources.user_id, '{child}', 'todo') as user_id,
+            replace(sources.joins, '{child}', 'todo') as joins
+        from tenancy.sources
+        where sources.root = decided_table.relation
+    ) as rule
+) as decided
+where decided_table.scope = 'org';
+comment on view tenancy.decision_rules is
+'How each table''s rows are decided, as forms of SQL (tenancy.with_names) over the row, named todo, and its joins. org_id leaves a row'
+' undecided (NULL) whose parent is there and has no organization yet; last_org_id passes such parents over. is_orphan: nothing decides.'
+' user_ids: the users whom it names.';
+
+create table if not exists tenancy.fillers (
+    table_oid oid primary key,
+    schema_name text not null,
+    table_name text not null,
+    entries jsonb not null,
+    form text not null,
+    counter regclass not null
+);
+comment on table tenancy.fillers is
+'How the filler of each table decides, as it was when the filler was made: a form, so that it means the same after a rename.';
+comment on column tenancy.fillers.table_oid is 'The table''s oid as a number, which another database does not have: in a restored one the filler is prepared again.';
+comment on column tenancy.fillers.table_name is 'With schema_name: what the table was registered as.';
+comment on column tenancy.fillers.entries is 'The numbers of the columns of each entry of registry.org_from, as {"user_id": [3]}.';
+comment on column tenancy.fillers.counter is 'The sequence that counts the rows it filled, see tenancy.filled_rows.';
+
+create or replace view tenancy.filler_forms as
+select
+    decision_rules.root,
+    format(
+        'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids,
+        decision_rules.root::oid, decision_rules.joins
+    ) as form
+from tenancy.decision_rules;
+comment on view tenancy.filler_forms is
+'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, and the users whom it names.';
+
+create or replace view tenancy.filled_rows as
+select class.oid::regclass as relation, coalesce(pg_sequence_last_value(fillers.counter), 0) as rows
+from tenancy.fillers
+join pg_catalog.pg_class as class on class.oid = fillers.table_oid;
+comment on view tenancy.filled_rows is
+'How many rows each table''s filler has given their organization since it was made, those of inserts that failed later included. While a'
+' number grows, something still inserts without org_id.';
+
+create or replace function tenancy.prepare_fillers(target regclass default null)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    prepared tenancy.fillers;
+begin
+    for prepared in
+        select
+            filler_forms.root::oid, application_tables.schema_name, application_tables.table_name,
+            (
+                select coalesce(jsonb_object_agg(sources.entry, sources.attnums), '{}')
+                from tenancy.sources
+                where sources.root = filler_forms.root
+            ),
+            filler_forms.form, fillers.counter
+        from tenancy.filler_forms
+        join tenancy.application_tables on application_tables.relation = filler_forms.root
+        left join tenancy.fillers on fillers.table_oid = filler_forms.root::oid
+        where filler_forms.root = coalesce(target, filler_forms.root)
+    loop
+        if prepared.counter is null then
+            prepared.counter := tenancy.create_counter(prepared.table_oid);
+        end if;
+        insert into tenancy.fillers
+        select prepared.*
+        on conflict (table_oid) do update
+        set
+            schema_name = excluded.schema_name,
+            table_name = excluded.table_name,
+            entries = excluded.entries,
+            form = excluded.form;
+    end loop;
+end
+$function$;
+comment on function tenancy.prepare_fillers(regclass) is
+'Notes how the filler of a table decides, or those of all (NULL), from the registry and the foreign keys as they are now.';
+
+create or replace function tenancy.create_counter(target regclass)
+returns regclass language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    counter_name text := format('filled_%s_%s', tenancy.schema_of(target), tenancy.table_of(target));
+begin
+    -- Another table may have had the name before.
+    if octet_length(counter_name) > 63
+        or exists (select from tenancy.fillers where fillers.counter = to_regclass(format('tenancy.%I', counter_name)))
+    then
+        counter_name := format('filled_%s', target::oid);
+    end if;
+    execute format('create sequence if not exists tenancy.%I', counter_name);
+    execute format('revoke all on sequence tenancy.%I from public, anon, authenticated, service_role', counter_name);
+    return format('tenancy.%I', counter_name)::regclass;
+end
+$function$;
+comment on function tenancy.create_counter(regclass) is 'Creates the sequence that counts what a table''s filler fills, and returns it.';
+
+create or replace function tenancy.follow_renames()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update tenancy.registry
+    set org_from = array(
+        select coalesce(
+            (
+                select string_agg(renamed.attname::text, ', ' order by key.position)
+                from jsonb_array_elements_text(fillers.entries -> entry.name) with ordinality as key (attnum, position)
+                join pg_catalog.pg_attribute as renamed
+                    on renamed.attrelid = fillers.table_oid
+                    and renamed.attnum = key.attnum::smallint
+                    and not renamed.attisdropped
+            ),
+            entry.name
+        )
+        from unnest(registry.org_from) with ordinality as entry (name, place)
+        order by entry.place
+    )
+    from tenancy.fillers
+    join pg_catalog.pg_class as class on class.oid = fillers.table_oid
+    where registry.org_from <> '{}'
+        and registry.schema_name = fillers.schema_name
+        and registry.table_name = fillers.table_name;
+
+    update tenancy.registry
+    set schema_name = namespace.nspname, table_name = class.relname
+    from tenancy.fillers
+    join pg_catalog.pg_class as class on class.oid = fillers.table_oid
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    where registry.schema_name = fillers.schema_name
+        and registry.table_name = fillers.table_name
+        and (namespace.nspname, class.relname) <> (fillers.schema_name, fillers.table_name)
+        and to_regclass(format('%I.%I', fillers.schema_name, fillers.table_name)) is null
+        and not exists (
+            select from tenancy.registry as other
+            where (other.schema_name, other.table_name) = (namespace.nspname, class.relname)
+        );
+end
+$function$;
+comment on function tenancy.follow_renames() is
+'Registers tables with a filler, and the columns of their org_from, under the names that they have now, where nothing else has the old'
+' name of the table or is registered under the new one.';
+
+create or replace function tenancy.forget_fillers()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    forgotten regclass;
+begin
+    for forgotten in
+        delete from tenancy.fillers
+        returning fillers.counter
+    loop
+        execute format('drop sequence %s', forgotten);
+    end loop;
+end
+$function$;
+comment on function tenancy.forget_fillers() is 'Forgets how the fillers decide and what they have counted, once they are off.';
+
+create or replace view tenancy.filler_findings as
+select
+    'filler_outdated' as code, 'breaks' as severity, application_tables.qualified_name as object, application_tables.qualified_name as table_name,
+    'has a filler that does not decide as the backfill would, since the registry or a foreign key has changed' as problem,
+    'do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$' as remedy
+from tenancy.filler_forms
+join tenancy.application_tables on application_tables.relation = filler_forms.root
+join tenancy.fillers on fillers.table_oid = filler_forms.root::oid
+where fillers.form <> filler_forms.form;
+comment on view tenancy.filler_findings is 'Fillers that decide otherwise than the registry and the foreign keys say now.';
+
+create or replace function tenancy.refuse_row_without_organization(target regclass)
+returns void language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    columns constant text := (select string_agg(sources.entry, ', ' order by sources.ordinal) from tenancy.sources where sources.root = target);
+begin
+    raise exception '% got a row without org_id, and nothing says whose it is: the statement did not send it, the token has no'
+        ' app_metadata.org_id, and no organization follows from %; send org_id, or place the user in tenancy.user_orgs, see'
+        ' tenancy.enable_new_users for those who sign up', target, coalesce('its ' || columns, 'any of its columns')
+    using
+        errcode = 'not_null_violation',
+        schema = tenancy.schema_of(target), table = tenancy.table_of(target), column = 'org_id';
+end
+$function$;
+comment on function tenancy.refuse_row_without_organization(regclass) is
+'Raises not_null_violation for a row that the filler cannot place, naming the table, the column and what to do.';
+
+create or replace function tenancy.fill_org_id()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    root constant regclass := coalesce(pg_partition_root(tg_relid), tg_relid);
+    filler tenancy.fillers;
+    query text;
+    is_orphan boolean;
+    user_ids uuid[];
+    settings tenancy.settings;
+begin
+    select fillers.* into filler from tenancy.fillers where fillers.table_oid = root::oid;
+    query := tenancy.with_names(filler.form);
+    if query is null then
+        perform tenancy.follow_renames();
+        perform tenancy.prepare_fillers(root);
+        select fillers.* into filler from tenancy.fillers where fillers.table_oid = root::oid;
+        query := tenancy.with_names(filler.form);
+    end if;
+    perform nextval(filler.counter);
+
+    -- A statement that sends NULL has the token's organization no less than one that sends nothing.
+    begin
+        new.org_id := tenancy.organization_named(nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,org_id}');
+    exception
+        when invalid_text_representation then
+            null;
+    end;
+    if new.org_id is null then
+        execute coalesce(query, 'select null::uuid, true, null::uuid[]')
+        into new.org_id, is_orphan, user_ids
+        using new;
+    end if;
+    if is_orphan then
+        select * into settings from tenancy.settings;
+        new.org_id := case
+            when not exists (select from tenancy.user_orgs)
+                or settings.new_users = 'default' and exists (
+                    select from auth.users
+                    where users.id = any (user_ids) and (settings.new_users_anonymous or not users.is_anonymous)
+                )
+                then settings.default_org_id
+        end;
+        if new.org_id is null then
+            perform tenancy.refuse_row_without_organization(root);
+        end if;
+    end if;
+    return new;
+end
+$function$;
+comment on function tenancy.fill_org_id() is
+'Trigger function of the filler, for rows without org_id: the organization of the token, else that of tenancy.decision_rules; of a row that'
+' nothing decides the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
+' there. Any other row is refused. Security definer, because whoever inserts a row may neither read tenancy.user_orgs nor see the parent'
+' row; it decides from the row alone and returns nothing else of what it reads.';

@@ -1,0 +1,156 @@
+-- Purpose: what keeps people from signing up, whom the mapping leaves out, and all findings of a push in one view.
+-- Touches: new objects in the schema tenancy only.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.sign_up_writes as
+with recursive written as (
+    select
+        function.oid, function.pronamespace, function.proname,
+        regexp_replace(
+            case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end,
+            '--[^\n]*|/\*.*?\*/', ' ', 'g'
+        ) as source
+    from pg_catalog.pg_proc as function
+    join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace
+    join pg_catalog.pg_language as language
+        on language.oid = function.prolang
+        and language.lanname not in ('c', 'internal')
+    where function.prokind in ('f', 'p')
+        and namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
+        and namespace.nspname not in ('pg_catalog', 'information_schema')
+),
+writing as (
+    select
+        written.oid as function, application_tables.relation, application_tables.qualified_name, application_tables.scope
+    from written
+    join tenancy.application_tables
+        on written.source ~* format(
+            '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)',
+            regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'),
+            regexp_replace(application_tables.table_name, '(\W)', '\\\1', 'g')
+        )
+),
+run (function, trigger_name) as (
+    select its_trigger.tgfoid, its_trigger.tgname::text
+    from pg_catalog.pg_trigger as its_trigger
+    where its_trigger.tgrelid = to_regclass('auth.users')
+        and not its_trigger.tgisinternal
+        and its_trigger.tgtype::integer & 4 > 0
+        and its_trigger.tgenabled in ('O', 'A')
+    union
+    -- What such a function calls, and the triggers of the tables that it writes to.
+    select next.function, run.trigger_name
+    from run
+    join written on written.oid = run.function
+    cross join lateral (
+        select called.oid as function
+        from written as called
+        where called.oid <> written.oid
+            and written.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))
+        union all
+        select fired.tgfoid
+        from writing
+        join pg_catalog.pg_trigger as fired
+            on fired.tgrelid = writing.relation
+            and not fired.tgisinternal
+            and fired.tgtype::integer & 4 > 0
+        where writing.function = written.oid
+    ) as next
+)
+select distinct run.trigger_name, writing.relation, writing.qualified_name
+from run
+join writing
+    on writing.function = run.function
+    and writing.scope = 'org';
+comment on view tenancy.sign_up_writes is
+'The org-scoped tables that a trigger on auth.users probably writes to when somebody signs up, by the text of its function, of what that'
+' calls, and of the triggers on what it writes.';
+
+create or replace view tenancy.sign_up_findings as
+select
+    'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name,
+    format(
+        'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in',
+        sign_up_writes.trigger_name
+    ) as problem,
+    'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
+    ' or ''application'' where your own trigger places them' as remedy
+from tenancy.sign_up_writes
+cross join tenancy.settings
+where settings.new_users is null and exists (select from tenancy.user_orgs)
+union all
+select
+    'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
+    format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
+    format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users)
+from tenancy.sign_up_writes
+cross join tenancy.settings
+where settings.new_users is distinct from 'application'
+    and not settings.new_users_anonymous
+    and exists (select from tenancy.user_orgs)
+    and exists (select from auth.users where users.is_anonymous)
+union all
+select
+    'new_users_without_trigger', 'stops', 'tenancy.settings', null,
+    format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
+    format('select tenancy.enable_new_users(%L)', settings.new_users)
+from tenancy.settings
+where settings.new_users in ('default', 'personal')
+    and to_regclass('tenancy.settings') is not null
+    and not exists (
+        select from pg_catalog.pg_trigger
+        where tgrelid = to_regclass('auth.users')
+            and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()')
+            and tgenabled in ('O', 'A')
+    );
+comment on view tenancy.sign_up_findings is 'What keeps people from signing up once org_id is NOT NULL.';
+
+create or replace view tenancy.mapping_findings as
+select
+    'users_left_out' as code,
+    -- Rows of theirs would go to the default organization, and they to another.
+    case when settings.new_users is null or exists (select from tenancy.user_orgs) then 'decide' else 'stops' end as severity,
+    'auth.users' as object, 'auth.users' as table_name,
+    format('%s users are in no organization: neither tenancy.user_orgs nor app_metadata.org_id says one', count(*)) as problem,
+    format(
+        'place them: select tenancy.create_personal_organizations(), or insert into tenancy.user_orgs select id, %L from auth.users on conflict'
+        ' do nothing; rows of theirs that nothing else decides go to the default organization', settings.default_org_id
+    ) as remedy
+from tenancy.placed_users
+cross join tenancy.settings
+where placed_users.org_id is null and not placed_users.is_anonymous
+group by settings.new_users, settings.default_org_id
+having count(*) > 0;
+comment on view tenancy.mapping_findings is 'Whom the mapping leaves out.';
+
+create or replace view tenancy.push_findings as
+select foundation_findings.* from tenancy.foundation_findings
+union all
+select registry_findings.* from tenancy.registry_findings
+union all
+select table_findings.* from tenancy.table_findings
+union all
+select publication_findings.* from tenancy.publication_findings
+union all
+select org_id_findings.* from tenancy.org_id_findings
+union all
+select row_findings.* from tenancy.row_findings
+union all
+select name_findings.* from tenancy.name_findings
+union all
+select sign_up_findings.* from tenancy.sign_up_findings
+union all
+select mapping_findings.* from tenancy.mapping_findings
+union all
+select
+    'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
+    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
+    format('validate or drop it first: the push tries it, and stops where a row breaks it')
+from tenancy.unvalidated_checks
+where not unvalidated_checks.cannot_fail;
+comment on view tenancy.push_findings is
+'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object,'
+' table_name, problem, remedy.';
