@@ -4,8 +4,8 @@ import type { PostgresMajor } from "./local/postgres.ts";
 /** The version of PostgreSQL for all projects except versions-*. */
 const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 
-/** What takes minutes: kills and storms, a push while the application writes, the README from end to end, the platform closed. */
-const kills = ["tests/kills/**/*.test.ts", "tests/integration/{traffic,storm,adopt,privileges}.test.ts"];
+/** What takes minutes: kills and storms, a push while the application writes, other applications, the platform closed. */
+const kills = ["tests/kills/**/*.test.ts", "tests/integration/{traffic,storm,adopt,applications,privileges}.test.ts"];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs on every version: the path of the migrations, up and down, and the attacks on what they leave. */
 const path = [
