@@ -65,7 +65,7 @@ chosen (new_users) as (
     hint.attisdropped and hint.attname like '%\_id' join classified as named on named.scope is distinct from 'excluded' and named.relation <> candidate.relation and named.table_name in (left(hint.attname,
     -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and not exists ( select from reference where reference.relation =
     candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case
-    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(concat_ws('; but ', evidence.reasons, hinted.reason),
+    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''),
     'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
     format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
     cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
@@ -352,17 +352,17 @@ chosen (new_users) as (
     pg_catalog.pg_publication as publication on publication.oid = published.prpubid and publication.pubupdate left join pg_catalog.pg_index as identity on identity.indexrelid =
     pg_get_replica_identity_index(member.relation) where member.scope = 'org' and ( ( published.prattrs is not null and ( member_class.relreplident = 'f' or not published.prattrs::smallint[] @>
     identity.indkey::smallint[] ) ) or ( member_class.relreplident <> 'f' and exists ( select from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum) where
-    filtering.attnum[1]::smallint <> all (identity.indkey) ) ) )), org_id_findings as (with candidate as ( select application_tables.*, org_id.attnum, format_type(org_id.atttypid, org_id.atttypmod) as
-    type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated, pg_get_expr(its_default.adbin, its_default.adrelid) as
-    default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not org_id.attisdropped left
-    join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where application_tables.scope = 'org'
-    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'org_from_without_source' as code, candidate.qualified_name as
-    table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, concat_ws('; ', why.remedy, 'what would do: ' || possible.entries) as remedy from (
-    select named.*, unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root =
-    named.relation and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname =
-    candidate.entry and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select reference.parent::text as parent, reference.is_period, parent.scope from
-    references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = candidate.relation and
-    array_to_string(reference.column_names, ', ') = candidate.entry limit 1 ) as key on true cross join lateral ( select case when key.is_period then
+    filtering.attnum[1]::smallint <> all (identity.indkey) ) ) )), org_id_findings as (with candidate as ( select application_tables.*, org_id.attnum, org_id.attnotnull as is_not_null,
+    format_type(org_id.atttypid, org_id.atttypmod) as type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated,
+    pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and
+    org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and
+    org_id.attgenerated = '' where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
+    'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, concat_ws('; ',
+    why.remedy, 'what would do: ' || possible.entries) as remedy from ( select named.*, unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where
+    unnamed.entry is null or not exists ( select from sources where sources.root = named.relation and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as
+    named_column on named_column.attrelid = candidate.relation and named_column.attname = candidate.entry and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select
+    reference.parent::text as parent, reference.is_period, parent.scope from references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where
+    reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry limit 1 ) as key on true cross join lateral ( select case when key.is_period then
     'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent) when
     key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent) when named_column.attnum is null then
     'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when key.is_period then 'take it out' when key.parent is
@@ -370,13 +370,13 @@ chosen (new_users) as (
     then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy ) as why cross join lateral ( select
     string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
     array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where would_do.entry <> all
-    (candidate.org_from) ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and the mapping is a promise that there is something', format(
+    (candidate.org_from) ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
     'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-    ' default organization; or register it as excluded' ) from candidate where candidate.org_from is null and exists (select from user_orgs) and candidate.relation not in (select sources.root from
-    sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name),
-    'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation =
-    reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'org_id_type',
-    candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ),
+    ' default organization' from candidate where candidate.org_from is null and exists (select from user_orgs) and not coalesce(candidate.is_not_null, false) and candidate.relation not in (select
+    sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations',
+    reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate
+    on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
+    'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ),
     'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s',
     candidate.default_expression), format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where
     candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
@@ -487,7 +487,7 @@ chosen (new_users) as (
     'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
     string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
     case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
-    sources.ordinal, concat_ws(', ', case when parent.attnum is not null then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
+    sources.ordinal, concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
     '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
     replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
     parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
@@ -507,23 +507,23 @@ chosen (new_users) as (
     lateral query_to_xml( replace( replace( named.query, ' join user_orgs as ', format( ' join (select * from (%s) as mapping (user_id, org_id)) as ', case when exists (select from user_orgs) then
     mapping.query else 'select id, id from auth.users' end ) ), 'public.organizations', case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else
     'public.organizations' end ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path
-    'rows', conflicts numeric path 'conflicts' ) as answered ), decided_in_words as ( select decided.relation, format( '%s%s', case when candidates.percent < 100 then 'of a sample: about ' end,
-    string_agg( case when decided.ordinal = 0 then format('nothing decides %s rows, which go to the default organization', round(decided.rows)) else format('%s decides %s', sources.entry,
-    round(decided.rows)) end, ', ' order by decided.ordinal = 0, decided.ordinal ) ) || case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('; in %s rows these disagree',
-    round(sum(decided.conflicts))) else '' end as words from decided join candidates on candidates.relation = decided.relation left join sources on sources.root = decided.relation and sources.ordinal =
-    decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root, format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from (
-    select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as
-    sources on sources.root = distinct_entry.root group by sources.root ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements,
-    sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name,
-    push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2,
-    'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when
-    'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all
-    select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <>
-    'stops' union all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else
-    'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'),
-    'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves)
-    end, coalesce( decided_in_words.words, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', 'org_from ' || detected.org_from,
-    'org_id of ' || case when length(candidates.in_words) > 110 then left(candidates.in_words, 109) || '…' else candidates.in_words end, case when candidates.is_per_row then format(
+    'rows', conflicts numeric path 'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end,
+    'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)) || ' rows, which go to the default organization', case when exists (select from user_orgs) and sum(decided.conflicts)
+    > 0 then format('%s rows name several organizations', round(sum(decided.conflicts))) end, string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter
+    (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal
+    group by decided.relation, candidates.percent ), detected as ( select sources.root, format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select
+    sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on
+    sources.root = distinct_entry.root group by sources.root ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as
+    seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object),
+    push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2, 'to classify',
+    'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then
+    unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select 3,
+    'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union
+    all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id'
+    end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'),
+    pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when
+    length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then
+    'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format(
     'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
     table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation
     left join table_plans on table_plans.root = candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*),

@@ -73,7 +73,10 @@ function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean): string[] 
     ...adviseOnUnreachable(summary),
     ...(failed > 0 ? ["failed: call again; a new run tries them again"] : []),
     ...(!complete && conflicts + failed + unreachable === 0
-      ? ["Some users still lack their organization: new ones, or those of another one. Call again without --org-id."]
+      ? [
+        "Some users still lack their organization: new ones, or those of another one (call again without --org-id), or those whom" +
+        " nothing places (select * from tenancy.users_without_org says which).",
+      ]
       : []),
     ...(updated > 0 ? [`To take it back: npm run users -- --revert ${cleanText(run_id)}`] : []),
   ];

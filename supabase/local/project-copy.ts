@@ -7,7 +7,7 @@ import { type CliResult, type CliRun, startSupabase } from "./supabase-cli.ts";
 /** A copy of this project's supabase folder, to be edited as the owner of another application would. */
 export interface ProjectCopy {
   folder: string;
-  /** Appends to the migration whose name ends so. */
+  /** Adds to the end of the migration whose name ends so; in the list of tables above its check, where an owner adds too. */
   append(ending: string, sql: string): void;
   /** Replaces a text, which must be there, in the migration whose name ends so. */
   edit(ending: string, text: string, replacement: string): void;
@@ -19,6 +19,8 @@ export interface ProjectCopy {
   /** The same, to be killed: the CLI leads a process group of its own. */
   startPush(url: string, onOutput: (text: string) => void): CliRun;
 }
+
+const check = "select tenancy.assert_registry();";
 
 export function copyProject(folder: string): ProjectCopy {
   const migrations = join(folder, "supabase/migrations");
@@ -37,7 +39,11 @@ export function copyProject(folder: string): ProjectCopy {
   const parameters = (url: string) => ["db", "push", "--workdir", folder, ...pushTarget(url)];
   return {
     folder,
-    append: (ending, sql) => change(ending, (text) => `${text}\n${sql}\n`),
+    append: (ending, sql) =>
+      change(
+        ending,
+        (text) => text.includes(check) ? text.replace(check, () => `${sql}\n\n${check}`) : `${text}\n${sql}\n`,
+      ),
     edit: (ending, text, replacement) =>
       change(ending, (before) => {
         if (!before.includes(text)) {

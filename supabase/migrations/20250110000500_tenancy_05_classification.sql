@@ -110,7 +110,7 @@ hinted as (
 select
     classified.relation, classified.schema_name, classified.table_name, classified.qualified_name,
     case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope,
-    coalesce(concat_ws('; but ', evidence.reasons, hinted.reason), 'has nothing that says whose its rows are') as reason,
+    coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''), 'has nothing that says whose its rows are') as reason,
     format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
     format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row
 from classified

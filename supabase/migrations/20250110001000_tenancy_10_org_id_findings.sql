@@ -8,7 +8,7 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 create or replace view tenancy.org_id_findings as
 with candidate as (
     select
-        application_tables.*, org_id.attnum,
+        application_tables.*, org_id.attnum, org_id.attnotnull as is_not_null,
         format_type(org_id.atttypid, org_id.atttypmod) as type_name,
         org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
         org_id.attgenerated <> '' as is_generated,
@@ -89,14 +89,14 @@ from (
     union all
     select
         'no_source', candidate.qualified_name,
-        'has nothing that says whose its rows are, and the mapping is a promise that there is something',
-        format(
-            'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-            ' default organization; or register it as excluded'
-        )
+        'has nothing that says whose its rows are, and there is a mapping',
+        'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
+        ' default organization'
     from candidate
     where candidate.org_from is null
         and exists (select from tenancy.user_orgs)
+        -- What has an organization in every row already needs no source.
+        and not coalesce(candidate.is_not_null, false)
         and candidate.relation not in (select sources.root from tenancy.sources)
     union all
     select

@@ -124,6 +124,42 @@ $function$;
 comment on function org_migration.decision_query(regclass, boolean) is
 'The query that decides rows: row_id, org_id, is_orphan, conflict_key (the primary key), candidates; a where clause is to follow.';
 
+create or replace function tenancy.count_sources(target regclass)
+returns table (entry text, rows bigint, conflicts bigint)
+language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    counting constant text := (
+        select format(
+            'select decided.ordinal, count(*) as rows, count(*) filter (where decided.is_conflict) as conflicts'
+            ' from (select case when false then null::integer %s end as ordinal, %s as is_conflict from @r%s@ as todo %s) as decided'
+            ' group by decided.ordinal order by decided.ordinal',
+            (
+                select string_agg(format(' when %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal)
+                from tenancy.sources
+                where sources.root = target
+            ),
+            rules.is_conflict, target::oid, rules.joins
+        )
+        from tenancy.decision_rules as rules
+        where rules.root = target
+    );
+    counted record;
+begin
+    if counting is null then
+        return;
+    end if;
+    for counted in execute tenancy.with_names(counting) loop
+        entry := (select sources.entry from tenancy.sources where sources.root = target and sources.ordinal = counted.ordinal);
+        rows := counted.rows;
+        conflicts := counted.conflicts;
+        return next;
+    end loop;
+end
+$function$;
+comment on function tenancy.count_sources(regclass) is
+'How many rows of an org-scoped table each source decides (entry, as in registry.org_from; NULL: nothing does), and in how many of them the'
+' sources name several organizations. It reads the whole table and its parents'' rows. No row for any other table.';
+
 create or replace function org_migration.batch_statement(target regclass, decision text, row_filter text, skip_locked boolean)
 returns text language sql stable security invoker set search_path = '' as $function$
     select format(

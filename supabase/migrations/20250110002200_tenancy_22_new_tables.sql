@@ -11,7 +11,10 @@ returns text[] language sql stable security invoker set search_path = '' as $fun
         select format('%s; %s [%s]', findings.problem, findings.remedy, findings.code)
         from tenancy.push_findings as findings
         join tenancy.application_tables on application_tables.qualified_name = findings.table_name
-        where application_tables.relation = target and findings.severity = 'stops'
+        where application_tables.relation = target
+            and findings.severity = 'stops'
+            -- Of an empty table there is nothing to decide.
+            and (findings.code <> 'no_source' or (select sum(pg_relation_size(leaf)) > 0 from tenancy.leaves(target) as leaf))
     ) || array(
         select format(
             'references %s, which %s; onboard that first [parent_without_org_id]', parent.qualified_name,

@@ -231,7 +231,7 @@ looked_at as (
                 when sources.kind = 'parent' then format(
                     E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
                     sources.ordinal,
-                    concat_ws(', ', case when parent.attnum is not null then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'),
+                    concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'),
                     sources.parent::oid,
                     replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
                     replace(
@@ -294,22 +294,16 @@ decided as (
 decided_in_words as (
     select
         decided.relation,
-        format(
-            '%s%s',
-            case when candidates.percent < 100 then 'of a sample: about ' end,
-            string_agg(
-                case
-                    when decided.ordinal = 0 then format('nothing decides %s rows, which go to the default organization', round(decided.rows))
-                    else format('%s decides %s', sources.entry, round(decided.rows))
-                end,
-                ', '
-                order by decided.ordinal = 0, decided.ordinal
-            )
-        ) || case
-            when exists (select from user_orgs) and sum(decided.conflicts) > 0
-                then format('; in %s rows these disagree', round(sum(decided.conflicts)))
-            else ''
-        end as words
+        concat_ws(
+            '; ',
+            case when candidates.percent < 100 then 'of a sample' end,
+            'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)) || ' rows, which go to the default organization',
+            case
+                when exists (select from user_orgs) and sum(decided.conflicts) > 0
+                    then format('%s rows name several organizations', round(sum(decided.conflicts)))
+            end,
+            string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0)
+        ) as words
     from decided
     join candidates
         on candidates.relation = decided.relation
@@ -406,14 +400,13 @@ rows (ordinal, topic, code, object, finding, to_do) as (
             ),
             case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end,
             coalesce(
-                decided_in_words.words,
+                case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end,
                 case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end
             )
         ),
         concat_ws(
             '; ',
-            'org_from ' || detected.org_from,
-            'org_id of ' || case when length(candidates.in_words) > 110 then left(candidates.in_words, 109) || '…' else candidates.in_words end,
+            coalesce('org_from ' || detected.org_from, 'org_id of the default organization'),
             case
                 when candidates.is_per_row then format(
                     'in batches, about %s of WAL',

@@ -20,9 +20,11 @@ export const accepted: Case[] = [
     rows: {},
   },
   {
-    name: "a table without anything that says whose its rows are",
+    name:
+      "a table without anything that says whose its rows are, when it is said to belong to the default organization",
     table: "harbour.ports",
-    sql: "create table harbour.ports (id integer); insert into harbour.ports values (1)",
+    sql: `create table harbour.ports (id integer); insert into harbour.ports values (1);
+      insert into tenancy.registry (schema_name, table_name, scope, priority, org_from) values ('harbour', 'ports', 'org', 'secondary', '{}')`,
     rows: { 1: defaultOrgId },
   },
   {
@@ -62,7 +64,7 @@ export const accepted: Case[] = [
   {
     name: "a partitioned table without partitions",
     table: "harbour.voyages",
-    sql: "create table harbour.voyages (id integer, year integer) partition by list (year)",
+    sql: "create table harbour.voyages (id integer, year integer, user_id uuid) partition by list (year)",
     rows: {},
   },
   {
@@ -105,15 +107,21 @@ interface Refusal {
 }
 /** Tables that it refuses. */
 export const refused: [name: string, refusal: Refusal][] = [
+  ["a table without anything that says whose its rows are", {
+    sql: "create table harbour.ships (id integer); insert into harbour.ships values (1)",
+    code: "55000",
+    finding: "no_source",
+    mentions: "org_from '{}'",
+  }],
   ["a table that is larger than tenancy.settings.small_table_bytes", {
     sql:
-      `create table harbour.ships (id integer primary key); insert into harbour.ships select generate_series(1, 1000);
+      `create table harbour.ships (id integer primary key, user_id uuid); insert into harbour.ships select generate_series(1, 1000);
       update tenancy.settings set small_table_bytes = 8192`,
     code: "54000",
     mentions: "_EDIT_list_of_tables.sql",
   }],
   ["a partitioned table whose partitions are larger than that together", {
-    sql: `create table harbour.ships (id integer primary key) partition by range (id);
+    sql: `create table harbour.ships (id integer primary key, user_id uuid) partition by range (id);
       create table harbour.ships_1 partition of harbour.ships for values from (1) to (500);
       create table harbour.ships_2 partition of harbour.ships for values from (500) to (1001);
       insert into harbour.ships select generate_series(1, 1000);

@@ -215,7 +215,7 @@ describe("update-user-org-metadata over HTTP", () => {
       return ((await response.json()) as { app_metadata: Record<string, unknown> }).app_metadata["org_id"];
     };
     expect(await signUp("before@example.com")).toBeUndefined();
-    await sql`select tenancy.enable_new_users()`;
+    await sql`select tenancy.enable_new_users('default')`;
     await signUp("after@example.com");
     await sql`select tenancy.disable_new_users()`;
     await signUp("again@example.com");

@@ -121,7 +121,7 @@ describe("a new table that nobody classified", () => {
         schema_name: schemaName,
         table_name: tableName,
       });
-      expect(error?.message).toContain(`('${schemaName}', '${tableName}', 'org', 'secondary', null)`);
+      expect(error?.message).toContain(`('${schemaName}', '${tableName}', 'org', 'secondary', null, null)`);
       expect(await exists(table)).toBe(false);
     });
     for (const row of ["'org', 'secondary', null", "'excluded', null, 'a test'"]) {

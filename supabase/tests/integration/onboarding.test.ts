@@ -129,7 +129,7 @@ describe("onboarding", () => {
   });
 
   test("leaves a table alone that is in use, and takes it when it is called again", async () => {
-    await sql`create table harbour.ships (id integer primary key)`;
+    await sql`create table harbour.ships (id integer primary key, user_id uuid)`;
     await sql`insert into harbour.ships values (1)`;
     const other = connect(database.url);
     const { promise: released, resolve: release } = withResolvers();

@@ -32,11 +32,11 @@ describe("the preflight", () => {
     expect(found.find(({ object }) => object === "public.call_tracking")).toMatchObject({
       code: "unclassified_table",
       finding: "references public.calls",
-      to_do: "('public', 'call_tracking', 'org', 'secondary', null),",
+      to_do: "('public', 'call_tracking', 'org', 'secondary', null, null),",
     });
     expect(found.find(({ object }) => object === "public.voice_options")).toMatchObject({
       finding: "has nothing that says whose its rows are",
-      to_do: "('public', 'voice_options', 'excluded', null, '<why not>'),",
+      to_do: "('public', 'voice_options', 'excluded', null, '<why not>', null),",
     });
     expect(await ask("--output=csv")).toContain("\ntopic,code,object,finding,to_do\n");
   });
@@ -57,10 +57,10 @@ describe("the preflight", () => {
     `;
     expect(orphans?.["rows"]).toBeGreaterThan(0);
     expect(tables.find(({ object }) => object === "public.calls")).toMatchObject({
-      finding: `60 rows, 16 kB and 32 kB of indexes; ${orphans?.["rows"]} rows whose user_id is no user`,
-      to_do:
-        "org_id of the owner in user_id, else public.agents through agent_id, else public.leads through lead_id, else the " +
-        "defaul…; no row is touched; 9 statements, about 0.0 s",
+      finding: `60 rows, 16 kB and 32 kB of indexes; user_id decides ${60 - orphans?.["rows"]}, agent_id decides ${
+        orphans?.["rows"]
+      }`,
+      to_do: "org_from '{user_id,agent_id,lead_id}'; no row is touched; 10 statements, about 0.0 s",
     });
     const counted = about(rows, "good to know").find(({ object }) => object === "auth.users");
     expect(counted?.finding).toBe("60 users, 60 of them without app_metadata.org_id");
