@@ -445,32 +445,34 @@ chosen (new_users) as (
     'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
     counted_mapping.incomplete, 'rows', 'of the mapping have no user or no organization', 'leave them out, or give them one' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users',
     'have more than one row in the mapping', 'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ),
-    sign_up_writes as (with recursive written as ( select function.oid, function.pronamespace, function.proname, regexp_replace( case when function.prosqlbody is not null then
-    pg_get_functiondef(function.oid) else function.prosrc end, '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid =
-    function.pronamespace join pg_catalog.pg_language as language on language.oid = function.prolang and language.lanname not in ('c', 'internal') where function.prokind in ('f', 'p') and
-    namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not in ('pg_catalog', 'information_schema') ), writing as ( select written.oid as function,
-    application_tables.relation, application_tables.qualified_name, application_tables.scope from written join application_tables on written.source ~* format(
+    application_functions as (select function.oid, function.proname, regexp_replace( case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end,
+    '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace join pg_catalog.pg_language as
+    language on language.oid = function.prolang and language.lanname not in ('c', 'internal') where function.prokind in ('f', 'p') and namespace.nspname <> all ((select settings.platform_schemas from
+    settings)::text[]) and namespace.nspname not in ('pg_catalog', 'information_schema') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid =
+    'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and dependency.deptype = 'e' )), sign_up_writes as (with recursive written as materialized ( select application_functions.* from
+    application_functions ), insertable as materialized ( select application_tables.relation, application_tables.qualified_name, application_tables.scope, format(
     '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)', regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1',
-    'g') ) ), run (function, trigger_name) as ( select its_trigger.tgfoid, its_trigger.tgname::text from pg_catalog.pg_trigger as its_trigger where its_trigger.tgrelid = to_regclass('auth.users') and not
-    its_trigger.tgisinternal and its_trigger.tgtype::integer & 4 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.function, run.trigger_name from run join written on written.oid =
-    run.function cross join lateral ( select called.oid as function from written as called where called.oid <> written.oid and written.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname,
-    '(\W)', '\\\1', 'g')) union all select fired.tgfoid from writing join pg_catalog.pg_trigger as fired on fired.tgrelid = writing.relation and not fired.tgisinternal and fired.tgtype::integer & 4 > 0
-    where writing.function = written.oid ) as next ) select distinct run.trigger_name, writing.relation, writing.qualified_name from run join writing on writing.function = run.function and writing.scope =
-    'org'), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
+    'g') ) as pattern from application_tables ), run (function, trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger
+    join written on written.oid = its_trigger.tgfoid where its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 4 > 0 and
+    its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <>
+    run.function and run.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as
+    fired on fired.tgrelid = insertable.relation and not fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next )
+    select distinct run.trigger_name, insertable.relation, insertable.qualified_name from run join insertable on insertable.scope = 'org' and run.source ~* insertable.pattern), sign_up_findings as (select
+    'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
-    ' or ''application'' where your own trigger places them' as remedy from sign_up_writes cross join settings where settings.new_users is null and exists (select from user_orgs) union all select
+    ' or ''application'' where your own trigger places them' as remedy from sign_up_writes where (select settings.new_users is null and exists (select from user_orgs) from settings) union all select
     'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
     format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
-    format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where settings.new_users is distinct from
-    'application' and not settings.new_users_anonymous and exists (select from user_orgs) and exists (select from auth.users where users.is_anonymous) union all select 'new_users_without_trigger',
-    'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)', settings.new_users) from
-    settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists ( select from pg_catalog.pg_trigger where tgrelid =
-    to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select foundation_findings.* from foundation_findings union
-    all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.* from publication_findings union all select
-    org_id_findings.* from org_id_findings union all select row_findings.* from row_findings union all select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings
-    union all select mapping_findings.* from mapping_findings union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
+    format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where ( select others.new_users is
+    distinct from 'application' and not others.new_users_anonymous and exists (select from user_orgs) and exists (select from auth.users where users.is_anonymous) from settings as others ) union all
+    select 'new_users_without_trigger', 'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
+    format('select tenancy.enable_new_users(%L)', settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists (
+    select from pg_catalog.pg_trigger where tgrelid = to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select
+    foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
+    from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from row_findings union all select name_findings.* from name_findings union all select
+    sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'untried_check', 'decide', unvalidated_checks.name,
+    unvalidated_checks.qualified_name, format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select format('pid %s',
     session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
     session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation

@@ -272,6 +272,7 @@ begin
                     where users.id = any (user_ids) and (settings.new_users_anonymous or not users.is_anonymous)
                 )
                 then settings.default_org_id
+            else tenancy.organization_named(current_setting('tenancy.org_of_sign_up', true))
         end;
         if new.org_id is null then
             perform tenancy.refuse_row_without_organization(root);
@@ -283,5 +284,5 @@ $function$;
 comment on function tenancy.fill_org_id() is
 'Trigger function of the filler, for rows without org_id: the organization of the token, else that of tenancy.decision_rules; of a row that'
 ' nothing decides the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
-' there. Any other row is refused. Security definer, because whoever inserts a row may neither read tenancy.user_orgs nor see the parent'
+' there; or else that of the user who signs up in this transaction. Any other row is refused. Security definer, because whoever inserts a row may neither read tenancy.user_orgs nor see the parent'
 ' row; it decides from the row alone and returns nothing else of what it reads.';

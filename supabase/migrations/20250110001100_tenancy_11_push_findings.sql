@@ -5,66 +5,77 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
+create or replace view tenancy.application_functions as
+select
+    function.oid, function.proname,
+    regexp_replace(
+        case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end,
+        '--[^\n]*|/\*.*?\*/', ' ', 'g'
+    ) as source
+from pg_catalog.pg_proc as function
+join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace
+join pg_catalog.pg_language as language
+    on language.oid = function.prolang
+    and language.lanname not in ('c', 'internal')
+where function.prokind in ('f', 'p')
+    and namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
+    and namespace.nspname not in ('pg_catalog', 'information_schema')
+    and not exists (
+        select from pg_catalog.pg_depend as dependency
+        where dependency.classid = 'pg_catalog.pg_proc'::regclass
+            and dependency.objid = function.oid
+            and dependency.deptype = 'e'
+    );
+comment on view tenancy.application_functions is 'The application''s functions with their text, without its comments.';
+
 create or replace view tenancy.sign_up_writes as
-with recursive written as (
-    select
-        function.oid, function.pronamespace, function.proname,
-        regexp_replace(
-            case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end,
-            '--[^\n]*|/\*.*?\*/', ' ', 'g'
-        ) as source
-    from pg_catalog.pg_proc as function
-    join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace
-    join pg_catalog.pg_language as language
-        on language.oid = function.prolang
-        and language.lanname not in ('c', 'internal')
-    where function.prokind in ('f', 'p')
-        and namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
-        and namespace.nspname not in ('pg_catalog', 'information_schema')
+with recursive written as materialized (
+    select application_functions.*
+    from tenancy.application_functions
 ),
-writing as (
+insertable as materialized (
     select
-        written.oid as function, application_tables.relation, application_tables.qualified_name, application_tables.scope
-    from written
-    join tenancy.application_tables
-        on written.source ~* format(
+        application_tables.relation, application_tables.qualified_name, application_tables.scope,
+        format(
             '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)',
             regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'),
             regexp_replace(application_tables.table_name, '(\W)', '\\\1', 'g')
-        )
+        ) as pattern
+    from tenancy.application_tables
 ),
-run (function, trigger_name) as (
-    select its_trigger.tgfoid, its_trigger.tgname::text
+run (function, trigger_name, source) as (
+    select its_trigger.tgfoid, its_trigger.tgname::text, written.source
     from pg_catalog.pg_trigger as its_trigger
+    join written on written.oid = its_trigger.tgfoid
     where its_trigger.tgrelid = to_regclass('auth.users')
         and not its_trigger.tgisinternal
         and its_trigger.tgtype::integer & 4 > 0
         and its_trigger.tgenabled in ('O', 'A')
     union
     -- What such a function calls, and the triggers of the tables that it writes to.
-    select next.function, run.trigger_name
+    select next.oid, run.trigger_name, next.source
     from run
-    join written on written.oid = run.function
     cross join lateral (
-        select called.oid as function
+        select called.oid, called.source
         from written as called
-        where called.oid <> written.oid
-            and written.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))
+        where called.oid <> run.function
+            and run.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))
         union all
-        select fired.tgfoid
-        from writing
+        select written.oid, written.source
+        from insertable
         join pg_catalog.pg_trigger as fired
-            on fired.tgrelid = writing.relation
+            on fired.tgrelid = insertable.relation
             and not fired.tgisinternal
             and fired.tgtype::integer & 4 > 0
-        where writing.function = written.oid
+        join written on written.oid = fired.tgfoid
+        where run.source ~* insertable.pattern
     ) as next
 )
-select distinct run.trigger_name, writing.relation, writing.qualified_name
+select distinct run.trigger_name, insertable.relation, insertable.qualified_name
 from run
-join writing
-    on writing.function = run.function
-    and writing.scope = 'org';
+join insertable
+    on insertable.scope = 'org'
+    and run.source ~* insertable.pattern;
 comment on view tenancy.sign_up_writes is
 'The org-scoped tables that a trigger on auth.users probably writes to when somebody signs up, by the text of its function, of what that'
 ' calls, and of the triggers on what it writes.';
@@ -79,8 +90,7 @@ select
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them' as remedy
 from tenancy.sign_up_writes
-cross join tenancy.settings
-where settings.new_users is null and exists (select from tenancy.user_orgs)
+where (select settings.new_users is null and exists (select from tenancy.user_orgs) from tenancy.settings)
 union all
 select
     'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
@@ -88,10 +98,14 @@ select
     format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users)
 from tenancy.sign_up_writes
 cross join tenancy.settings
-where settings.new_users is distinct from 'application'
-    and not settings.new_users_anonymous
-    and exists (select from tenancy.user_orgs)
-    and exists (select from auth.users where users.is_anonymous)
+where (
+    select
+        others.new_users is distinct from 'application'
+        and not others.new_users_anonymous
+        and exists (select from tenancy.user_orgs)
+        and exists (select from auth.users where users.is_anonymous)
+    from tenancy.settings as others
+)
 union all
 select
     'new_users_without_trigger', 'stops', 'tenancy.settings', null,

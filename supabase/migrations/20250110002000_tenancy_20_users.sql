@@ -254,6 +254,12 @@ begin
         insert into tenancy.user_orgs (user_id, org_id) values (new.id, org_id);
     end if;
     if org_id is not null then
+        -- For rows that a trigger of the application writes without naming the user; of several users at once none is meant.
+        perform set_config(
+            'tenancy.org_of_sign_up',
+            case when coalesce(current_setting('tenancy.org_of_sign_up', true), '') in ('', org_id::text) then org_id::text else 'several' end,
+            true
+        );
         new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', org_id);
     end if;
     return new;

@@ -148,7 +148,7 @@ mapping_findings as (
     ) as found (code, severity, number, what, problem, remedy)
     where found.number > 0
 ),
-{{views: sign_up_writes sign_up_findings push_findings}}
+{{views: application_functions sign_up_writes sign_up_findings push_findings}}
 blockers as (
     select
         format('pid %s', session.pid) as object,
