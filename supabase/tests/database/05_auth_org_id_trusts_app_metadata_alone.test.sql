@@ -46,7 +46,7 @@ as $function$
 $function$;
 select results_eq(
     $$ select code, severity from tenancy.foundation_findings $$,
-    $$ values ('auth_org_id_reads_user_metadata', 'stops') $$,
+    $$ values ('auth_org_id_wrong', 'stops') $$,
     'a function that falls back to user_metadata is found'
 );
 select throws_ok(
@@ -57,7 +57,7 @@ select throws_ok(
 );
 select throws_matching(
     $$ select tenancy.assert_registry() $$,
-    '\npublic\.auth_org_id\(\) .*\[auth_org_id_reads_user_metadata\]$',
+    '\npublic\.auth_org_id\(\) returns [^\n]* for the organization in user_metadata and not NULL; [^\n]*\[auth_org_id_wrong\]$',
     'which says so'
 );
 
