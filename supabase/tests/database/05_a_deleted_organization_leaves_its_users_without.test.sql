@@ -42,6 +42,7 @@ $function$;
 
 -- Users 1 and 2 are in it by their claim alone.
 select is(pg_temp.orgs(1, 2, 4, 5), '1b 1b 2b 1a', 'while it is there its users are in it');
+grant select, delete on public.organizations to service_role;
 set local role service_role;
 select lives_ok(
     $$ delete from public.organizations where id = 'b0000000-0000-4000-8000-000000000001' $$,
