@@ -52,21 +52,21 @@ drop rule ships_are_kept on harbour.ships;
 drop trigger touch on harbour.docks;
 
 -- What a registration says, and what of org_id is there already.
-update tenancy.registry set owner_column = 'captain_id' where (schema_name, table_name) = ('harbour', 'ships');
-update tenancy.registry set parent_column = 'id' where (schema_name, table_name) = ('harbour', 'docks');
+update tenancy.registry set org_from = '{captain_id}' where (schema_name, table_name) = ('harbour', 'ships');
+update tenancy.registry set org_from = '{ship_id,id}' where (schema_name, table_name) = ('harbour', 'docks');
 alter table harbour.docks add column org_id uuid default gen_random_uuid() references public.organizations (id);
 select bag_eq(
     $$ select code, table_name from tenancy.push_findings $$,
     $$
         values
-            ('missing_owner_column', 'harbour.ships'),
-            ('parent_column_without_parent', 'harbour.docks'),
+            ('org_from_without_source', 'harbour.ships'),
+            ('org_from_without_source', 'harbour.docks'),
             ('org_id_default', 'harbour.docks'),
             ('org_id_foreign_key', 'harbour.docks')
     $$,
     'so is a registration that the table does not fit, and an org_id that is another thing'
 );
-update tenancy.registry set owner_column = null, parent_column = null where schema_name = 'harbour';
+update tenancy.registry set org_from = null where schema_name = 'harbour';
 alter table harbour.docks drop column org_id;
 
 -- What has the name of something of ours.

@@ -50,7 +50,9 @@ select is(pg_temp.missing(), 'index', 'an index that was dropped is missing');
 do $$ begin while tenancy.advance('index') loop null; end loop; end $$;
 select is(pg_temp.missing(), null, 'and built again, where the table is small');
 drop index harbour.idx_ships_org_id;
-insert into harbour.ships (id) values (1);
+insert into harbour.ships (id, org_id)
+select 1, default_org_id
+from tenancy.settings;
 update tenancy.settings set small_table_bytes = 0;
 select throws_ok(
     $$ do $do$ begin while tenancy.advance('index') loop null; end loop; end $do$ $$,

@@ -5,9 +5,11 @@ select plan(14);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
--- As shipped: no filler, and phase 2 gives every row its value with the column.
-update tenancy.settings set fill_org_id = false;
+-- As shipped: nobody is in an organization of their own, and phase 2 gives every row its value with the column.
+update tenancy.settings set fill_org_id = true;
 delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
+update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id' where raw_app_meta_data ? 'org_id';
 create schema harbour;
 create table harbour.ships (id integer primary key, user_id uuid);
 create table harbour.ports (id integer primary key);
@@ -66,6 +68,7 @@ select results_eq(
     $$
         values
             (2, 'column', 'org_id', 'ACCESS EXCLUSIVE'),
+            (2, 'filler', 'zzz_fill_org_id_ships', 'SHARE ROW EXCLUSIVE'),
             (2, 'index', 'idx_ships_org_id', 'SHARE UPDATE EXCLUSIVE'),
             (2, 'foreign_key', 'fk_ships_org_id', 'SHARE ROW EXCLUSIVE, on public.organizations too'),
             (2, 'foreign_key_valid', 'fk_ships_org_id', 'SHARE UPDATE EXCLUSIVE'),
@@ -102,7 +105,7 @@ select is_empty(
 );
 select is(
     (select array_agg(part order by ordinal) from tenancy.parts('harbour.ships')),
-    '{column,default,index,foreign_key,foreign_key_valid,check,check_valid,not_null,guard}',
+    '{column,default,filler,index,foreign_key,foreign_key_valid,check,check_valid,not_null,guard}',
     'the default, which comes with the column, is one of them'
 );
 select is_empty(
@@ -145,11 +148,11 @@ select is_empty(
     'and none of them is present then'
 );
 
-update tenancy.settings set fill_org_id = true;
+update tenancy.settings set fill_org_id = false;
 select results_eq(
     $$ select part from tenancy.parts('harbour.ships') where ordinal < 6 and not present $$,
-    $$ values ('column'), ('filler') $$,
-    'while the setting is on, a filler is one more part'
+    $$ values ('column') $$,
+    'while the setting is off, a filler is no part'
 );
 
 select * from finish();

@@ -7,9 +7,11 @@ select tenancy.disable_new_table_check();
 
 select is_empty($$ select * from tenancy.plan $$, 'on a migrated database nothing is left to do');
 
--- Two tables are enough, and as shipped: no filler, no mapping.
+-- Two tables are enough, without the filler, and nobody in an organization of their own.
 delete from tenancy.registry;
 delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
+update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id' where raw_app_meta_data ? 'org_id';
 update tenancy.settings set fill_org_id = false, scan_mb_per_second = 1, backfill_rows_per_second = 100;
 create schema harbour;
 create table harbour.ships (id integer primary key, user_id uuid);

@@ -1,12 +1,14 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(10);
+select plan(11);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
 delete from tenancy.registry;
 delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
+update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id' where raw_app_meta_data ? 'org_id';
 create schema harbour;
 create table harbour.ships (id integer, company integer, user_id uuid, primary key (company, id));
 create table harbour.captains (id integer primary key, account text);
@@ -29,16 +31,16 @@ values
 
 select results_eq(
     $$
-        select ordinal, column_name collate "default", description collate "default"
+        select ordinal, entry collate "default", description collate "default"
         from tenancy.sources
         where root = 'harbour.docks'::regclass
         order by ordinal
     $$,
     $$
         values
-            (0::bigint, 'user_id', 'the owner in user_id'),
-            (1, 'captain_id', 'harbour.captains through captain_id'),
-            (2, 'company, ship_id', 'harbour.ships through company, ship_id')
+            (1::bigint, 'user_id', 'the owner in user_id'),
+            (2, 'captain_id', 'harbour.captains through captain_id'),
+            (3, 'company, ship_id', 'harbour.ships through company, ship_id')
     $$,
     'the owner is first, then every org-scoped parent in the order of its columns, and no excluded one'
 );
@@ -54,16 +56,22 @@ select is(
     'a table without owner and parent belongs to the default organization'
 );
 
-update tenancy.registry set owner_column = 'account' where table_name = 'captains';
+update tenancy.registry set org_from = '{account}' where table_name = 'captains';
 select is(
     (select in_words from tenancy.decisions where root = 'harbour.captains'::regclass),
     'the owner in account, else the default organization',
     'the registry can name another owner'
 );
-update tenancy.registry set parent_column = 'captain_id' where table_name = 'docks';
+update tenancy.registry set org_from = '{captain_id,user_id}' where table_name = 'docks';
 select is(
     (select in_words from tenancy.decisions where root = 'harbour.docks'::regclass),
-    'the owner in user_id, else harbour.captains through captain_id, else the default organization',
+    'harbour.captains through captain_id, else the owner in user_id, else the default organization',
+    'and the order in which they decide'
+);
+update tenancy.registry set org_from = '{captain_id}' where table_name = 'docks';
+select is(
+    (select in_words from tenancy.decisions where root = 'harbour.docks'::regclass),
+    'harbour.captains through captain_id, else the default organization',
     'and the one parent that decides'
 );
 

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(15);
+select plan(16);
 
 select has_function('public', 'auth_org_id', '{}'::name[], 'public.auth_org_id() exists');
 select function_returns('public', 'auth_org_id', '{}'::name[], 'uuid', 'it returns uuid');
@@ -46,7 +46,7 @@ as $function$
 $function$;
 select results_eq(
     $$ select code, severity from tenancy.foundation_findings $$,
-    $$ values ('auth_org_id_reads_user_metadata', 'stops') $$,
+    $$ values ('auth_org_id_wrong', 'stops') $$,
     'a function that falls back to user_metadata is found'
 );
 select throws_ok(
@@ -57,7 +57,7 @@ select throws_ok(
 );
 select throws_matching(
     $$ select tenancy.assert_registry() $$,
-    '\npublic\.auth_org_id\(\) .*\[auth_org_id_reads_user_metadata\]$',
+    '\npublic\.auth_org_id\(\) returns [^\n]* for the organization in user_metadata and not NULL; [^\n]*\[auth_org_id_wrong\]$',
     'which says so'
 );
 
@@ -86,8 +86,12 @@ language sql
 stable
 set search_path = ''
 as $function$
-    select nullif(auth.jwt() -> 'app_metadata' ->> 'org_id', '')::uuid
+    select case
+        when auth.jwt() #>> '{app_metadata,org_id}' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            then (auth.jwt() #>> '{app_metadata,org_id}')::uuid
+    end
 $function$;
+select is(tenancy.failed_probes(), '{}', 'one that gives an organization for no other claim, and an error for none, passes every probe');
 select is_empty(
     $$ select * from tenancy.foundation_findings $$,
     'one of the application''s own that reads app_metadata alone is trusted'

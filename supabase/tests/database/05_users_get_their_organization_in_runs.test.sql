@@ -4,7 +4,10 @@ set local search_path = public, extensions;
 select plan(18);
 
 -- One organization and its users, so that the test need not know who else is there.
-insert into public.organizations (id, name) values ('b0000000-0000-4000-8000-000000000001', 'one');
+insert into public.organizations (id, name)
+values
+    ('b0000000-0000-4000-8000-000000000001', 'one'),
+    ('b0000000-0000-4000-8000-000000000003', 'three');
 insert into tenancy.user_orgs (user_id, org_id)
 select format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'))::uuid, 'b0000000-0000-4000-8000-000000000001'
 from generate_series(0, 5) as number;
@@ -37,7 +40,7 @@ as $function$
     where id = pg_temp.id_of(number)
 $function$;
 
-select pg_temp.add_user(1, '{"provider": "email"}');
+select pg_temp.add_user(1, '{"org_id": "b0000000-0000-4000-8000-00000000dead"}');
 select pg_temp.add_user(2, '{"org_id": null}');
 select pg_temp.add_user(3, '{"org_id": "b0000000-0000-4000-8000-000000000003"}');
 select pg_temp.add_user(4, '{}');
@@ -53,7 +56,7 @@ select results_eq(
         order by user_id
     $$,
     $$ values ('1', null), ('2', null), ('3', 'conflict'), ('4', 'unreachable') $$,
-    'users without their organization are found: missing, in conflict, or out of reach'
+    'users without their organization are found: missing or unknown, in conflict, or out of reach'
 );
 select is(
     (select reason from tenancy.user_preflight where user_id = pg_temp.id_of(4)),

@@ -36,6 +36,8 @@ from tenancy.org_scoped_tables;
 
 -- As shipped: phase 2 then gives every row its value with the column.
 delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
+update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id' where raw_app_meta_data ? 'org_id';
 create schema harbour;
 create table harbour.ships (id integer primary key, user_id uuid, name text);
 insert into harbour.ships (id, name) values (1, 'Argo');

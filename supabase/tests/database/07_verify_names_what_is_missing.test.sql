@@ -29,13 +29,15 @@ select results_eq(
 );
 select set_eq(
     $$ select check_name from tenancy.verify() where table_name is null $$,
-    $$ values ('registry'), ('auth_org_id'), ('users') $$,
-    'and the whole gets three'
+    $$ values ('registry'), ('fillers'), ('auth_org_id'), ('users') $$,
+    'and the whole gets four'
 );
 
--- As shipped: no filler, and phase 2 gives every row its value with the column.
-update tenancy.settings set fill_org_id = false;
+-- As shipped: nobody is in an organization of their own, and phase 2 gives every row its value with the column.
+update tenancy.settings set fill_org_id = true;
 delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
+update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id' where raw_app_meta_data ? 'org_id';
 create schema harbour;
 create table harbour.ships (id integer primary key, user_id uuid);
 insert into harbour.ships (id) values (1), (2);
@@ -53,15 +55,16 @@ $function$;
 
 select is(
     pg_temp.failed_checks(),
-    'check check_valid column foreign_key foreign_key_valid guard index not_null',
+    'check check_valid column filler foreign_key foreign_key_valid guard index not_null',
     'a table that was registered and not migrated fails every check'
 );
 do $$ begin while tenancy.advance('count') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
 select is(
     pg_temp.failed_checks(),
     'check check_valid foreign_key foreign_key_valid guard index not_null',
-    'after phase 2 it has its column'
+    'after phase 2 it has its column and its filler'
 );
 create index idx_ships_org_id on harbour.ships (org_id);
 do $$ begin while tenancy.advance('foreign_key', 'foreign_key_valid', 'foreign_key_root') loop null; end loop; end $$;

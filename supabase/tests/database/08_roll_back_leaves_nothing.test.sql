@@ -1,11 +1,12 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(9);
+select plan(10);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
 -- Two tables are enough: the others are left out of what is undone.
+update tenancy.settings set fill_org_id = true;
 delete from tenancy.registry;
 create schema harbour;
 create table harbour.ships (id integer primary key, user_id uuid);
@@ -41,6 +42,7 @@ select
 
 do $$ begin while tenancy.advance('count') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
+do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('backfill') loop null; end loop; end $$;
 create index idx_ships_org_id on harbour.ships (org_id);
 do $$ begin while tenancy.advance('foreign_key', 'foreign_key_valid', 'foreign_key_root') loop null; end loop; end $$;
@@ -81,6 +83,7 @@ select is(
     (select docks from before),
     'and a table that had org_id of its own keeps all of it'
 );
+select is_empty($$ select from tenancy.filled_rows $$, 'what the fillers knew and counted is forgotten with them');
 select ok(not tenancy.roll_back(1), 'then there is nothing left to undo');
 select throws_ok(
     $$ select tenancy.roll_back(0) $$,

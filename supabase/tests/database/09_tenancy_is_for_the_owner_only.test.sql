@@ -44,11 +44,13 @@ select results_eq(
     $$,
     $$
         values
+            ('tenancy.create_organization(text)'),
             ('tenancy.fill_org_id()'),
+            ('tenancy.leave_users_without_organization()'),
             ('tenancy.refuse_unclassified_table()'),
             ('tenancy.set_org_of_new_user()')
     $$,
-    'no function of ours runs with its owner''s rights except the triggers that have to read what their caller cannot'
+    'no function of ours runs with its owner''s rights except the triggers that have to read what their caller cannot, and what they call'
 );
 select is_empty(
     $$

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(14);
+select plan(16);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -11,6 +11,8 @@ create table harbour.ships (id integer primary key, user_id uuid);
 create table harbour.cargo (id integer primary key, ship_id integer references harbour.ships (id));
 grant insert on harbour.cargo to authenticated;
 delete from tenancy.registry;
+delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
 insert into tenancy.registry (schema_name, table_name, scope, priority)
 values
     ('harbour', 'ships', 'org', 'secondary'),
@@ -26,10 +28,12 @@ values
 
 do $$ begin while tenancy.advance('count') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
+select col_default_is('tenancy', 'settings', 'fill_org_id', 'true', 'it is on unless the operator decides otherwise');
+update tenancy.settings set fill_org_id = false;
 do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
 select is_empty(
     $$ select tgname from pg_trigger where tgrelid = 'harbour.ships'::regclass and not tgisinternal $$,
-    'nothing is installed unless it is asked for'
+    'then nothing is installed'
 );
 
 update tenancy.settings set fill_org_id = true;
@@ -46,11 +50,13 @@ select is(
     '1',
     'a row that comes without organization gets its owner''s'
 );
-insert into harbour.ships (id, user_id) values (2, null);
-select is(
-    (select org_id from harbour.ships where id = 2),
-    (select default_org_id from tenancy.settings),
-    'or the default where nobody owns it'
+select throws_ok(
+    $$ insert into harbour.ships (id, user_id) values (2, null) $$,
+    '23502',
+    'harbour.ships got a row without org_id, and nothing says whose it is: the statement did not send it, the token has no'
+    ' app_metadata.org_id, and no organization follows from its user_id; send org_id, or place the user in tenancy.user_orgs, see'
+    ' tenancy.enable_new_users for those who sign up',
+    'or is refused where nobody owns it, since the mapping is a promise'
 );
 insert into harbour.ships (id, user_id, org_id)
 values (3, '00000000-0000-4000-8000-000000000001', 'b0000000-0000-4000-8000-000000000002');
@@ -81,16 +87,18 @@ select is(
 );
 
 alter table harbour.cargo add column user_id uuid;
-select ok(
-    not (select present from tenancy.parts('harbour.cargo') where part = 'filler'),
+select results_eq(
+    $$ select code, severity, table_name collate "default" from tenancy.filler_findings $$,
+    $$ values ('filler_outdated', 'breaks', 'harbour.cargo') $$,
     'a filler that does not know all that decides is not what it should be'
 );
 do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
+select is_empty($$ select * from tenancy.filler_findings $$, 'until it is made again');
 insert into harbour.cargo (id, ship_id, user_id) values (2, 1, '00000000-0000-4000-8000-000000000002');
 select is(
     (select right(org_id::text, 1) from harbour.cargo where id = 2),
     '2',
-    'and decides by that as well once it is made again'
+    'and then decides by that as well'
 );
 
 update tenancy.settings set fill_org_id = false;
