@@ -27,18 +27,18 @@ chosen (new_users) as (
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ 'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration', 'pgbouncer', 'pgmq',
     'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as backfill_rows_per_second,
     chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation,
-    state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), user_orgs (user_id, org_id) as ( select null::uuid, null::uuid from
-    mapping cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document) where one.document::text like '%found%' ),
-    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from listed where listed.table_name is not null ), table_inventory
-    as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname,
-    relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in
-    ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not
-    like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where
-    dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), references_between_tables as (select reference.oid as constraint_oid,
-    reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums,
-    referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select
-    array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names,
-    array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
+    state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
+    gen_random_uuid() from mapping cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document) where one.document::text like
+    '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from listed where listed.table_name is not null ),
+    table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I',
+    namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where
+    relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and
+    namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend
+    as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), references_between_tables as (select reference.oid as
+    constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names,
+    referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross
+    join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as
+    parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
     '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s', reference.confrelid, parent_column.attnum, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end,
     pair.equality, reference.conrelid, child_column.attnum, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <>
     parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from
@@ -111,39 +111,40 @@ chosen (new_users) as (
     'case when {row}.@c%1$s.%2$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then {row}.@c%1$s.%2$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
-    application_tables.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid cross join lateral ( select case when type.typtype = 'd'
-    then type.typbasetype::regtype else type.oid::regtype end as type ) as base cross join lateral ( select exists ( select from references_between_tables as reference where reference.relation =
-    application_tables.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('auth.users') and reference.parent_column_names = array['id'] ) as is_keyed ) as keyed
-    where base.type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists (
-    select from references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and
-    reference.attnums = array[column_.attnum] and not keyed.is_keyed and (parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive step (root,
-    entry, attnums, at, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation, 0,
-    array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select step.root, coalesce(step.entry,
-    array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), link.parent, step.hops + 1, step.visited || link.parent, concat( step.joins, format(
-    E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name) ) ),
-    format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as key_index where
-    key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
-    references_between_tables as link on link.relation = step.at and not link.is_period join application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops <
-    4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
-    step.at, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank,
-    step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, owner_columns.is_not_null from step join
-    owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums),
-    step.at, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true,
-    1, step.hops = 0, true from step join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select
-    distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as
-    constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when
-    source_paths.hops > 0 then format(' through %s', source_paths.at) end as way, case when source_paths.kind = 'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case
-    first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid =
-    source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc,
-    source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select
-    org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format(
-    E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ',
-    org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by
-    possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal
-    from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected else possible.entry = any
-    (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way ||
-    ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then
-    format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+    application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
+    as type where type.oid = column_.atttypid union all select type.oid, type.typbasetype from domain join pg_catalog.pg_type as type on type.oid = domain.base ) select domain.type::regtype from domain
+    where domain.base = 0 ) as base (type) cross join lateral ( select exists ( select from references_between_tables as reference where reference.relation = application_tables.relation and
+    reference.attnums = array[column_.attnum] and reference.parent = to_regclass('auth.users') and reference.parent_column_names = array['id'] ) as is_keyed ) as keyed where base.type in ('uuid'::regtype,
+    'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists ( select from
+    references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
+    array[column_.attnum] and not keyed.is_keyed and (parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive step (root, entry, attnums, at,
+    hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation, 0, array[application_tables.relation], '',
+    '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
+    coalesce(step.attnums, link.attnums), link.parent, step.hops + 1, step.visited || link.parent, concat( step.joins, format( E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1,
+    replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and (
+    step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as key_index where key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and
+    array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join references_between_tables as link on link.relation = step.at and not link.is_period join application_tables
+    as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops < 4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry,
+    owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid,
+    owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or
+    owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization',
+    step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), step.at, step.hops, concat( step.joins,
+    E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true from step join
+    references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root,
+    source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins,
+    source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then
+    format(' through %s', source_paths.at) end as way, case when source_paths.kind = 'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case first_column.attname when
+    'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and
+    first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops,
+    source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation,
+    array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s',
+    org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from
+    org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by possible.root order by
+    array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join
+    application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected else possible.entry = any (application_tables.org_from)
+    end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way || ordered.entry else
+    format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then format(
+    E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
     ' left join lateral ('
     'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
     ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
@@ -162,11 +163,11 @@ chosen (new_users) as (
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
     org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, exists
-    (select from user_orgs) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select claimed_organizations.row_count >
-    0 from claimed_organizations), false) as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else ' order by sources.ordinal) from sources where sources.root =
-    decided.relation ), 'the default organization' ) as in_words from application_tables as decided left join tables_before on tables_before.relation = decided.relation where decided.scope = 'org'),
-    decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
-    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else
+    (select from user_orgs where user_orgs.org_id is not null) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select
+    claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else ' order by sources.ordinal) from sources
+    where sources.root = decided.relation ), 'the default organization' ) as in_words from application_tables as decided left join tables_before on tables_before.relation = decided.relation where
+    decided.scope = 'org'), decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as
+    org_id, format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else
     format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as
     is_last_orphan, case when decided.sources < 2 then 'false' else format( 'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict,
     format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from
@@ -357,29 +358,30 @@ chosen (new_users) as (
     pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and
     org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and
     org_id.attgenerated = '' where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
-    'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, concat_ws('; ',
-    why.remedy, 'what would do: ' || possible.entries) as remedy from ( select named.*, unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where
-    unnamed.entry is null or not exists ( select from sources where sources.root = named.relation and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as
-    named_column on named_column.attrelid = candidate.relation and named_column.attname = candidate.entry and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select
-    reference.parent::text as parent, reference.is_period, parent.scope from references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where
-    reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry limit 1 ) as key on true cross join lateral ( select case when key.is_period then
-    'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent) when
-    key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent) when named_column.attnum is null then
-    'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when key.is_period then 'take it out' when key.parent is
-    not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid', key.parent ) when named_column.attnum is not null
-    then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy ) as why cross join lateral ( select
-    string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
-    array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where would_do.entry <> all
-    (candidate.org_from) ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
+    'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, coalesce(
+    nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''), 'take it out, or say ''{}'': all rows belong to the default organization' ) as remedy from ( select named.*,
+    unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root = named.relation
+    and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname = candidate.entry
+    and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select reference.parent::text as parent, reference.is_period, parent.scope from references_between_tables as reference
+    left join application_tables as parent on parent.relation = reference.parent where reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry limit 1 )
+    as key on true cross join lateral ( select case when key.is_period then 'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is
+    null then format('references %s, which is not classified', key.parent) when key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user',
+    key.parent) when named_column.attnum is null then 'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when
+    key.is_period then 'take it out' when key.parent is not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
+    key.parent ) when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end
+    as remedy ) as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation
+    union all select array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
+    array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
     'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-    ' default organization' from candidate where candidate.org_from is null and exists (select from user_orgs) and not coalesce(candidate.is_not_null, false) and candidate.relation not in (select
-    sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations',
-    reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate
-    on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
-    'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ),
-    'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s',
-    candidate.default_expression), format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where
-    candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
+    ' default organization' from candidate where candidate.org_from is null and exists (select from user_orgs where user_orgs.org_id is not null) and not coalesce(candidate.is_not_null, false) and
+    candidate.relation not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name,
+    format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from
+    references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation = reference.relation join application_tables as parent on parent.relation =
+    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid',
+    candidate.type_name, case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select
+    'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
+    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
+    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
     'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
     'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
     format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
@@ -461,12 +463,12 @@ chosen (new_users) as (
     'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
-    ' or ''application'' where your own trigger places them' as remedy from sign_up_writes where (select settings.new_users is null and exists (select from user_orgs) from settings) union all select
-    'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
+    ' or ''application'' where your own trigger places them' as remedy from sign_up_writes where (select settings.new_users is null and exists (select from user_orgs where user_orgs.org_id is not null)
+    from settings) union all select 'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
     format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
     format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where ( select others.new_users is
-    distinct from 'application' and not others.new_users_anonymous and exists (select from user_orgs) and exists (select from auth.users where users.is_anonymous) from settings as others ) union all
-    select 'new_users_without_trigger', 'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
+    distinct from 'application' and not others.new_users_anonymous and exists (select from user_orgs where user_orgs.org_id is not null) and exists (select from auth.users where users.is_anonymous) from
+    settings as others ) union all select 'new_users_without_trigger', 'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
     format('select tenancy.enable_new_users(%L)', settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists (
     select from pg_catalog.pg_trigger where tgrelid = to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*

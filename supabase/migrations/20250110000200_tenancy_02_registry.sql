@@ -32,7 +32,7 @@ create table if not exists tenancy.user_orgs (
 create index if not exists user_orgs_org_id_idx on tenancy.user_orgs (org_id);
 comment on table tenancy.user_orgs is
 'The mapping: which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
-' No foreign key to auth.users, so that the rows of a user who is gone can still be placed.';
+' No foreign key to auth.users, so that the rows of a user who is gone can still be placed. Rows without organization do not fill it.';
 comment on column tenancy.user_orgs.org_id is
 'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
 
@@ -50,7 +50,7 @@ comment on function tenancy.organization_named(text) is
 
 create or replace view tenancy.fallback_organization as
 select case
-    when settings.new_users = 'default' or (settings.new_users is null and not exists (select from tenancy.user_orgs))
+    when settings.new_users = 'default' or (settings.new_users is null and not exists (select from tenancy.user_orgs where user_orgs.org_id is not null))
         then settings.default_org_id
 end as org_id
 from tenancy.settings;

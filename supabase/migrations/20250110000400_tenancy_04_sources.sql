@@ -84,10 +84,20 @@ join pg_catalog.pg_attribute as column_
     on column_.attrelid = application_tables.relation
     and column_.attnum > 0
     and not column_.attisdropped
-join pg_catalog.pg_type as type on type.oid = column_.atttypid
 cross join lateral (
-    select case when type.typtype = 'd' then type.typbasetype::regtype else type.oid::regtype end as type
-) as base
+    with recursive domain (type, base) as (
+        select type.oid, type.typbasetype
+        from pg_catalog.pg_type as type
+        where type.oid = column_.atttypid
+        union all
+        select type.oid, type.typbasetype
+        from domain
+        join pg_catalog.pg_type as type on type.oid = domain.base
+    )
+    select domain.type::regtype
+    from domain
+    where domain.base = 0
+) as base (type)
 cross join lateral (
     select exists (
         select from tenancy.references_between_tables as reference
@@ -97,7 +107,7 @@ cross join lateral (
             and reference.parent_column_names = array['id']
     ) as is_keyed
 ) as keyed
-where base.type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
+where base.type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
     and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from))
     and not exists (
         select from tenancy.references_between_tables as reference
@@ -312,7 +322,7 @@ comment on view tenancy.claimed_organizations is 'How many users have another or
 create or replace view tenancy.decisions as
 select
     decided.relation as root,
-    exists (select from tenancy.user_orgs)
+    exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
         or coalesce(
             tables_before.follows_org_id,
             decided.relation in (select following_tables.relation from tenancy.following_tables)

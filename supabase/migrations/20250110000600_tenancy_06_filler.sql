@@ -239,7 +239,6 @@ declare
     query text;
     is_orphan boolean;
     user_ids uuid[];
-    settings tenancy.settings;
 begin
     select fillers.* into filler from tenancy.fillers where fillers.table_oid = root::oid;
     query := tenancy.with_names(filler.form);
@@ -264,16 +263,15 @@ begin
         using new;
     end if;
     if is_orphan then
-        select * into settings from tenancy.settings;
-        new.org_id := case
-            when not exists (select from tenancy.user_orgs)
-                or settings.new_users = 'default' and exists (
-                    select from auth.users
-                    where users.id = any (user_ids) and (settings.new_users_anonymous or not users.is_anonymous)
-                )
-                then settings.default_org_id
-            else tenancy.organization_named(current_setting('tenancy.org_of_sign_up', true))
-        end;
+        new.org_id := coalesce(
+            (
+                select settings.default_org_id
+                from tenancy.settings
+                where not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+            ),
+            (select min(placed_users.org_id::text)::uuid from tenancy.placed_users where placed_users.user_id = any (user_ids)),
+            tenancy.organization_named(current_setting('tenancy.org_of_sign_up', true))
+        );
         if new.org_id is null then
             perform tenancy.refuse_row_without_organization(root);
         end if;

@@ -29,7 +29,10 @@ from (
     select
         'org_from_without_source' as code, candidate.qualified_name as table_name,
         format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem,
-        concat_ws('; ', why.remedy, 'what would do: ' || possible.entries) as remedy
+        coalesce(
+            nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''),
+            'take it out, or say ''{}'': all rows belong to the default organization'
+        ) as remedy
     from (
         select named.*, unnamed.entry
         from candidate as named
@@ -84,7 +87,7 @@ from (
             from tenancy.org_references
             where org_references.relation = candidate.relation and not org_references.is_period
         ) as would_do
-        where would_do.entry <> all (candidate.org_from)
+        where array_position(candidate.org_from, would_do.entry) is null
     ) as possible
     union all
     select
@@ -94,7 +97,7 @@ from (
         ' default organization'
     from candidate
     where candidate.org_from is null
-        and exists (select from tenancy.user_orgs)
+        and exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
         -- What has an organization in every row already needs no source.
         and not coalesce(candidate.is_not_null, false)
         and candidate.relation not in (select sources.root from tenancy.sources)

@@ -90,7 +90,7 @@ select
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them' as remedy
 from tenancy.sign_up_writes
-where (select settings.new_users is null and exists (select from tenancy.user_orgs) from tenancy.settings)
+where (select settings.new_users is null and exists (select from tenancy.user_orgs where user_orgs.org_id is not null) from tenancy.settings)
 union all
 select
     'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
@@ -102,7 +102,7 @@ where (
     select
         others.new_users is distinct from 'application'
         and not others.new_users_anonymous
-        and exists (select from tenancy.user_orgs)
+        and exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
         and exists (select from auth.users where users.is_anonymous)
     from tenancy.settings as others
 )
@@ -126,7 +126,7 @@ create or replace view tenancy.mapping_findings as
 select
     'users_left_out' as code,
     -- Rows of theirs would go to the default organization, and they to another.
-    case when settings.new_users is null or exists (select from tenancy.user_orgs) then 'decide' else 'stops' end as severity,
+    case when settings.new_users is null or exists (select from tenancy.user_orgs where user_orgs.org_id is not null) then 'decide' else 'stops' end as severity,
     'auth.users' as object, 'auth.users' as table_name,
     format('%s users are in no organization: neither tenancy.user_orgs nor app_metadata.org_id says one', count(*)) as problem,
     format(

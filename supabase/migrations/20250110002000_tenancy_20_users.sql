@@ -197,7 +197,9 @@ declare
     is_taken boolean;
     created bigint;
 begin
-    if not exists (select from tenancy.user_orgs) and (select settings.new_users is distinct from 'personal' from tenancy.settings) then
+    if not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+        and (select settings.new_users is distinct from 'personal' from tenancy.settings)
+    then
         for org_scoped in
             select org_id_columns.relation
             from tenancy.org_id_columns
@@ -236,30 +238,38 @@ create or replace function tenancy.set_org_of_new_user()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 declare
     settings tenancy.settings;
+    claimed constant uuid := tenancy.organization_named(new.raw_app_meta_data ->> 'org_id');
     org_id uuid;
 begin
     select * into settings from tenancy.settings;
-    if coalesce(settings.new_users, 'application') = 'application'
-        or new.is_anonymous and not settings.new_users_anonymous
-        or tenancy.organization_named(new.raw_app_meta_data ->> 'org_id') is not null
-    then
+    if settings.new_users is null then
         return new;
     end if;
 
     select user_orgs.org_id into org_id from tenancy.user_orgs where user_orgs.user_id = new.id;
-    if not found and settings.new_users = 'default' then
-        org_id := settings.default_org_id;
-    elsif not found then
-        org_id := tenancy.create_organization(coalesce(new.email, new.phone, new.id::text));
-        insert into tenancy.user_orgs (user_id, org_id) values (new.id, org_id);
+    if not found then
+        if claimed is not null then
+            org_id := claimed;
+        elsif settings.new_users = 'application' or new.is_anonymous and not settings.new_users_anonymous then
+            org_id := null;
+        elsif settings.new_users = 'default' then
+            org_id := settings.default_org_id;
+        else
+            org_id := tenancy.create_organization(coalesce(new.email, new.phone, new.id::text));
+            insert into tenancy.user_orgs (user_id, org_id) values (new.id, org_id);
+        end if;
     end if;
-    if org_id is not null then
-        -- For rows that a trigger of the application writes without naming the user; of several users at once none is meant.
-        perform set_config(
-            'tenancy.org_of_sign_up',
-            case when coalesce(current_setting('tenancy.org_of_sign_up', true), '') in ('', org_id::text) then org_id::text else 'several' end,
-            true
-        );
+
+    -- For rows that a trigger of the application writes before the user is there; of several users in a transaction none is meant.
+    perform set_config(
+        'tenancy.org_of_sign_up',
+        case
+            when coalesce(current_setting('tenancy.org_of_sign_up', true), '') in ('', org_id::text) then coalesce(org_id::text, 'none')
+            else 'several'
+        end,
+        true
+    );
+    if org_id is not null and claimed is null then
         new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', org_id);
     end if;
     return new;
@@ -296,23 +306,25 @@ begin
     end if;
 
     -- Who is there already stays in the default organization, where their rows are.
-    if mode <> 'default' and not exists (select from tenancy.user_orgs) and exists (select from org_migration.tables_before) then
+    if mode <> 'default'
+        and not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+        and exists (select from org_migration.tables_before)
+    then
         insert into tenancy.user_orgs (user_id, org_id)
         select placed_users.user_id, placed_users.org_id
         from tenancy.placed_users
-        where placed_users.org_id is not null;
+        where placed_users.org_id is not null
+        on conflict do nothing;
     end if;
 
     update tenancy.settings
     set new_users = mode, new_users_anonymous = anonymous;
 
-    if mode <> 'application' then
-        -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
-        create or replace trigger "00_assign_org_to_new_user"
-        before insert on auth.users
-        for each row
-        execute function tenancy.set_org_of_new_user();
-    end if;
+    -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
+    create or replace trigger "00_assign_org_to_new_user"
+    before insert on auth.users
+    for each row
+    execute function tenancy.set_org_of_new_user();
 end
 $function$;
 comment on function tenancy.enable_new_users(text, boolean) is

@@ -40,7 +40,7 @@ backfills (relation, state) as (select null::regclass, null::text where false),
 fillers (table_oid, form) as (select null::oid, null::text where false),
 -- Of the views each only asks whether there is one.
 user_orgs (user_id, org_id) as (
-    select null::uuid, null::uuid
+    select gen_random_uuid(), gen_random_uuid()
     from mapping
     cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document)
     where one.document::text like '%found%'

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(13);
+select plan(15);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -91,6 +91,14 @@ select is_empty(
     $$ select * from tenancy.org_id_findings where table_name = 'harbour.rates' $$,
     'unless it says so'
 );
+
+update tenancy.registry set org_from = '{nothing}' where (schema_name, table_name) = ('harbour', 'rates');
+select is(
+    (select string_agg(remedy, '|') from tenancy.org_id_findings where table_name = 'harbour.rates'),
+    'take it out, or say ''{}'': all rows belong to the default organization',
+    'where nothing would do, that is said as well'
+);
+select matches(pg_temp.found('{user_id,NULL}'), '^names NULL in org_from, .*; what would do: tug_id', 'NULL names nothing, and hides nothing');
 
 select * from finish();
 rollback;

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(11);
+select plan(12);
 
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -51,6 +51,7 @@ select lives_ok(
 set local role postgres;
 select is(pg_temp.orgs(1, 2), '- -', 'then its users are in none, and not in the default one');
 select is(pg_temp.orgs(4), '2b', 'those of others stay where they are');
+select is(pg_temp.orgs(5), '1a', 'and who was in the default one is, since nobody has made a mapping');
 select results_eq(
     $$
         select right(user_id::text, 1), obstacle

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(14);
+select plan(17);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -41,6 +41,8 @@ create function pg_temp.sign_up(number integer, app_metadata jsonb default '{"pr
 returns void
 language sql
 as $function$
+    -- Each sign-up is a transaction of its own.
+    select set_config('tenancy.org_of_sign_up', '', true);
     insert into auth.users (instance_id, id, aud, role, email, raw_app_meta_data, is_anonymous)
     values (
         '00000000-0000-0000-0000-000000000000', format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'))::uuid,
@@ -101,6 +103,14 @@ select is(pg_temp.orgs(7), 'own own', 'personal: rows and token are in an organi
 create trigger open_account before insert on auth.users for each row execute function harbour.open_account();
 select pg_temp.sign_up(8);
 select is(pg_temp.orgs(8), 'own own own', 'also the rows that are written before the user is there');
+select pg_temp.sign_up(10, '{"org_id": "b0000000-0000-4000-8000-000000000001"}');
+select is(pg_temp.orgs(10), 'one one one', 'or in the one that the user comes with');
+select tenancy.enable_new_users('default');
+select pg_temp.sign_up(11);
+select is(pg_temp.orgs(11), 'default default default', 'or in the default one');
+insert into tenancy.user_orgs (user_id, org_id) values ('00000000-0000-4000-8000-000000000012', null);
+select throws_ok($$ select pg_temp.sign_up(12) $$, '23502', null, 'not those of a user whom the mapping keeps out of all');
+select tenancy.enable_new_users('personal');
 select throws_ok($$ select pg_temp.sign_up(9, '{}', true) $$, '23502', null, 'an anonymous user gets none, and so no rows');
 select tenancy.enable_new_users('personal', true);
 select pg_temp.sign_up(9, '{}', true);
