@@ -9,6 +9,8 @@ import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { defaultOrgId, north, south } from "../organizations.ts";
+import { readSection, runAsWritten } from "../readme.ts";
+import { repeat } from "../steps.ts";
 
 const template = readFileSync(join(root, "docs/forgotten-table.sql"), "utf8");
 
@@ -132,6 +134,26 @@ describe("a large table that was forgotten", () => {
     await supabase(["migration", "repair", ...target, "--status", "reverted", "20250401000000", "20250601000000"]);
     await supabase(["db", "push", ...target, "--include-all"]);
     expect(await logged()).toEqual(before);
+  });
+
+  test("comes again with the others after an undo, once the index lines that the push names are there", async () => {
+    const { sql, url } = database;
+    const undo = readSection("### Undo");
+    await repeat(sql, "tenancy.roll_back(1)");
+    const again = undo.blocks("sh").find((block) => block.includes("migration repair")) ?? "";
+    const run = (commands: string) => runAsWritten(commands, { folder: copy.folder, url });
+    const refused = await run(again);
+    expect(refused.code, refused.output).toBe(1);
+    const lines = refused.output.match(/^create index concurrently .*?;/gm) ?? [];
+    expect(lines).toEqual([
+      "create index concurrently if not exists idx_invoice_lines_org_id on public.invoice_lines (org_id);",
+      "create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);",
+    ]);
+    for (const line of lines) await sql.unsafe(line);
+    const { code, output } = await run("npx supabase db push --remote --include-all");
+    expect(code, output).toBe(0);
+    expect(output).toContain("20250601000000_org_id_of_invoice_lines.sql");
+    expect(await failures()).toEqual([]);
   });
 });
 
