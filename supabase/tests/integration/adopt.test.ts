@@ -239,8 +239,7 @@ describe("another application follows the README", () => {
     const failed: Record<string, string[]> = {};
     for (const file of files) {
       const { passed, failures } = await runPgtapFile(database.url, file);
-      if (failures.length > 0) failed[basename(file)] = failures;
-      expect(passed, file).toBeGreaterThan(0);
+      if (failures.length > 0 || passed === 0) failed[basename(file)] = failures;
     }
     expect(failed).toEqual({});
   });
