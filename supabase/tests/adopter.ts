@@ -29,20 +29,18 @@ const excluded: Record<string, string> = {
   "public.profiles": "of users, whatever their organization",
 };
 
-/** What only the owner knows: the README's example for the table that is in the list from the start, and two more. */
-const owners = `
-${recipe.blocks("sql").find((block) => block.includes("('public', 'contacts')")) ?? ""}
-update tenancy.registry
-set parent_column = 'stage_id'
-where (schema_name, table_name) = ('sales', 'deals');
-update tenancy.registry
-set owner_column = 'actor'
-where (schema_name, table_name) = ('public', 'audit_log');
-`;
+/** What only the owner knows: the columns that decide, in order, where the detected order is not what is meant. */
+const orgFrom: Record<string, string> = {
+  "sales.deals": "{owner_id,stage_id}",
+  "public.audit_log": "{actor,deal_id}",
+};
 
-/** What names an owner or a parent below the list: the column, what it names, and of which table. */
-const namedColumn =
-  /update tenancy\.registry\s+set (owner_column|parent_column) = '([^']+)'\s+where \(schema_name, table_name\) = \(([^)]+)\);/g;
+/** The block of the recipe with this text, which the owner of the CRM writes as it stands. */
+export function example(text: string): string {
+  const block = recipe.blocks("sql").find((sql) => sql.includes(text));
+  if (!block) throw new Error(`Cannot find a block of SQL with ${JSON.stringify(text)} in the recipe`);
+  return block;
+}
 
 export const crmFolder = join(root, "supabase/local/fixtures/crm");
 
@@ -62,8 +60,8 @@ export interface Answers {
 }
 
 /** Copies the CRM as its developer has it, the Supabase CLI among its packages, with this repository beside it. */
-export function copyCrm(): string {
-  const folder = join(inject("folder"), "adopt");
+export function copyCrm(name: string): string {
+  const folder = join(inject("folder"), name);
   const project = join(folder, "crm");
   mkdirSync(folder, { recursive: true });
   cpSync(join(crmFolder, "supabase"), join(project, "supabase"), { recursive: true });
@@ -89,71 +87,54 @@ function findMigration(project: string, ending: string): string {
   return join(migrations, name);
 }
 
-function change(project: string, ending: string, how: (text: string) => string): void {
+/** Makes another text of the migration of the project whose name ends so. */
+export function change(project: string, ending: string, how: (text: string) => string): void {
   const file = findMigration(project, ending);
   writeFileSync(file, how(readFileSync(file, "utf8")));
 }
 
-/** Step 3: the list with the one table that the owner is sure of, no index line, and who belongs where. */
-function editForTheFirstTime(project: string): void {
+/** Step 3: the list with the one table of the example, no index line, and who belongs where. */
+export function editForTheFirstTime(project: string): void {
   change(project, "_EDIT_list_of_tables.sql", (text) =>
     text
       .replace(/^ {4}\('public', .*\n/gm, "")
-      .replace("values\n", "values\n    ('public', 'contacts', 'org', 'critical', null)\n")
-      .replace("select tenancy.assert_registry();", (check) => `${owners}\n${check}`)
-      .concat("\n", recipe.blocks("sql").find((block) => block.includes("tenancy.user_orgs")) ?? ""));
+      .replace("values\n", `values\n    ${example("('public', 'contacts'").replace(/,\n$/, "\n")}`)
+      .replace("select tenancy.assert_registry();", (check) => `${example("tenancy.user_orgs")}\n${check}`));
   change(project, "_EDIT_index_org_id.sql", (text) => text.replaceAll(/^create index concurrently .*\n/gm, ""));
 }
 
 /** Does what the message of a refusal says, and nothing else. Returns whether it said anything. */
-function obey(project: string, output: string): boolean {
+export function obey(project: string, output: string): boolean {
   const unclassified = [...output.matchAll(/^(\S+) is not classified: .*$/gm)];
   const rows = unclassified.map(([line, table = ""]) => {
     const why = excluded[table];
     const offered = [...line.matchAll(/\('[^']+', '[^']+', '(org|excluded)', [^)]*\)/g)];
     expect(offered.length, line).toBe(2);
     const [row] = offered.find(([, scope]) => scope === (why ? "excluded" : "org")) ?? [line];
-    return `    ${row.replace("<why not>", why ?? "")},\n`;
+    const decided = orgFrom[table] ? row.replace(/null\)$/, `'${orgFrom[table]}')`) : row;
+    return `    ${decided.replace("<why not>", why ?? "")},\n`;
   });
-  const updates = unclassified.filter(([, table = ""]) => !excluded[table]).flatMap(([line]) =>
-    line.match(/update tenancy\.registry [^;]*;/) ?? []
-  );
-  change(project, "_EDIT_list_of_tables.sql", (text) =>
-    text
-      .replace("values\n", `values\n${rows.join("")}`)
-      .replace("select tenancy.assert_registry();", (check) => `${updates.join("\n")}\n${check}`));
+  change(project, "_EDIT_list_of_tables.sql", (text) => text.replace("values\n", `values\n${rows.join("")}`));
   const lines = [...output.matchAll(/create index concurrently .*?;/g)].map(([line]) => `${line}\n`);
   change(project, "_EDIT_index_org_id.sql", (text) => text.replace("set lock_timeout = 0;\n", `$&${lines.join("")}`));
   return rows.length + lines.length > 0;
 }
 
-/** Step 2 once more: the preflight with what the list's file says pasted into it, the list, the columns and the mapping. */
+/** Step 2 once more: the preflight with the list, the mapping and the choice for new users from the list's file. */
 async function askWithTheList(site: Site): Promise<CliResult> {
   const { project } = site;
   const edited = readFileSync(findMigration(project, "_EDIT_list_of_tables.sql"), "utf8");
   const [list = ""] = /^( {4}\(.*\n)+/m.exec(edited) ?? [];
-  const named = new Map<string, Record<string, string>>();
-  for (const [, column = "", name, table = ""] of edited.matchAll(namedColumn)) {
-    named.set(table, { ...named.get(table), [column]: `'${name}'` });
-  }
-  const columns = [...named].map(([table, { owner_column = "null", parent_column = "null" }]) =>
-    `        (${table}, ${owner_column}, ${parent_column}),\n`
-  );
   const [mapping = ""] = /^select distinct on [^;]*(?=\non conflict)/m.exec(edited) ?? [];
+  const [, newUsers = ""] = /tenancy\.enable_new_users\(('\w+')/.exec(edited) ?? [];
   const file = join(project, "supabase/preflight.sql");
-  let places = 0;
-  const pasted = [`${list.trimEnd()},\n`, columns.join("")];
-  writeFileSync(
-    file,
-    readFileSync(file, "utf8")
-      .replace(/^ *\(null::text, .*$/gm, (last) => `${pasted[places++]}${last}`)
-      .replace(/^ *select null::uuid, null::uuid where false$/m, () => mapping),
-  );
-  expect({ places, columns: columns.length > 2, mapping: mapping !== "" }, "where to paste").toEqual({
-    places: 2,
-    columns: true,
-    mapping: true,
-  });
+  const before = readFileSync(file, "utf8");
+  const pasted = before
+    .replace(/^ *\(null::text, .*$/m, (last) => `${list.trimEnd()},\n${last}`)
+    .replace(/(?<=\$mapping\$\n)[^$]*(?=\$mapping\$)/, () => `${mapping}\n`)
+    .replace(/^ *select null::text$/m, () => `    select ${newUsers}`);
+  for (const text of [list.trimEnd(), mapping, `    select ${newUsers}`]) expect(pasted).toContain(text);
+  writeFileSync(file, pasted);
   return await run(site, recipe.blocks("sh").find((block) => block.includes("-f supabase/preflight.sql")) ?? "");
 }
 

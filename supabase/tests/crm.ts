@@ -65,6 +65,14 @@ export const expectations: Record<string, string> = {
   `,
 };
 
+/** The temporary table of the organization that each user should have, which the expectations read. */
+export const createMembers = `
+  create temporary table members as
+  select distinct on (user_id) user_id, company_id as org_id
+  from public.company_members
+  order by user_id, created_at
+`;
+
 /** Every table of the application with its rows, org_id apart; partitions are in what they are partitions of. */
 export async function readRows(sql: Sql): Promise<Map<string, string>> {
   const tables = await sql<{ name: string }[]>`

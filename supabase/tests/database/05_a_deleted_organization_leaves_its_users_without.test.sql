@@ -64,6 +64,7 @@ select results_eq(
 );
 select tenancy.enable_new_users('default');
 select is(pg_temp.orgs(1, 2, 5), '- - 1a', 'they are not new users either');
+insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.id_of(4), 'b0000000-0000-4000-8000-000000000002');
 select lives_ok($$ select tenancy.create_personal_organizations() $$, 'personal organizations are made');
 select is(pg_temp.orgs(1, 2), '- -', 'and not for them');
 

@@ -115,6 +115,7 @@ select throws_ok($$ select pg_temp.sign_up(9, '{}', true) $$, '23502', null, 'an
 select tenancy.enable_new_users('personal', true);
 select pg_temp.sign_up(9, '{}', true);
 select is(pg_temp.orgs(9), 'own own own', 'unless that is asked for');
+select set_config('tenancy.org_of_sign_up', '', true);
 select throws_ok(
     $$ insert into harbour.accounts (id, user_id) values (gen_random_uuid(), gen_random_uuid()) $$,
     '23502',

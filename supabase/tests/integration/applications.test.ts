@@ -16,17 +16,11 @@ import {
 import { become, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { defaultOrgId } from "../organizations.ts";
-import { describeSchema, withoutRemainders } from "../schema.ts";
+import { describeSchema, ofTheApplication, withoutRemainders } from "../schema.ts";
 import { repeat } from "../steps.ts";
 import { addUsers, appMetadata } from "../users.ts";
 
 const byName = applications.map((application) => [application.name, application] as const);
-
-/** Without our triggers on the two tables that are not org-scoped, which go with the schema tenancy. */
-const ofTheApplication = (schema: string[]) =>
-  withoutRemainders(schema).filter((entry) =>
-    !/^trigger .* ON (auth\.users|public\.organizations) .* EXECUTE FUNCTION tenancy\./.test(entry)
-  );
 
 describe.each(byName)("%s goes from user_id to org_id", (name, application) => {
   const { expectations, members, had } = application;

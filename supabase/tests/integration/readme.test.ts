@@ -4,6 +4,7 @@ import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { root } from "../../local/project.ts";
 import { cloneDatabase } from "../databases.ts";
+import { defaultOrgId } from "../organizations.ts";
 import { indexLines } from "../steps.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
@@ -58,6 +59,14 @@ describe("the README's SQL", () => {
       headers: { apikey: "sb_secret_of_the_vault" },
       timeout_milliseconds: 60000,
     }]);
+
+    // With a mapping it puts nobody into the default organization: who is in none is for the application to place.
+    await sql`delete from net.sent`;
+    await sql`insert into tenancy.user_orgs (user_id, org_id) values (${userId(2)}, ${defaultOrgId})`;
+    await sql.unsafe(job?.["command"] as string);
+    expect(await sql`select obstacle from tenancy.users_without_org`).toEqual([{ obstacle: "unplaced" }]);
+    expect(await sql`select from net.sent`).toHaveLength(0);
+    await sql`delete from tenancy.user_orgs`;
     await sql`delete from auth.users where id = ${userId(1)}`;
     await sql.unsafe("select cron.unschedule('update-user-org-metadata')");
     expect(await sql`select from cron.job`).toHaveLength(0);
@@ -81,8 +90,6 @@ describe("the README's SQL", () => {
   const refusedHere = [
     // On the platform postgres may; here it is superuser for that, in new-tables.test.ts.
     { what: "tenancy.enable_new_table_check()", code: "42501" },
-    // It is for before phase 2, and run then in backfill.test.ts.
-    { what: "tenancy.create_personal_organizations()", code: "55000" },
   ];
   /** The statements that the text names between its blocks and that need nothing else. */
   const inlineStatements = [
@@ -97,7 +104,6 @@ describe("the README's SQL", () => {
   });
 
   test.each([
-    "set owner_column = 'owner_id'",
     "tenancy.onboard('public.invoices')",
     "tenancy.enable_org_isolation('public.calls')",
     "org_migration.backfill_progress where state",

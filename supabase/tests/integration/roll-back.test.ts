@@ -6,7 +6,7 @@ import { cloneDatabase } from "../databases.ts";
 import { refusal } from "../attempts.ts";
 import { readSection, runAsWritten } from "../readme.ts";
 import { defaultOrgId } from "../organizations.ts";
-import { describeSchema, withoutRemainders } from "../schema.ts";
+import { describeSchema, ofTheApplication } from "../schema.ts";
 import { bind, repeat } from "../steps.ts";
 
 const undo = readSection("### Undo");
@@ -156,7 +156,7 @@ describe("the shipped application goes up, down and up again", () => {
       const { sql } = database;
       await rollBack(1);
       expect(await countOrgIds()).toEqual(Object.fromEntries(Object.keys(all).map((key) => [key, 0])));
-      expect(withoutRemainders(await describeSchema(sql))).toEqual(schemaBefore);
+      expect(ofTheApplication(await describeSchema(sql))).toEqual(schemaBefore);
       expect(await digestTables(sql)).toEqual(rowsBefore);
       const [left] = await sql`
         select
