@@ -132,10 +132,11 @@ returns regclass language plpgsql volatile security invoker set search_path = ''
 declare
     counter_name text := format('filled_%s_%s', tenancy.schema_of(target), tenancy.table_of(target));
 begin
+    if octet_length(counter_name) > 63 then
+        counter_name := format('filled_%s', md5(counter_name));
+    end if;
     -- Another table may have had the name before.
-    if octet_length(counter_name) > 63
-        or exists (select from tenancy.fillers where fillers.counter = to_regclass(format('tenancy.%I', counter_name)))
-    then
+    if exists (select from tenancy.fillers where fillers.counter = to_regclass(format('tenancy.%I', counter_name))) then
         counter_name := format('filled_%s', target::oid);
     end if;
     execute format('create sequence if not exists tenancy.%I', counter_name);

@@ -72,10 +72,9 @@ begin
     elsif bytes > limit_bytes and exists (select from tenancy.parts(target) as parts where not parts.present) then
         state := 'program_limit_exceeded';
         problem := format(
-            'has %s, too much to hold its lock for while org_id is filled in, indexed and checked (the limit is %s); have the migrations'
-            ' do it, which hold no lock for long: add its row to the file ending in _EDIT_list_of_tables.sql and its line to the one ending'
-            ' in _EDIT_index_org_id.sql, then supabase migration repair --status reverted those of the phases and push again; or, where'
-            ' nobody uses it, raise tenancy.settings.small_table_bytes',
+            'has %s, too much to hold its lock for while org_id is filled in, indexed and checked (the limit is %s): copy'
+            ' docs/forgotten-table.sql to a migration of its own, which holds no lock for long; or, where nobody uses it, raise'
+            ' tenancy.settings.small_table_bytes',
             pg_size_pretty(bytes),
             pg_size_pretty(limit_bytes)
         );

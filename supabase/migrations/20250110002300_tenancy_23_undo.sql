@@ -91,6 +91,8 @@ begin
     end if;
     if to_phase < 2 then
         perform tenancy.forget_fillers();
+        update tenancy.settings
+        set fill_org_id = default;
 
         delete from org_migration.tables_before
         where tables_before.relation in (select org_id_columns.relation from tenancy.org_id_columns);

@@ -339,7 +339,7 @@ declare
 begin
     if missing is not null then
         raise exception E'org_id is not indexed on every org-scoped table: add to the file ending in _EDIT_index_org_id.sql, then push'
-            ' again:\n%', missing
+            ' again, or, of a table that a later migration creates, run by hand:\n%', missing
         using errcode = 'undefined_object';
     end if;
 
