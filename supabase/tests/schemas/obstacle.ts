@@ -88,11 +88,12 @@ export const ofOrgId = (
   ], rest.since ? { since: rest.since } : {});
 
 /** The organizations, where the schema has not made them. */
-export function needOrganizations({ used }: Draft): string | undefined {
+export function needOrganizations({ used, organizations }: Draft): string | undefined {
   if ([...used].some((name) => name.startsWith("organizations"))) return undefined;
   used.add("organizations are there");
+  const rows = [defaultOrgId, ...organizations].map((id) => `(${literal(id)}, 'Organization')`);
   return `create table public.organizations (id uuid primary key, name text not null);
-    insert into public.organizations values (${literal(defaultOrgId)}, 'Everyone')`;
+    insert into public.organizations values ${rows.join(", ")}`;
 }
 
 export const beside = (draft: Draft, { schema }: Name, word: string): Name => ({ schema, name: draft.name(word) });
