@@ -1,24 +1,20 @@
 import type { Sql } from "postgres";
+import {
+  type Catalog,
+  findSources,
+  keyOf,
+  normalize,
+  organizationsKey,
+  type OrgTable,
+  readCatalog,
+  type Reference,
+  type Source,
+  usersKey,
+} from "./oracle-sources.ts";
+
+export type { OrgTable } from "./oracle-sources.ts";
 
 type Row = Record<string, unknown>;
-
-/** An org-scoped table, with what the registry says of it. */
-export interface OrgTable {
-  schema: string;
-  name: string;
-  /** The column with the owner's id; user_id, where the table has it, unless another is named. */
-  ownerColumn?: string | undefined;
-  /** The column whose foreign key alone leads to the parent. */
-  parentColumn?: string | undefined;
-}
-
-/** A foreign key as the catalog has it, without org_id, which may stand beside the columns that say which row is meant. */
-interface Reference {
-  child: string;
-  columns: string[];
-  parent: string;
-  parentColumns: string[];
-}
 
 interface Found {
   row: Row;
@@ -30,20 +26,23 @@ interface Found {
 export type OrgIdsBefore = Map<string, Map<string, string>>;
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-const keyOf = ({ schema, name }: OrgTable): string => JSON.stringify([schema, name]);
 const inPublic = (table: string | OrgTable): OrgTable =>
   typeof table === "string" ? { schema: "public", name: table } : table;
 
 /** What the decision about a row takes, read once. */
-interface Knowledge {
+export interface Knowledge {
   defaultOrgId: string;
-  tables: Map<string, OrgTable>;
+  /** By table: its rows, and what decides them. */
   rows: Map<string, Found[]>;
-  references: Reference[];
+  sources: Map<string, Source[]>;
+  /** By table: true where the registry says that nothing decides. */
+  undecided: Map<string, boolean>;
   /** For each reference the rows of its parent by their keys. */
-  parents: Map<string, Found>[];
-  /** The mapping. */
-  organizations: Map<unknown, string>;
+  parents: Map<Reference, Map<string, Found>>;
+  /** The mapping, and what app_metadata says of each user. */
+  mapping: Map<string, string | null>;
+  claims: Map<string, unknown>;
+  organizations: Set<string>;
   before: OrgIdsBefore;
 }
 
@@ -55,11 +54,11 @@ interface Place {
 
 /**
  * Says for each row of each org-scoped table which organization it should have, from the rules of the documentation and
- * without any code of the migration: the one it had before; else the owner's; else that of the first parent that is there,
- * by the order of the columns; else the default. Returns one line for every row that has another.
+ * without any code of the migration: the one it had before; else what the first of its sources says that says one; else the
+ * default. Returns one line for every row that has another.
  *
- * Rows that lead to one another in a circle have no first parent with an organization: any that another parent of theirs
- * has is right, and the default.
+ * Rows that lead to one another in a circle have no parent with an organization: any that another source of theirs says is
+ * right, and the default.
  */
 export async function findWrongRows(
   sql: Sql,
@@ -67,63 +66,105 @@ export async function findWrongRows(
   defaultOrgId: string,
   before: OrgIdsBefore = new Map(),
 ): Promise<string[]> {
-  const knowledge = await readKnowledge(sql, tables.map(inPublic), defaultOrgId, before);
+  const knowledge = await readKnowledge(sql, tables, defaultOrgId, before);
   const decisions = new Map<object, string | undefined>();
   const wrong: string[] = [];
-  for (const [key, rows] of knowledge.rows) {
-    for (const found of rows) {
+  for (const [key, sources] of knowledge.sources) {
+    for (const found of knowledge.rows.get(key) ?? []) {
       const decision = decide(knowledge, decisions, { key, found });
       const expected = decision ? [decision] : [...decideInCircle(knowledge, decisions, { key, found })];
       if (!expected.includes(found.row["org_id"] as string)) {
-        wrong.push(`${key}: ${JSON.stringify(found.row)} should have ${expected.join(" or ")}`);
+        const from = sources.map(({ kind, entry }) => `${kind} ${entry}`).join(", ");
+        wrong.push(`${key} (${from}): ${JSON.stringify(found.row)} should have ${expected.join(" or ")}`);
       }
     }
   }
   return wrong;
 }
 
-async function readKnowledge(
+export async function readKnowledge(
   sql: Sql,
-  scoped: OrgTable[],
+  tables: (string | OrgTable)[],
   defaultOrgId: string,
-  before: OrgIdsBefore,
+  before: OrgIdsBefore = new Map(),
 ): Promise<Knowledge> {
+  const scoped = tables.map(inPublic);
+  const catalog = await readCatalog(sql);
   const mapping = await sql`select user_id, org_id from tenancy.user_orgs`;
+  const users = await sql`select id, raw_app_meta_data -> 'org_id' as claim from auth.users`;
+  const organizations = await sql`select id from public.organizations`;
+  const keys = new Set(scoped.map(keyOf));
+  const sources = new Map(scoped.map((table) => [keyOf(table), findSources(catalog, keys, table)]));
   const rows = new Map<string, Found[]>();
-  for (const table of scoped) rows.set(keyOf(table), await readRows(sql, table));
-  const references = await readReferences(sql, scoped);
-  const byKey = ({ parent, parentColumns }: Reference) =>
-    (rows.get(parent) ?? []).map((found) =>
-      [JSON.stringify(parentColumns.map((column) => found.row[column])), found] as const
-    );
+  for (const key of tablesToRead(catalog, keys, sources)) {
+    const [schema, name] = JSON.parse(key) as [string, string];
+    rows.set(key, await readRows(sql, { schema, name }));
+  }
   return {
     defaultOrgId,
-    tables: new Map(scoped.map((table) => [keyOf(table), table])),
     rows,
-    references,
-    parents: references.map((reference) => new Map(byKey(reference))),
-    organizations: new Map(mapping.map((row) => [row["user_id"], row["org_id"] as string])),
+    sources,
+    undecided: new Map(scoped.map((table) => [keyOf(table), table.orgFrom?.length === 0])),
+    parents: new Map(catalog.references.map((reference) => [reference, rowsByKey(rows, reference)])),
+    mapping: new Map(mapping.map((row) => [row["user_id"] as string, row["org_id"] as string | null])),
+    claims: new Map(users.map((row) => [row["id"] as string, row["claim"]])),
+    organizations: new Set(organizations.map((row) => row["id"] as string)),
     before,
   };
 }
 
-/** What the row itself says: the organization that it had, or its owner's. */
-function ownOrganization({ tables, organizations, before }: Knowledge, { key, found }: Place): string | undefined {
-  const owner = found.row[tables.get(key)?.ownerColumn ?? "user_id"];
-  return before.get(key)?.get(found.text) ??
-    (typeof owner === "string" && uuid.test(owner) ? organizations.get(owner.toLowerCase()) : undefined);
+/** The tables themselves, organizations, and what lies on the way to a user. */
+function tablesToRead({ references }: Catalog, scoped: Set<string>, sources: Map<string, Source[]>): Set<string> {
+  const steps = [...sources.values()].flat().flatMap(({ way }) => way.map(({ parent }) => parent));
+  const named = references.filter(({ parent }) => parent === organizationsKey).map(({ parent }) => parent);
+  return new Set([...scoped, ...steps, ...named].filter((key) => key !== usersKey));
 }
 
-/** The parents that are there, in the order that decides. */
-function parentsOf({ tables, references, parents }: Knowledge, { key, found: { row } }: Place): Place[] {
-  const only = tables.get(key)?.parentColumn;
-  return references.flatMap(({ child, columns, parent }, number) => {
-    if (child !== key || (only !== undefined && (columns.length > 1 || columns[0] !== only))) return [];
-    if (columns.some((column) => row[column] === null)) return [];
-    const found = parents[number]?.get(JSON.stringify(columns.map((column) => row[column])));
-    return found ? [{ key: parent, found }] : [];
-  });
+/** The value of a row in these columns, to be compared as the parent's key compares; none where one is NULL. */
+function keyIn({ row }: Found, columns: string[], { comparisons }: Reference): string | undefined {
+  const values = columns.map((column, place) => normalize(row[column], comparisons[place]));
+  return values.includes(null) ? undefined : JSON.stringify(values);
 }
+
+const rowsByKey = (rows: Map<string, Found[]>, reference: Reference): Map<string, Found> =>
+  new Map((rows.get(reference.parent) ?? []).flatMap((found) => {
+    const key = keyIn(found, reference.parentColumns, reference);
+    return key === undefined ? [] : [[key, found]];
+  }));
+
+/** The row that another references, if it is there. */
+function follow({ parents }: Knowledge, from: Found | undefined, reference: Reference): Found | undefined {
+  const key = from && keyIn(from, reference.columns, reference);
+  return key === undefined ? undefined : parents.get(reference)?.get(key);
+}
+
+/** The organization that a text names, if it exists. */
+const named = ({ organizations }: Knowledge, text: unknown): string | undefined =>
+  typeof text === "string" && uuid.test(text) && organizations.has(text.toLowerCase()) ? text.toLowerCase() : undefined;
+
+/** The organization of a user: the mapping's, which may be none, else that of app_metadata. */
+function organizationOf(knowledge: Knowledge, user: unknown): string | undefined {
+  if (typeof user !== "string" || !uuid.test(user)) return undefined;
+  const mapped = knowledge.mapping.get(user.toLowerCase());
+  return mapped === undefined ? named(knowledge, knowledge.claims.get(user.toLowerCase())) : mapped ?? undefined;
+}
+
+/** What a source says of a row: an organization, or a parent that has it; undefined where it says nothing. */
+function ask(knowledge: Knowledge, found: Found, { way, end }: Source): string | Place | undefined {
+  let at: Found | undefined = found;
+  for (const step of way) at = follow(knowledge, at, step);
+  if (typeof end === "string") return organizationOf(knowledge, at?.row[end]);
+  const parent = follow(knowledge, at, end);
+  if (!parent) return undefined;
+  return end.parent === organizationsKey ? parent.row["id"] as string : { key: end.parent, found: parent };
+}
+
+/** What the row's sources say, in the order that decides, after the organization that it had. */
+const answers = (knowledge: Knowledge, { key, found }: Place): (string | Place)[] =>
+  [
+    knowledge.before.get(key)?.get(found.text),
+    ...(knowledge.sources.get(key) ?? []).map((source) => ask(knowledge, found, source)),
+  ].filter((answer) => answer !== undefined);
 
 /** The organization that the rules give; none where they go in a circle. */
 function decide(
@@ -132,19 +173,17 @@ function decide(
   place: Place,
 ): string | undefined {
   const path: object[] = [];
-  let at: Place | undefined = place;
+  let at: Place | string | undefined = place;
   let decision: string | undefined;
-  while (at) {
+  while (decision === undefined && typeof at === "object") {
     if (decisions.has(at.found)) {
       decision = decisions.get(at.found);
       break;
     }
     if (path.includes(at.found)) break;
     path.push(at.found);
-    decision = ownOrganization(knowledge, at);
-    if (decision) break;
-    at = parentsOf(knowledge, at)[0];
-    if (!at) decision = knowledge.defaultOrgId;
+    at = answers(knowledge, at)[0] ?? knowledge.defaultOrgId;
+    if (typeof at === "string") decision = at;
   }
   for (const row of path) decisions.set(row, decision);
   return decision;
@@ -161,12 +200,31 @@ function decideInCircle(
   const visit = (at: Place) => {
     if (seen.has(at.found)) return;
     seen.add(at.found);
-    const decision = decide(knowledge, decisions, at);
-    if (decision) allowed.add(decision);
-    else for (const parent of parentsOf(knowledge, at)) visit(parent);
+    for (const answer of answers(knowledge, at)) {
+      const decision = typeof answer === "string" ? answer : decide(knowledge, decisions, answer);
+      if (decision !== undefined) allowed.add(decision);
+      else if (typeof answer !== "string") visit(answer);
+    }
   };
   visit(place);
   return allowed;
+}
+
+/**
+ * The organization that a row should get which is inserted once more without org_id, after the push and with no claim;
+ * undefined where it should be refused.
+ */
+export function decideInsert(knowledge: Knowledge, table: OrgTable, text: string): string | undefined {
+  const key = keyOf(table);
+  const found = knowledge.rows.get(key)?.find((candidate) => candidate.text === text);
+  if (!found) throw new Error(`Cannot decide a row of ${key} that was not there: ${text}`);
+  for (const source of knowledge.sources.get(key) ?? []) {
+    const answer = ask(knowledge, found, source);
+    if (typeof answer === "string") return answer;
+    // A row that references itself is not there yet.
+    if (answer && answer.found !== found) return answer.found.row["org_id"] as string;
+  }
+  return knowledge.undecided.get(key) || knowledge.mapping.size === 0 ? knowledge.defaultOrgId : undefined;
 }
 
 /** Reads which organizations rows have, to be known after the push as those from before. */
@@ -195,43 +253,4 @@ async function readRows(sql: Sql, { schema, name }: OrgTable): Promise<Found[]> 
   return await sql<Found[]>`
     select to_jsonb("a row") as row, (to_jsonb("a row") - 'org_id')::text as text from ${sql.unsafe(target)} as "a row"
   `;
-}
-
-/** The foreign keys between these tables, in the order of their columns, then of their names. */
-async function readReferences(sql: Sql, tables: OrgTable[]): Promise<Reference[]> {
-  const scoped = tables.map(keyOf);
-  const found = await sql<(Reference & { child: [string, string]; parent: [string, string] })[]>`
-    with relations as (
-      select pg_class.oid, json_build_array(nspname, relname) as key
-      from pg_class
-      join pg_namespace on pg_namespace.oid = relnamespace
-    )
-    select
-      child.key as child,
-      key.columns,
-      parent.key as parent,
-      key.parent_columns as "parentColumns"
-    from pg_constraint as reference
-    join relations as child on child.oid = reference.conrelid
-    join relations as parent on parent.oid = reference.confrelid
-    cross join lateral (
-      select
-        array_agg(referencing.attnum order by pair.position) as numbers,
-        array_agg(referencing.attname::text order by pair.position) as columns,
-        array_agg(referenced.attname::text order by pair.position) as parent_columns
-      from unnest(reference.conkey, reference.confkey) with ordinality as pair (referencing, referenced, position)
-      join pg_attribute as referencing on referencing.attrelid = child.oid and referencing.attnum = pair.referencing
-      join pg_attribute as referenced on referenced.attrelid = parent.oid and referenced.attnum = pair.referenced
-      where referencing.attname <> 'org_id'
-    ) as key
-    where reference.contype = 'f' and reference.conparentid = 0 and key.columns is not null
-    order by key.numbers, reference.conname
-  `;
-  return found
-    .map((reference) => ({
-      ...reference,
-      child: JSON.stringify(reference.child),
-      parent: JSON.stringify(reference.parent),
-    }))
-    .filter(({ child, parent }) => scoped.includes(child) && scoped.includes(parent));
 }

@@ -56,6 +56,14 @@ const gapsOf = (roots: string): string => `
         'has no guard that is enabled always'
       ),
       (
+        exists (
+          select from pg_trigger
+          where tgrelid = class.oid and tgenabled = 'O' and not tgisinternal and tgname like 'zzz\\_fill\\_org\\_id\\_%'
+            and pg_get_triggerdef(oid) like '% BEFORE INSERT ON % FOR EACH ROW WHEN ((new.org_id IS NULL))%'
+        ),
+        'has no filler'
+      ),
+      (
         class.relkind <> 'p' or exists (
           select from pg_trigger
           where tgrelid = class.oid and tgenabled = 'A' and tgname like 'org\\_id\\_immutable\\_rows\\_%'

@@ -8,6 +8,11 @@ export interface Name {
   name: string;
 }
 
+/** A table of the list, with the columns that decide. */
+export interface Registered extends Name {
+  orgFrom?: (string | null)[];
+}
+
 export type Role =
   | "key"
   | "owner"
@@ -27,6 +32,12 @@ export interface Column {
   type: string;
   /** What follows the type. */
   clauses?: string;
+  /** The key that follows once there are rows. */
+  laterKey?: string;
+  /** Whether values that differ in case alone are the same. */
+  ignoresCase?: boolean;
+  /** A value of its type that no row has, as SQL. */
+  missing?: string;
   /** The value in the row of this number, as SQL. Without it the server makes the value, or a reference does. */
   value?: (row: number) => string;
 }
@@ -40,6 +51,20 @@ export interface Reference {
   dangling: boolean;
   /** Whether org_id, which both have, stands before the columns. */
   withOrgId: boolean;
+  /** Whether the rows have their values already. */
+  isGiven?: boolean;
+  /** Whether each row has a parent. */
+  isRequired?: boolean;
+}
+
+/** A column, or the columns of a key, from which the organization of a row can follow. */
+export interface SourceOf {
+  entry: string;
+  kind: "organization" | "owner" | "parent";
+  /** Whether it decides where the list says nothing. */
+  isDetected: boolean;
+  /** Whether the list is to name it. */
+  mustBeNamed?: boolean;
 }
 
 export interface Table extends Name {
@@ -48,10 +73,14 @@ export interface Table extends Name {
   columns: Column[];
   /** The columns by which it can be referenced; none without a key. */
   key: string[];
-  /** What the registry says beyond its scope. */
-  ownerColumn?: string;
-  parentColumn?: string;
+  /** The columns that the list says decide, in order. */
+  orgFrom?: string[];
+  sources: SourceOf[];
   references: Reference[];
+  /** Which of the tables it is that lead to a user. */
+  link?: string;
+  /** How many rows it has, if that is not drawn. */
+  rowCount?: number;
   /** Each row's values by column, as SQL. */
   rows: Map<string, string>[];
   /** The tables that hold its rows: itself, or its partitions of the lowest level. */
@@ -71,9 +100,10 @@ export interface Draft {
   name(word: string): string;
   /** The statements that make it, run by postgres. */
   script: string[];
-  /** The rows of the list, and what is said below it of their columns. */
+  /** The rows of the list. */
   list: string[];
-  columns: { table: Name; ownerColumn: string | undefined; parentColumn: string | undefined }[];
+  /** Tables that look much as what the push refuses, and are to be migrated. */
+  neighbours: Registered[];
   users: string[];
   organizations: string[];
   /** A table that triggers write to, excluded. */
@@ -103,15 +133,18 @@ export function columnOf(table: Table, role: Role): string {
   return quote(column.name);
 }
 
+/** A list of names as PostgreSQL reads it. */
+const asArray = (names: (string | null)[]): string =>
+  `{${names.map((name) => name === null ? "null" : `"${name.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`;
+
 /** Has the list give org_id to a table. */
-export function register(draft: Draft, table: Name & { ownerColumn?: string; parentColumn?: string }): void {
+export function register(draft: Draft, { schema, name, orgFrom }: Registered): void {
   const priority = draft.random.pick(["critical", "secondary"]);
-  draft.list.push(`(${literal(table.schema)}, ${literal(table.name)}, 'org', '${priority}', null)`);
-  const { ownerColumn, parentColumn } = table;
-  if (ownerColumn !== undefined || parentColumn !== undefined) draft.columns.push({ table, ownerColumn, parentColumn });
+  const decides = orgFrom === undefined ? "null" : literal(asArray(orgFrom));
+  draft.list.push(`(${literal(schema)}, ${literal(name)}, 'org', '${priority}', null, ${decides})`);
 }
 
 /** Has the list leave a table alone. */
 export function exclude(draft: Draft, { schema, name }: Name): void {
-  draft.list.push(`(${literal(schema)}, ${literal(name)}, 'excluded', null, 'it is no organization''s')`);
+  draft.list.push(`(${literal(schema)}, ${literal(name)}, 'excluded', null, 'it is no organization''s', null)`);
 }

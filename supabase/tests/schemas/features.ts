@@ -14,8 +14,9 @@ export interface Feature {
   excludes?: string[];
   /** Features that another table of the schema has to have. */
   elsewhere?: string[];
-  /** The first major version of PostgreSQL that knows it. */
+  /** The first major version of PostgreSQL that knows it, and the last. */
   since?: number;
+  until?: number;
 }
 
 export type Features = Record<string, Feature>;

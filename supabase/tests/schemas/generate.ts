@@ -3,13 +3,35 @@ import type { OrgTable } from "../oracle.ts";
 import { createStream, hash } from "../random.ts";
 import { adoptedFeatures, designOrgId, hasOrgId, hasOrgIdIndex } from "./adopted.ts";
 import { fillTables } from "./data.ts";
-import { type Draft, exclude, type Extras, isOrgScoped, type Name, qualify, register, type Table } from "./draft.ts";
+import {
+  type Draft,
+  exclude,
+  type Extras,
+  isOrgScoped,
+  type Name,
+  qualify,
+  register,
+  type Registered,
+  type Table,
+} from "./draft.ts";
 import { createExtras, plainExtras, publications, triggers } from "./extras.ts";
 import { type Features, shareOut } from "./features.ts";
+import { designLinks } from "./links.ts";
 import { coinName, createNames, literal, type NameKind, nameKinds, quote } from "./names.ts";
 import type { Obstacle, Planted } from "./obstacle.ts";
 import { obstacles } from "./obstacles.ts";
-import { createOrganizations, mappings, mapUsers, organizationFeatures } from "./organizations.ts";
+import {
+  claimOrganizations,
+  createOrganizations,
+  isMapped,
+  type Mapping,
+  mappings,
+  mapUsers,
+  noMapping,
+  organizationFeatures,
+} from "./organizations.ts";
+import { chooseOrgFrom, orgFromFeatures } from "./org-from.ts";
+import { organizationColumnFeatures } from "./owners.ts";
 import { createReferences, referenceFeatures } from "./references.ts";
 import { createTable, designTable, dropColumns, tableFeatures } from "./tables.ts";
 
@@ -17,22 +39,29 @@ import { createTable, designTable, dropColumns, tableFeatures } from "./tables.t
 export interface RandomSchema {
   /** Makes it, run by the superuser. */
   script: string;
-  /** The rows of the list, and what is said below it of their columns, as rows. */
+  /** The rows of the list. */
   list: string[];
-  columns: string[];
   indexLines: string;
-  mapping: string;
+  mapping: Mapping;
   /** The tables that are to get org_id. */
   orgTables: OrgTable[];
   features: Set<string>;
   /** True if the push is to be undone. */
   rollBack: boolean;
   /** What stops the push, and the name of that. */
-  obstacle: (Planted & { kind: string }) | undefined;
+  obstacle: (Planted & { kind: string; isUnforeseen: boolean }) | undefined;
 }
 
 const extras: Extras = { ...adoptedFeatures, ...plainExtras, ...publications, ...triggers };
-const allTableFeatures: Features = { ...tableFeatures, ...referenceFeatures, ...extras };
+const allTableFeatures: Features = { ...tableFeatures, ...referenceFeatures, ...orgFromFeatures, ...extras };
+/** Each obstacle that has a neighbour, by the feature that is the neighbour. */
+const neighbours = new Map<string, (draft: Draft) => Registered[]>(
+  Object.entries(obstacles).flatMap(([name, { neighbour }]) =>
+    neighbour ? [[`beside ${name}`, neighbour] as const] : []
+  ),
+);
+const isIn = (major: PostgresMajor, { since = 0, until = Infinity }: { since?: number; until?: number }): boolean =>
+  since <= major && major <= until;
 
 /** Everything that a schema can have on this version of PostgreSQL. */
 export function allFeatures(major: PostgresMajor): string[] {
@@ -41,18 +70,21 @@ export function allFeatures(major: PostgresMajor): string[] {
     "several schemas",
     ...Object.keys(organizationFeatures),
     ...mappings,
-    ...Object.entries(allTableFeatures).filter(([, { since }]) => major >= (since ?? 0)).map(([name]) => name),
+    ...Object.entries(allTableFeatures).filter(([, feature]) => isIn(major, feature)).map(([name]) => name),
+    ...Object.entries(obstacles).filter(([, obstacle]) => obstacle.neighbour && isIn(major, obstacle)).map(([name]) =>
+      `beside ${name}`
+    ),
   ];
 }
 
 export function allObstacles(major: PostgresMajor): string[] {
-  return Object.entries(obstacles).filter(([, { since }]) => major >= (since ?? 0)).map(([name]) => name);
+  return Object.entries(obstacles).filter(([, obstacle]) => isIn(major, obstacle)).map(([name]) => name);
 }
 
 /** How many schemas of a hundred draw a feature. */
 export const weightOf = (name: string): number =>
   allTableFeatures[name]?.weight ?? organizationFeatures[name] ??
-    (name === "several schemas" ? 40 : mappings.includes(name) ? 0 : 8);
+    (name === "several schemas" ? 40 : mappings.includes(name) ? 0 : neighbours.has(name) ? 2 : 8);
 
 /** What a schema is made from: what fast-check draws and shrinks, and a seed for all the rest. */
 export interface Draw {
@@ -81,12 +113,21 @@ export function generateSchema(draw: Draw): RandomSchema {
     designTable(draft, share);
   }
   draft.random = streamFor(draw, "mapping");
-  const mapping = chooseMapping(draft);
+  const mapping = chooseMapping(draft, obstacle?.needsMapping === true);
+  draft.random = streamFor(draw, "links");
+  designLinks(draft);
   draft.random = streamFor(draw, "references");
   createReferences(draft);
   draft.random = streamFor(draw, "org_id");
   for (const table of draft.tables) designOrgId(draft, table);
-  if (!obstacle?.withoutOrganizations) createOrganizations(draft, draft.tables.some(hasOrgId));
+  if (!obstacle?.withoutOrganizations) {
+    const hasOrgIds = draft.tables.some(hasOrgId);
+    createOrganizations(draft, hasOrgIds || needsOrganizations(draft), hasOrgIds);
+  }
+  draft.random = streamFor(draw, "claims");
+  claimOrganizations(draft);
+  draft.random = streamFor(draw, "org_from");
+  for (const table of draft.tables) chooseOrgFrom(draft, table, isMapped(draft, mapping));
   for (const table of draft.tables) createTable(draft, table);
   draft.random = streamFor(draw, "rows");
   fillTables(draft);
@@ -94,27 +135,28 @@ export function generateSchema(draw: Draw): RandomSchema {
   for (const table of draft.tables) (isOrgScoped(table) ? register : exclude)(draft, table);
   draft.random = streamFor(draw, "obstacle");
   const planted = obstacle?.plant(draft);
+  if (!obstacle) plantNeighbours(draft, draw);
   draft.random = streamFor(draw, "extras");
   createExtras(draft, extras);
   if (new Set(draft.tables.map(({ schema }) => schema)).size > 1) draft.used.add("several schemas");
   return {
     script: ["set session authorization postgres", ...draft.script, ""].join(";\n"),
     list: draft.list,
-    columns: draft.columns.map(({ table, ownerColumn, parentColumn }) => {
-      const names = [table.schema, table.name, ownerColumn, parentColumn];
-      return `(${names.map((name) => name === undefined ? "null" : literal(name)).join(", ")})`;
-    }),
-    indexLines: draft.tables.filter(isOrgScoped).flatMap((table) => indexLines(draft, table)).join("\n"),
+    indexLines: [
+      ...draft.tables.filter(isOrgScoped).flatMap((table) => indexLines(draft, table)),
+      ...draft.neighbours.map((table) => indexLine(coinName("idx_", table.name, "_org_id"), table)),
+    ].join("\n"),
     mapping: mapUsers(draft, mapping),
-    orgTables: draft.tables.filter(isOrgScoped).map(({ schema, name, ownerColumn, parentColumn }) => ({
+    orgTables: [...draft.tables.filter(isOrgScoped), ...draft.neighbours].map(({ schema, name, orgFrom }) => ({
       schema,
       name,
-      ownerColumn,
-      parentColumn,
+      orgFrom: orgFrom?.map(String),
     })),
     features: draft.used,
     rollBack: draw.rollBack,
-    obstacle: planted && draw.obstacle !== undefined ? { ...planted, kind: draw.obstacle } : undefined,
+    obstacle: planted && draw.obstacle !== undefined
+      ? { ...planted, kind: draw.obstacle, isUnforeseen: obstacle?.isUnforeseen === true }
+      : undefined,
   };
 }
 
@@ -148,7 +190,7 @@ function startDraft(draw: Draw, without: string[]): { draft: Draft; shares: Set<
     tables: [],
     script: [],
     list: [],
-    columns: [],
+    neighbours: [],
     users: Array.from({ length: 6 }, () => random.uuid()),
     organizations: Array.from({ length: 3 }, () => random.uuid()),
     log: { schema: "public", name: "log" },
@@ -157,15 +199,39 @@ function startDraft(draw: Draw, without: string[]): { draft: Draft; shares: Set<
 }
 
 /** Who belongs where; not everyone to one organization where a large table is to be gone through. */
-function chooseMapping({ random, traits, tables }: Draft): string {
+function chooseMapping({ random, traits, tables }: Draft, isNeeded: boolean): string {
+  if (isNeeded) return "a few organizations";
   const isLarge = tables.some((table) => table.traits.has("more than 1000 blocks"));
-  return mappings.find((candidate) => traits.has(candidate)) ?? random.pick(isLarge ? mappings.slice(1) : mappings);
+  return mappings.find((candidate) => traits.has(candidate)) ??
+    random.pick(isLarge ? mappings.filter((candidate) => candidate !== noMapping) : mappings);
+}
+
+/** Whether a row, or a user, names an organization that only the application can have made. */
+const needsOrganizations = ({ traits, tables }: Draft): boolean =>
+  traits.has("users placed by app_metadata") ||
+  tables.some((table) => table.traits.has("organization under another name"));
+
+/** Makes the tables that look much as what the push refuses. */
+function plantNeighbours(draft: Draft, draw: Draw): void {
+  for (const [feature, plant] of neighbours) {
+    if (!draft.traits.has(feature)) continue;
+    draft.random = streamFor(draw, feature);
+    for (const table of plant(draft)) {
+      register(draft, table);
+      draft.neighbours.push(table);
+    }
+    draft.used.add(feature);
+  }
 }
 
 /** The features that do not go with an obstacle. */
 function featuresWithout({ without = [], withoutOrganizations }: Obstacle): string[] {
   // Its own tables would be published with all, too.
-  return ["published with all tables", ...without, ...(withoutOrganizations ? Object.keys(adoptedFeatures) : [])];
+  return [
+    "published with all tables",
+    ...without,
+    ...(withoutOrganizations ? [...Object.keys(adoptedFeatures), ...organizationColumnFeatures] : []),
+  ];
 }
 
 /** Adds the schemas, the users and the table that triggers write to. */
@@ -185,6 +251,9 @@ function indexLines(draft: Draft, table: Table): string[] {
   if (hasOrgIdIndex(table)) return [];
   return table.leaves.map((leaf: Name) => {
     const name = draft.random.below(5) > 0 ? coinName("idx_", leaf.name, "_org_id") : draft.name("index");
-    return `create index concurrently if not exists ${quote(name)} on ${qualify(leaf)} (org_id);`;
+    return indexLine(name, leaf);
   });
 }
+
+const indexLine = (name: string, table: Name): string =>
+  `create index concurrently if not exists ${quote(name)} on ${qualify(table)} (org_id);`;

@@ -1,5 +1,5 @@
 import { defaultOrgId } from "../organizations.ts";
-import { asSuperuser, type Draft, type Name, qualify, register } from "./draft.ts";
+import { asSuperuser, type Draft, type Name, qualify, register, type Registered } from "./draft.ts";
 import { literal, quote } from "./names.ts";
 
 /** What is in the way of a push, and what the push is to say. */
@@ -17,26 +17,37 @@ export interface Obstacle {
   since?: number;
   /** Whether the schema's own organizations or auth_org_id() would be in its way. */
   withoutOrganizations?: boolean;
+  /** Whether it is in the way only where there is a mapping. */
+  needsMapping?: boolean;
+  /** Whether the preflight, which only reads, cannot see it. */
+  isUnforeseen?: boolean;
   /** Features that would be in the way of the push, too. */
   without?: string[];
   plant(draft: Draft): Planted;
+  /** Makes what looks much the same and is in nobody's way. Returns the tables, to be registered. */
+  neighbour?(draft: Draft): Registered[];
 }
 
 /** What the table of an obstacle looks like where the obstacle has nothing else to say. */
 export const columns = "(id bigint primary key, user_id uuid, note text)";
 
+/** What an obstacle has besides its table. */
+interface Rest extends Pick<Obstacle, "since" | "needsMapping" | "neighbour"> {
+  orgFrom?: (string | null)[];
+}
+
 /** An obstacle that is a table, of columns as usual or otherwise, and what is done to it. */
 export function ofTable(
   code: string,
   make: (target: string, table: Name, draft: Draft) => (string | undefined)[],
-  rest: { since?: number; ownerColumn?: string; parentColumn?: string } = {},
+  { orgFrom, ...rest }: Rest = {},
 ): Obstacle {
   return {
-    ...(rest.since ? { since: rest.since } : {}),
+    ...rest,
     plant: (draft) => {
       const table = { schema: draft.random.pick(draft.schemas), name: draft.name("table") };
       draft.script.push(...make(qualify(table), table, draft).filter((statement) => statement !== undefined));
-      register(draft, { ...table, ...rest });
+      register(draft, { ...table, ...(orgFrom ? { orgFrom } : {}) });
       return { table, code };
     },
   };
@@ -46,13 +57,23 @@ export function ofTable(
 export const onTable = (
   code: string,
   change: (target: string, table: Name, draft: Draft) => string[],
-  rest: { since?: number; ownerColumn?: string; parentColumn?: string } = {},
+  rest: Rest = {},
 ): Obstacle =>
   ofTable(code, (target, table, draft) => [
     `create table ${target} ${columns}`,
     `insert into ${target} select n, ${literal(draft.users[0] as string)} from generate_series(1, 3) as n`,
     ...change(target, table, draft),
   ], rest);
+
+/** A neighbour that is one table, made so, with the columns that decide. */
+export const neighbourTable = (make: (target: string, table: Name, draft: Draft) => string[], orgFrom?: string[]) =>
+(
+  draft: Draft,
+): Registered[] => {
+  const table = { schema: draft.random.pick(draft.schemas), name: draft.name("table") };
+  draft.script.push(...make(qualify(table), table, draft));
+  return [{ ...table, ...(orgFrom ? { orgFrom } : {}) }];
+};
 
 /** An obstacle that is an org_id of its own kind. */
 export const ofOrgId = (
@@ -67,14 +88,15 @@ export const ofOrgId = (
   ], rest.since ? { since: rest.since } : {});
 
 /** The organizations, where the schema has not made them. */
-export function needOrganizations({ used }: Draft): string | undefined {
+export function needOrganizations({ used, organizations }: Draft): string | undefined {
   if ([...used].some((name) => name.startsWith("organizations"))) return undefined;
   used.add("organizations are there");
+  const rows = [defaultOrgId, ...organizations].map((id) => `(${literal(id)}, 'Organization')`);
   return `create table public.organizations (id uuid primary key, name text not null);
-    insert into public.organizations values (${literal(defaultOrgId)}, 'Everyone')`;
+    insert into public.organizations values ${rows.join(", ")}`;
 }
 
-export const beside = (draft: Draft, table: Name, word: string): Name => ({ ...table, name: draft.name(word) });
+export const beside = (draft: Draft, { schema }: Name, word: string): Name => ({ schema, name: draft.name(word) });
 
 /** Something that is no table of the application, registered as one. */
 export const noTable = (make: (draft: Draft) => Name): Obstacle => ({

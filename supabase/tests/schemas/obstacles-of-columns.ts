@@ -1,49 +1,10 @@
 import { defaultOrgId } from "../organizations.ts";
 import { exclude, qualify } from "./draft.ts";
 import { literal } from "./names.ts";
-import { beside, columns, type Obstacle, ofOrgId, ofTable, onTable } from "./obstacle.ts";
+import { beside, type Obstacle, ofOrgId, ofTable } from "./obstacle.ts";
 
-/** Owners and parents that are not there, and an org_id that is not ours. */
+/** An org_id that is not ours. */
 export const columnObstacles: Record<string, Obstacle> = {
-  "an owner_column that is not there": onTable(
-    "missing_owner_column",
-    () => [],
-    {
-      ownerColumn: "no such column",
-    },
-  ),
-  "an owner of another type": ofTable(
-    "owner_column_type",
-    (target) => [
-      `create table ${target} (id bigint primary key, user_id integer)`,
-    ],
-  ),
-  "an owner of a domain": ofTable(
-    "owner_column_type",
-    (target, table, draft) => {
-      const domain = qualify(beside(draft, table, "type"));
-      return [`create domain ${domain} as uuid`, `create table ${target} (id bigint primary key, user_id ${domain})`];
-    },
-  ),
-  "a parent_column that is no foreign key": onTable(
-    "parent_column_without_parent",
-    () => [],
-    {
-      parentColumn: "id",
-    },
-  ),
-  "a parent_column to an excluded table": ofTable(
-    "parent_column_without_parent",
-    (target, table, draft) => {
-      const parent = beside(draft, table, "table");
-      exclude(draft, parent);
-      return [
-        `create table ${qualify(parent)} ${columns}`,
-        `create table ${target} (id bigint primary key, parent_id bigint references ${qualify(parent)} (id))`,
-      ];
-    },
-    { parentColumn: "parent_id" },
-  ),
   "an org_id of text": ofOrgId("org_id_type", "text"),
   "an org_id of a domain": ofTable("org_id_type", (target, table, draft) => {
     const domain = qualify(beside(draft, table, "type"));

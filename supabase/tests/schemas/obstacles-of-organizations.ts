@@ -1,5 +1,5 @@
 import { type Obstacle } from "./obstacle.ts";
-import { authOrgId } from "./organizations.ts";
+import { authOrgId, careful } from "./organizations.ts";
 
 /** Organizations, and an auth_org_id(), that cannot be used. */
 export const organizationObstacles: Record<string, Obstacle> = {
@@ -7,7 +7,25 @@ export const organizationObstacles: Record<string, Obstacle> = {
     withoutOrganizations: true,
     plant: ({ script }) => {
       script.push(authOrgId("select (auth.jwt() -> 'user_metadata' ->> 'org_id')::uuid"));
-      return { code: "auth_org_id_reads_user_metadata" };
+      return { code: "auth_org_id_wrong" };
+    },
+  },
+  "auth_org_id() that raises for what is no uuid": {
+    withoutOrganizations: true,
+    isUnforeseen: true,
+    plant: ({ script }) => {
+      script.push(authOrgId("select (auth.jwt() -> 'app_metadata' ->> 'org_id')::uuid"));
+      return { code: "auth_org_id_wrong" };
+    },
+  },
+  "auth_org_id() that nobody can call": {
+    withoutOrganizations: true,
+    plant: ({ script }) => {
+      script.push(
+        authOrgId(careful),
+        "revoke execute on function public.auth_org_id() from public, anon, authenticated",
+      );
+      return { code: "auth_org_id_not_callable" };
     },
   },
   "auth_org_id() that returns text": {

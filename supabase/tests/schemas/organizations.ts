@@ -1,7 +1,7 @@
 import { defaultOrgId } from "../organizations.ts";
 import { type Draft } from "./draft.ts";
 import { literal } from "./names.ts";
-import { goneUsers } from "./tables.ts";
+import { goneUsers } from "./owners.ts";
 
 /** Who belongs where. A schema has one of these. */
 export const mappings = [
@@ -17,6 +17,9 @@ export const organizationFeatures: Record<string, number> = {
   "organizations with more columns": 8,
   "organizations that require more columns": 8,
   "auth_org_id() is there": 15,
+  "users placed by app_metadata": 20,
+  "claims that count as missing": 15,
+  "users in no organization": 12,
 };
 
 const organizationTables: Record<string, string> = {
@@ -29,8 +32,45 @@ const organizationTables: Record<string, string> = {
 export const authOrgId = (body: string, type = "uuid"): string =>
   `create function public.auth_org_id() returns ${type} language sql stable as $auth_org_id$ ${body} $auth_org_id$`;
 
-/** Makes what the application has of organizations. Tables that have org_id already need them. */
-export function createOrganizations(draft: Draft, isNeeded: boolean): void {
+/** As it is to be: NULL for whatever is no uuid, and never an error. */
+export const careful = `
+  select case when claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then claim::uuid end
+  from (select nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,org_id}' as claim) as token
+`;
+
+/** What app_metadata.org_id can be without being an organization's id. */
+const noOrganization = [
+  "",
+  "default",
+  "00000000-0000-0000-0000-000000000001",
+  "{a0000000-0000-0000-0000-000000000001}",
+  " a0000000-0000-0000-0000-000000000001",
+  42,
+  null,
+  { id: "a0000000-0000-0000-0000-000000000001" },
+];
+
+/** The statements that give users what app_metadata says of their organization. */
+export function claimOrganizations({ traits, used, random, users, organizations, script }: Draft): void {
+  const claim = (feature: string, numbers: number[], value: () => unknown) => {
+    if (!traits.has(feature)) return;
+    used.add(feature);
+    for (const number of numbers) {
+      const metadata = JSON.stringify({ provider: "email", org_id: value() });
+      script.push(
+        `update auth.users set raw_app_meta_data = ${literal(metadata)} where id = ${literal(users[number] as string)}`,
+      );
+    }
+  };
+  claim("users placed by app_metadata", [1, 3, 4], () => {
+    const id = random.pick(organizations);
+    return random.below(3) === 0 ? id.toUpperCase() : id;
+  });
+  claim("claims that count as missing", [0, 2, 5], () => random.pick(noOrganization));
+}
+
+/** Makes what the application has of organizations: what has org_id already needs both, what names one needs them. */
+export function createOrganizations(draft: Draft, isNeeded: boolean, isAuthNeeded: boolean): void {
   const { traits, script, used, organizations } = draft;
   const wished = Object.keys(organizationTables).find((name) => traits.has(name)) ??
     (isNeeded ? "organizations are there" : undefined);
@@ -46,35 +86,57 @@ export function createOrganizations(draft: Draft, isNeeded: boolean): void {
       }`,
     );
   }
-  if (traits.has("auth_org_id() is there") || isNeeded) {
+  if (traits.has("auth_org_id() is there") || isAuthNeeded) {
     used.add("auth_org_id() is there");
-    script.push(
-      authOrgId(
-        "select (nullif(current_setting('request.jwt.claims', true), '')::jsonb -> 'app_metadata' ->> 'org_id')::uuid",
-      ),
-    );
+    script.push(authOrgId(careful));
   }
 }
 
-/** The statements for the end of the list, that say who belongs where. */
-export function mapUsers(draft: Draft, mapping: string): string {
-  const { random, users, organizations, used } = draft;
+/** Who belongs where, as the list says it, and as the preflight is told. */
+export interface Mapping {
+  statements: string;
+  query: string | undefined;
+}
+
+export const noMapping = "one organization";
+
+/** Whether there is a mapping, be it that some are in no organization. */
+export const isMapped = ({ traits }: Draft, mapping: string): boolean =>
+  mapping !== noMapping || traits.has("users in no organization");
+
+/** The statements above the check of the list, that say who belongs where. */
+export function mapUsers(draft: Draft, mapping: string): Mapping {
+  const { random, traits, users, organizations, used } = draft;
   used.add(mapping);
-  if (mapping === "one organization") return "";
+  const without = traits.has("users in no organization") ? [users[4] as string, goneUsers(draft)[1] as string] : [];
+  if (without.length > 0) used.add("users in no organization");
+  const isPersonal = mapping === "personal organizations" && !used.has("organizations that require more columns");
+  const isEveryone = mapping === "a few organizations" || mapping === "personal organizations";
+  // Those whom app_metadata may place are mostly left to it.
+  const isLeft = (number: number) => traits.has("users placed by app_metadata") && [1, 3].includes(number);
+  const mapped = mapping === noMapping || isPersonal
+    ? []
+    : isEveryone
+    ? [...users.filter((_, number) => !isLeft(number)), ...goneUsers(draft).slice(0, 1)]
+    : users.slice(0, users.length / 2);
+  const placed = mapped.filter((user) => !without.includes(user)).map((user) =>
+    `(${literal(user)}, ${literal(random.pick(organizations))})`
+  );
+  const rows = [...placed, ...without.map((user) => `(${literal(user)}, null)`)].join(", ");
   const hasOwnTable = Object.keys(organizationTables).some((name) => used.has(name));
-  const create = (ids: string[]) =>
-    hasOwnTable
-      ? ""
-      : `insert into public.organizations (id, name) values ${
-        ids.map((id) => `(${literal(id)}, 'Organization')`).join(", ")
-      };\n`;
-  if (mapping === "personal organizations" && !used.has("organizations that require more columns")) {
-    return "select tenancy.create_personal_organizations();";
-  }
-  const mapped = mapping === "an organization for some"
-    ? users.slice(0, users.length / 2)
-    : [...users, ...goneUsers(draft).slice(0, 1)];
-  return `${create(organizations)}insert into tenancy.user_orgs (user_id, org_id) values ${
-    mapped.map((user) => `(${literal(user)}, ${literal(random.pick(organizations))})`).join(", ")
-  };`;
+  const created = organizations.map((id) => `(${literal(id)}, 'Organization')`).join(", ");
+  return {
+    statements: [
+      mapped.length > 0 && !hasOwnTable ? `insert into public.organizations (id, name) values ${created};` : "",
+      rows ? `insert into tenancy.user_orgs (user_id, org_id) values ${rows};` : "",
+      isPersonal ? "select tenancy.create_personal_organizations();" : "",
+    ].join("\n"),
+    query: [
+      // Without those who are to be in none: the preflight takes them for rows that are not complete.
+      ...(placed.length > 0
+        ? [`select user_id::uuid, org_id::uuid from (values ${placed.join(", ")}) as mapping (user_id, org_id)`]
+        : []),
+      ...(isPersonal ? ["select id, gen_random_uuid() from auth.users"] : []),
+    ].join(" union all ") || undefined,
+  };
 }

@@ -1,6 +1,10 @@
 import { type Column, type Draft, isOrgScoped, qualify, type Reference, type Table } from "./draft.ts";
 import type { Features } from "./features.ts";
+import { referencingType } from "./keys.ts";
+import { isDetectedLink } from "./links.ts";
 import { quote } from "./names.ts";
+import { wantsParent } from "./org-from.ts";
+import { linkOf } from "./owners.ts";
 
 /** How tables reference one another. A table without any of these may have a parent too. */
 export const referenceFeatures = {
@@ -13,7 +17,14 @@ export const referenceFeatures = {
   "excluded parent": { weight: 8, elsewhere: ["excluded table"] },
   "self reference": { weight: 10, needs: ["no owner"], excludes: ["no primary key"] },
   "circle of references": { weight: 6, needs: ["no owner"], elsewhere: ["key of text"], excludes: ["no primary key"] },
-  "registered parent_column": { weight: 8, excludes: ["excluded table"], elsewhere: ["identity always"] },
+  "reference from another type": { weight: 8, elsewhere: ["key of numeric"] },
+  "reference to what ignores case": { weight: 6, elsewhere: ["key that ignores case"] },
+  "plain reference to what ignores case": { weight: 4, until: 17, needs: ["reference to what ignores case"] },
+  "reference to citext": { weight: 6, elsewhere: ["key of citext"] },
+  "reference to an enum": { weight: 5, elsewhere: ["key of an enum"] },
+  "reference to a domain": { weight: 5, elsewhere: ["key of a domain"] },
+  "reference to an array": { weight: 5, elsewhere: ["key of an array"] },
+  "reference to padded text": { weight: 4, elsewhere: ["key of padded text"] },
   "dangling reference that is not valid": { weight: 5, sort: "ordinary", elsewhere: ["serial"] },
   "deferrable reference": { weight: 6 },
   "org_id in a reference": {
@@ -26,7 +37,7 @@ export const referenceFeatures = {
 
 /** Makes the references between the tables of the draft: their columns, and the statements for when the rows are there. */
 export function createReferences(draft: Draft): void {
-  for (const table of draft.tables.filter(({ traits }) => !traits.has("no columns"))) {
+  for (const table of draft.tables.filter(({ traits, link }) => !traits.has("no columns") && link === undefined)) {
     for (const parent of chooseParents(draft, table)) refer(draft, table, parent);
   }
 }
@@ -55,7 +66,12 @@ function chooseParents(draft: Draft, child: Table): Table[] {
   meet("parent in another schema", (table) => table.schema !== child.schema);
   meet("partitioned parent", (table) => table.leaves[0] !== table);
   meet("excluded parent", (table) => !isOrgScoped(table));
-  meet("registered parent_column", (table) => table.key.length === 1 && isOrgScoped(table));
+  for (const [name, key] of Object.entries(byKey)) meet(name, (table) => table.traits.has(key));
+  if (traits.has("plain reference to what ignores case") && draft.used.has("reference to what ignores case")) {
+    draft.used.add("plain reference to what ignores case");
+  }
+  if (wantsParent(child)) add((table) => isOrgScoped(table));
+  if (linkOf(child)) add(({ link }) => link === linkOf(child));
   meet("dangling reference that is not valid", (table) => table.leaves[0] === table);
   if (traits.has("several parents") || (parents.length === 0 && random.below(2) > 0)) add(() => true);
   if (traits.has("self reference") && child.key.length > 0) {
@@ -72,6 +88,17 @@ function chooseParents(draft: Draft, child: Table): Table[] {
   return random.shuffle(parents);
 }
 
+/** Which key a reference is to be to. */
+const byKey: Record<string, string> = {
+  "reference from another type": "key of numeric",
+  "reference to what ignores case": "key that ignores case",
+  "reference to citext": "key of citext",
+  "reference to an enum": "key of an enum",
+  "reference to a domain": "key of a domain",
+  "reference to an array": "key of an array",
+  "reference to padded text": "key of padded text",
+};
+
 /** Gives the child the columns of a reference to the parent's key, in places of their own. */
 function refer(draft: Draft, child: Table, parent: Table): void {
   const { random, used } = draft;
@@ -79,15 +106,22 @@ function refer(draft: Draft, child: Table, parent: Table): void {
   const unique = parent.columns.find(({ role }) => role === "code");
   const byUnique = traits.has("parent through a unique column") && parent.traits.has("unique column") && unique;
   const parentColumns = byUnique ? [unique.name] : random.shuffle(parent.key);
-  const columns = parentColumns.map((name): Column => {
-    const { type } = parent.columns.find((column) => column.name === name) as Column;
-    return { name: draft.name("parent"), role: "reference", type: type === "bigserial" ? "bigint" : type };
-  });
+  const isOwner = parent.link !== undefined && parent.link === linkOf(child);
+  const isRequired = isOwner && traits.has("owner that is never NULL");
+  const isAnother = traits.has("reference from another type");
+  const isBare = traits.has("plain reference to what ignores case");
+  const ownName = isOwner && parent.link === "owner through profiles" && random.below(2) > 0 ? "user_id" : undefined;
+  const columns = parentColumns.map((name): Column => ({
+    name: ownName ?? draft.name("parent"),
+    role: "reference",
+    type: referencingType(parent.columns.find((column) => column.name === name) as Column, isAnother, isBare),
+    clauses: isRequired ? "not null" : "",
+  }));
   for (const column of random.shuffle(columns)) {
     child.columns.splice(random.below(child.columns.length + 1), 0, column);
   }
   const isPlain = child.leaves[0] === child && parent.leaves[0] === parent;
-  const dangling = traits.has("dangling reference that is not valid") && isPlain && child !== parent;
+  const dangling = traits.has("dangling reference that is not valid") && isPlain && child !== parent && !isRequired;
   const deferrable = traits.has("deferrable reference");
   const full = traits.has("reference to be matched in full") && columns.length > 1;
   if (deferrable) used.add("deferrable reference");
@@ -99,18 +133,21 @@ function refer(draft: Draft, child: Table, parent: Table): void {
     parentColumns,
     clauses: [
       full ? "match full" : "",
-      random.pick(["", "on delete cascade", withOrgId ? "" : "on delete set null", "on update cascade"]),
+      random.pick(["", "on delete cascade", withOrgId || isRequired ? "" : "on delete set null", "on update cascade"]),
       deferrable ? "deferrable initially deferred" : "",
       dangling ? "not valid" : "",
     ].join(" "),
     dangling,
     withOrgId,
+    isRequired,
   });
-  if (
-    traits.has("registered parent_column") && columns.length === 1 && isOrgScoped(parent) &&
-    child.parentColumn === undefined
-  ) {
-    child.parentColumn = (columns[0] as Column).name;
+  if (isOrgScoped(parent) || parent.link !== undefined) {
+    child.sources.push({
+      entry: columns.map(({ name }) => name).join(", "),
+      kind: parent.link === undefined ? "parent" : "owner",
+      isDetected: parent.link === undefined || isDetectedLink(parent),
+      mustBeNamed: isOwner && !isDetectedLink(parent),
+    });
   }
 }
 

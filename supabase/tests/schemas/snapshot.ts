@@ -28,6 +28,7 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
     /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy|org_migration)\./,
     /^(function|procedure) (tenancy|org_migration)\./,
     /^comment on [a-z ]+ (tenancy|org_migration)\b/,
+    /^trigger CREATE TRIGGER tenancy_leave_users_without_organization /,
     ...(found?.["organizations"]
       ? [
         /^(relation|column) organizations\b/,
@@ -83,6 +84,7 @@ const added = [
   /^constraint .* NOT NULL org_id( inherited .*)?$/,
   /^index CREATE INDEX .* USING btree \(org_id\)$/,
   /^child .* of .*_org_id(_idx\d*)?"? number 1$/,
+  /^trigger CREATE TRIGGER "?zzz_fill_org_id_.* BEFORE INSERT ON .* WHEN \(\(new\.org_id IS NULL\)\) EXECUTE FUNCTION tenancy\.fill_org_id\(\) enabled O( of .*)?$/s,
   /^trigger CREATE TRIGGER "?(zzz_)?org_id_immutable_.* EXECUTE FUNCTION tenancy\..* enabled A( of .*)?$/s,
 ];
 
