@@ -28,49 +28,49 @@ chosen (new_users) as (
     'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as backfill_rows_per_second,
     chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation,
     state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
-    gen_random_uuid() from mapping cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document) where one.document::text like
-    '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from listed where listed.table_name is not null ),
-    table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I',
-    namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where
-    relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and
-    namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend
-    as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), references_between_tables as (select reference.oid as
-    constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names,
-    referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross
-    join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as
-    parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
-    '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s', reference.confrelid, parent_column.attnum, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end,
-    pair.equality, reference.conrelid, child_column.attnum, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <>
-    parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from
-    unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on
-    child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and
-    parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
-    from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
-    right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
-    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*, registry.scope from
-    table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name = table_inventory.table_name ), reference as materialized ( select
-    references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists (
-    select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from
-    pg_catalog.pg_index as key_index where key_index.indrelid = classified.relation and key_index.indisunique and array[key_index.indkey[0]] = reference.attnums and key_index.indnkeyatts = 1 ) ) ) ),
-    evident (relation, reason) as ( select candidate.relation, format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid =
-    candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name,
-    reference.column_names[1]) from classified as candidate join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all
-    select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on
-    known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from
-    reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <>
-    candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on
-    org_scoped_or_evident.relation = parent.relation ), hinted as ( select candidate.relation, string_agg( format(
-    '%s looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, candidate.qualified_name, hint.attname,
-    named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not
-    hint.attisdropped and hint.attname like '%\_id' join classified as named on named.scope is distinct from 'excluded' and named.relation <> candidate.relation and named.table_name in (left(hint.attname,
-    -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and not exists ( select from reference where reference.relation =
-    candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case
-    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''),
-    'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
-    cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
-    is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
-    format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
+    gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
+    one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from
+    listed where listed.table_name is not null ), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate
+    "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on
+    namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select
+    settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from
+    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and
+    dependency.deptype = 'e' )), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname
+    as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->>
+    'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as
+    column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums,
+    array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s', reference.confrelid, parent_column.attnum, case when
+    operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum, case when operand.right_type <> child_column.atttypid
+    then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@',
+    parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key,
+    equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on
+    parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type,
+    coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and
+    left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand
+    where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive
+    classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name =
+    table_inventory.table_name ), reference as materialized ( select references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from
+    classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and (
+    reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from pg_catalog.pg_index as key_index where key_index.indrelid = classified.relation and key_index.indisunique and
+    array[key_index.indkey[0]] = reference.attnums and key_index.indnkeyatts = 1 ) ) ) ), evident (relation, reason) as ( select candidate.relation, format('has the column %s', evidence.attname) from
+    classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where
+    candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from classified as candidate join reference on reference.relation =
+    candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'), 'public.organizations' union all select
+    standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where candidate.scope is null and
+    reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on candidate.relation =
+    reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select org_scoped.relation from
+    classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation ), hinted as (
+    select candidate.relation, string_agg( format( '%s looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name,
+    candidate.qualified_name, hint.attname, named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as hint on hint.attrelid =
+    candidate.relation and hint.attnum > 0 and not hint.attisdropped and hint.attname like '%\_id' join classified as named on named.scope is distinct from 'excluded' and named.relation <>
+    candidate.relation and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and
+    not exists ( select from reference where reference.relation = candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation,
+    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope,
+    coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''), 'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)',
+    classified.schema_name, classified.table_name) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified
+    left join hinted on hinted.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation =
+    classified.relation ) as evidence where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object,
+    unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
     'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row, unclassified_tables.org_row ) else format(
     'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from
     unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end, 'stops', registered.qualified_name, registered.qualified_name, case when
@@ -117,34 +117,34 @@ chosen (new_users) as (
     reference.attnums = array[column_.attnum] and reference.parent = to_regclass('auth.users') and reference.parent_column_names = array['id'] ) as is_keyed ) as keyed where base.type in ('uuid'::regtype,
     'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists ( select from
     references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
-    array[column_.attnum] and not keyed.is_keyed and (parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive step (root, entry, attnums, at,
-    hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation, 0, array[application_tables.relation], '',
-    '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
-    coalesce(step.attnums, link.attnums), link.parent, step.hops + 1, step.visited || link.parent, concat( step.joins, format( E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1,
-    replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and (
-    step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as key_index where key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and
-    array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join references_between_tables as link on link.relation = step.at and not link.is_period join application_tables
-    as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops < 4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry,
-    owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid,
-    owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or
-    owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization',
-    step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), step.at, step.hops, concat( step.joins,
-    E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true from step join
-    references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root,
-    source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins,
-    source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then
-    format(' through %s', source_paths.at) end as way, case when source_paths.kind = 'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case first_column.attname when
-    'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and
-    first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops,
-    source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation,
-    array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s',
-    org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from
-    org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by possible.root order by
-    array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join
-    application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected else possible.entry = any (application_tables.org_from)
-    end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way || ordered.entry else
-    format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then format(
-    E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+    array[column_.attnum] and not keyed.is_keyed and (column_.attname <> 'user_id' or parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive
+    step (root, entry, attnums, at, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation, 0,
+    array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select step.root, coalesce(step.entry,
+    array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), link.parent, step.hops + 1, step.visited || link.parent, concat( step.joins, format(
+    E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name) ) ),
+    format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as key_index where
+    key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
+    references_between_tables as link on link.relation = step.at and not link.is_period join application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops <
+    4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
+    step.at, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank,
+    step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, owner_columns.is_not_null from step join
+    owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums),
+    step.at, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true,
+    1, step.hops = 0, true from step join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select
+    distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as
+    constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when
+    source_paths.hops > 0 then format(' through %s', source_paths.at) end as way, case when source_paths.kind = 'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case
+    first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid =
+    source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc,
+    source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select
+    org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format(
+    E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ',
+    org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by
+    possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal
+    from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected else possible.entry = any
+    (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way ||
+    ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then
+    format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
     ' left join lateral ('
     'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
     ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
@@ -429,7 +429,7 @@ chosen (new_users) as (
                 with mapping (user_id, org_id) as (%1$s)
                 select
                     (select count(*) from mapping) as rows,
-                    (select count(*) from mapping where user_id is null or org_id is null) as incomplete,
+                    (select count(*) from mapping where user_id is null) as incomplete,
                     (select count(*) from (select from mapping group by user_id having count(*) > 1) as twice) as twice,
                     (
                         select count(*)
@@ -445,22 +445,22 @@ chosen (new_users) as (
     problem, found.remedy from counted_mapping cross join settings cross join lateral ( values ( 'users_left_out', 'decide', case when settings.new_users is distinct from 'default' then
     counted_mapping.left_out end, 'users', 'are in no organization: neither the mapping nor app_metadata.org_id says one',
     'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
-    counted_mapping.incomplete, 'rows', 'of the mapping have no user or no organization', 'leave them out, or give them one' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users',
-    'have more than one row in the mapping', 'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ),
-    application_functions as (select function.oid, function.proname, regexp_replace( case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end,
-    '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace join pg_catalog.pg_language as
-    language on language.oid = function.prolang and language.lanname not in ('c', 'internal') where function.prokind in ('f', 'p') and namespace.nspname <> all ((select settings.platform_schemas from
-    settings)::text[]) and namespace.nspname not in ('pg_catalog', 'information_schema') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid =
-    'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and dependency.deptype = 'e' )), sign_up_writes as (with recursive written as materialized ( select application_functions.* from
-    application_functions ), insertable as materialized ( select application_tables.relation, application_tables.qualified_name, application_tables.scope, format(
-    '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)', regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1',
-    'g') ) as pattern from application_tables ), run (function, trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger
-    join written on written.oid = its_trigger.tgfoid where its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 4 > 0 and
-    its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <>
-    run.function and run.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as
-    fired on fired.tgrelid = insertable.relation and not fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next )
-    select distinct run.trigger_name, insertable.relation, insertable.qualified_name from run join insertable on insertable.scope = 'org' and run.source ~* insertable.pattern), sign_up_findings as (select
-    'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
+    counted_mapping.incomplete, 'rows', 'of the mapping have no user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'have more than one row in the mapping',
+    'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (select
+    function.oid, function.proname, regexp_replace( case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end, '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source
+    from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace join pg_catalog.pg_language as language on language.oid = function.prolang and
+    language.lanname not in ('c', 'internal') where function.prokind in ('f', 'p') and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not in
+    ('pg_catalog', 'information_schema') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and
+    dependency.deptype = 'e' )), sign_up_writes as (with recursive written as materialized ( select application_functions.* from application_functions ), insertable as materialized ( select
+    application_tables.relation, application_tables.qualified_name, application_tables.scope, format( '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)',
+    regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1', 'g') ) as pattern from application_tables ), run (function,
+    trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger join written on written.oid = its_trigger.tgfoid where
+    its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 4 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid,
+    run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <> run.function and run.source ~* format('\m%s"?\s*\(',
+    regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as fired on fired.tgrelid = insertable.relation and not
+    fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next ) select distinct run.trigger_name,
+    insertable.relation, insertable.qualified_name from run join insertable on insertable.scope = 'org' and run.source ~* insertable.pattern), sign_up_findings as (select 'new_users_unset' as code,
+    'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them' as remedy from sign_up_writes where (select settings.new_users is null and exists (select from user_orgs where user_orgs.org_id is not null)
@@ -473,8 +473,11 @@ chosen (new_users) as (
     select from pg_catalog.pg_trigger where tgrelid = to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
     from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from row_findings union all select name_findings.* from name_findings union all select
-    sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'untried_check', 'decide', unvalidated_checks.name,
-    unvalidated_checks.qualified_name, format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
+    sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
+    'casts a claim to uuid, probably without a look: the push tries it with claims that are none, and it must return NULL then, not raise',
+    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
+    and to_regclass('tenancy.settings') is null and function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception|pg_input_is_valid)' union all select 'untried_check', 'decide',
+    unvalidated_checks.name, unvalidated_checks.qualified_name, format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select format('pid %s',
     session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
     session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation

@@ -115,7 +115,8 @@ where base.type in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpcha
         where reference.relation = application_tables.relation
             and reference.attnums = array[column_.attnum]
             and not keyed.is_keyed
-            and (parent.scope = 'org' or reference.parent = to_regclass('public.organizations'))
+            -- A key of something else is no user's id, unless its name says so.
+            and (column_.attname <> 'user_id' or parent.scope = 'org' or reference.parent = to_regclass('public.organizations'))
     );
 comment on view tenancy.owner_columns is
 'The columns that hold users'' ids, uuid or text: those with a foreign key to auth.users (is_keyed), user_id, and those that'

@@ -160,6 +160,16 @@ union all
 select mapping_findings.* from tenancy.mapping_findings
 union all
 select
+    'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
+    'casts a claim to uuid, probably without a look: the push tries it with claims that are none, and it must return NULL then, not raise',
+    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql'
+from pg_catalog.pg_proc as function
+where function.oid = to_regprocedure('public.auth_org_id()')
+    and to_regclass('tenancy.settings') is null
+    and function.prosrc ~* '(::\s*|as\s+)uuid'
+    and function.prosrc !~* '(~|exception|pg_input_is_valid)'
+union all
+select
     'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
     format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it')

@@ -42,7 +42,9 @@ fillers (table_oid, form) as (select null::oid, null::text where false),
 user_orgs (user_id, org_id) as (
     select gen_random_uuid(), gen_random_uuid()
     from mapping
-    cross join lateral query_to_xml(format('select 1 as found from (%s) as mapping limit 1', mapping.query), false, true, '') as one (document)
+    cross join lateral query_to_xml(format(
+        'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query
+    ), false, true, '') as one (document)
     where one.document::text like '%found%'
 ),
 listed_registry as (
@@ -97,7 +99,7 @@ counted_mapping as (
                 with mapping (user_id, org_id) as (%1$s)
                 select
                     (select count(*) from mapping) as rows,
-                    (select count(*) from mapping where user_id is null or org_id is null) as incomplete,
+                    (select count(*) from mapping where user_id is null) as incomplete,
                     (select count(*) from (select from mapping group by user_id having count(*) > 1) as twice) as twice,
                     (
                         select count(*)
@@ -138,8 +140,8 @@ mapping_findings as (
                 'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization'
             ),
             (
-                'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping have no user or no organization',
-                'leave them out, or give them one'
+                'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping have no user',
+                'leave them out'
             ),
             (
                 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'have more than one row in the mapping',

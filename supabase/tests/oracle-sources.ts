@@ -157,7 +157,9 @@ function endsAt(
     const keys = keysOf(name);
     const isKeyed = keys.some(({ parent, parentColumns }) => parent === usersKey && isSame(parentColumns, ["id"]));
     const isNamed = name === "user_id" || (way.length === 0 && table.orgFrom?.includes(name) === true);
-    const isElsewhere = keys.some(({ parent }) => scoped.has(parent) || parent === organizationsKey);
+    const isElsewhere = keys.some(({ parent }) =>
+      name !== "user_id" || scoped.has(parent) || parent === organizationsKey
+    );
     if (!["uuid", "text", "varchar"].includes(type) || !(isKeyed || (isNamed && !isElsewhere))) return [];
     const isUser = isUnique || rankOf(name) < 2 || isSame(way.at(-1)?.parentColumns ?? [], [name]);
     const isDetected = way.length === 0 || (isOneToOne && isUser);

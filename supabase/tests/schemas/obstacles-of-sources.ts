@@ -96,6 +96,18 @@ export const sourceObstacles: Record<string, Obstacle> = {
     ...ofTable("org_from_without_source", toExcluded("nobody"), { orgFrom: ["parent_id"] }),
     neighbour: neighbourTable(toExcluded("user_id"), ["parent_id"]),
   },
+  "an org_from to what is excluded, and nobody's, by a key that looks like a user's id": ofTable(
+    "org_from_without_source",
+    (target, table, draft) => {
+      const parent = beside(draft, table, "table");
+      exclude(draft, parent);
+      return [
+        `create table ${qualify(parent)} (id uuid primary key)`,
+        `create table ${target} (id bigint primary key, parent_id uuid references ${qualify(parent)} (id))`,
+      ];
+    },
+    { orgFrom: ["parent_id"] },
+  ),
   "an org_from of one column of a key of two": {
     ...ofTable("org_from_without_source", (target, table, draft) => {
       const parent = beside(draft, table, "table");

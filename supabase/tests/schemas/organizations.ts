@@ -132,10 +132,7 @@ export function mapUsers(draft: Draft, mapping: string): Mapping {
       isPersonal ? "select tenancy.create_personal_organizations();" : "",
     ].join("\n"),
     query: [
-      // Without those who are to be in none: the preflight takes them for rows that are not complete.
-      ...(placed.length > 0
-        ? [`select user_id::uuid, org_id::uuid from (values ${placed.join(", ")}) as mapping (user_id, org_id)`]
-        : []),
+      ...(rows ? [`select user_id::uuid, org_id::uuid from (values ${rows}) as mapping (user_id, org_id)`] : []),
       ...(isPersonal ? ["select id, gen_random_uuid() from auth.users"] : []),
     ].join(" union all ") || undefined,
   };
