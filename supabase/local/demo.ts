@@ -13,11 +13,13 @@ import {
 } from "./application.ts";
 import { showChecklist } from "./checklist.ts";
 import { connect } from "./databases.ts";
+import { type Claims, codeBefore, request } from "./requests.ts";
 import { countFailures, expectThat, say, title } from "./show.ts";
 import type { Stack } from "./stack.ts";
 import { supabase } from "./supabase-cli.ts";
 
 const counts = { users: 1200, rows: 1000 };
+const newcomer = "newcomer@example.com";
 export const functionName = "update-user-org-metadata";
 
 /** What the steps share: the running stack, a connection as postgres, and the figures for the end. */
@@ -35,11 +37,12 @@ export async function showMigration(stack: Stack, folder: string, bootTime: numb
   say(`  PostgreSQL ${version?.["text"]} on 127.0.0.1:${stack.postgres.port}, the API on ${stack.api.url}`);
 
   const began = performance.now() - bootTime;
-  const before = await showApplicationBefore(demo, folder);
+  const { before, oldClaims } = await showApplicationBefore(demo, folder);
   await pushMigrations(demo);
   await updateUsers(demo);
   await signInAfter(demo);
   await showChecklist(sql, before);
+  await showApplicationAfter(demo, oldClaims);
   await showFigures(demo, before, performance.now() - began);
   await sql.end();
   const failures = countFailures();
@@ -47,11 +50,18 @@ export async function showMigration(stack: Stack, folder: string, bootTime: numb
   return failures === 0;
 }
 
-async function showApplicationBefore({ stack, sql, figures }: Demo, folder: string): Promise<Map<string, TableDigest>> {
+/** What the application held before, and the claims of a token that it issued then. */
+interface Before {
+  before: Map<string, TableDigest>;
+  oldClaims: Claims;
+}
+
+async function showApplicationBefore({ stack, sql, figures }: Demo, folder: string): Promise<Before> {
   title("2. The application before: rows kept by user_id");
   const [, fillTime] = await timed(async () => {
     await pushApplicationBefore("local", folder);
     await fillApplication(stack.postgres.url(), counts);
+    await sql.unsafe(codeBefore).simple();
   });
   figures.push(["the application and its data", formatSeconds(fillTime)]);
 
@@ -67,7 +77,7 @@ async function showApplicationBefore({ stack, sql, figures }: Demo, folder: stri
   );
   const claims = await signIn(stack, "user1@example.com");
   say(`  JWT of user1: app_metadata ${JSON.stringify(claims["app_metadata"])}`);
-  return before;
+  return { before, oldClaims: claims as Claims };
 }
 
 async function pushMigrations({ figures, sql }: Demo): Promise<void> {
@@ -132,12 +142,39 @@ async function signInAfter({ stack, sql }: Demo): Promise<void> {
   );
 }
 
+/** The application as it is, which does not know org_id: it goes on by the filler alone. */
+async function showApplicationAfter({ stack, sql }: Demo, oldClaims: Claims): Promise<void> {
+  title("7. The application goes on");
+  const [inserted] = await request(sql, "authenticated", oldClaims, async (transaction) =>
+    await transaction`
+      insert into public.calls (user_id, direction) values (${oldClaims["sub"] as string}, 'inbound') returning org_id
+    `);
+  const [expected] = await sql`select tenancy.org_of(${oldClaims["sub"] as string}) as org_id`;
+  expectThat(
+    inserted !== undefined && inserted["org_id"] === expected?.["org_id"],
+    `user1 inserts a call with the token from before the push: it is in organization ${inserted?.["org_id"]}`,
+  );
+
+  const choice = "select tenancy.enable_new_users('default')";
+  say(`  ${choice}`);
+  await sql.unsafe(choice);
+  const { id } = await createUser(stack, newcomer);
+  const { app_metadata: metadata } = await signIn(stack, newcomer);
+  const orgId = (metadata as Record<string, unknown>)["org_id"];
+  const [agent] = await sql`select org_id from public.agents where user_id = ${id}`;
+  expectThat(orgId !== undefined, `${newcomer} signs up: the JWT has organization ${orgId}`);
+  expectThat(
+    agent !== undefined && agent["org_id"] === orgId,
+    `the application's trigger wrote an agent for the new user: it is in organization ${agent?.["org_id"]}`,
+  );
+}
+
 async function showFigures(
   { sql, figures }: Demo,
   before: Map<string, TableDigest>,
   milliseconds: number,
 ): Promise<void> {
-  title("7. Figures");
+  title("8. Figures");
   const [registered] = await sql`select count(*)::integer as org from tenancy.registry where scope = 'org'`;
   const orgScoped = Number(registered?.["org"]);
   say(formatTable(["tables", "rows", "users", "total"], [[
@@ -159,6 +196,17 @@ async function callFunction<Answer>(stack: Stack, body: RequestBody): Promise<An
   const reply = await response.text();
   if (!response.ok) throw new Error(`The function answered ${response.status}: ${reply}`);
   return JSON.parse(reply) as Answer;
+}
+
+/** Signs somebody up, as an application does that confirms addresses itself. */
+async function createUser(stack: Stack, email: string): Promise<{ id: string }> {
+  const response = await fetch(`${stack.api.url}/auth/v1/admin/users`, {
+    method: "POST",
+    headers: { apikey: stack.keys.secretKey, "content-type": "application/json" },
+    body: JSON.stringify({ email, password: demoPassword, email_confirm: true }),
+  });
+  if (!response.ok) throw new Error(`Cannot sign ${email} up: ${response.status} ${await response.text()}`);
+  return (await response.json()) as { id: string };
 }
 
 async function signIn(stack: Stack, email: string): Promise<Record<string, unknown>> {

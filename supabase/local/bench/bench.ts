@@ -6,16 +6,18 @@ import { mkdirSync, rmSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { fillApplication, pushApplicationBefore } from "../application.ts";
+import { codeBefore } from "../requests.ts";
 import { connect, createDatabase } from "../databases.ts";
 import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
 import { stateFolder } from "../project.ts";
 import { type Backfill, measureBackfill, prepareBackfill } from "./measure-backfill.ts";
 import { type Measured, measurePush } from "./measure-push.ts";
+import { measureInserts } from "./measure-inserts.ts";
 import { measureTriggers } from "./measure-triggers.ts";
 import { type Kind, kinds, runs, table } from "./shared.ts";
 import { markdown, megabytes, say } from "./print.ts";
-import { compareBackfills, comparePushes, compareTriggers, phases2to4 } from "./report.ts";
+import { compareBackfills, compareInserts, comparePushes, compareTriggers, phases2to4 } from "./report.ts";
 
 const users = 1000;
 const names: Record<Kind, string> = { plain: "plain plan", ours: "ours" };
@@ -34,6 +36,7 @@ async function prepareApplication(server: PostgresServer, folder: string, rows: 
   await pushApplicationBefore(before, folder);
   await fillApplication(before, { users, rows: 1000 });
   const filler = connect(before);
+  await filler.unsafe(codeBefore).simple();
   await filler`set statement_timeout = 0`;
   // Each row of a call of its own user, in the order of time: one UPDATE by the mapping reaches every row.
   await filler`
@@ -109,6 +112,7 @@ async function measure(server: PostgresServer, folder: string, rows: number): Pr
   say("  triggers…");
   const updated = Math.min(rows, 200_000);
   const triggers = await measureTriggers(server, updated);
+  const inserts = await measureInserts(server, updated);
   const header = ["", "plain plan", "these migrations", "ratio"];
   return [
     `${formatCount(rows)} rows in ${table} (${megabytes(heap)} and ${
@@ -132,6 +136,10 @@ async function measure(server: PostgresServer, folder: string, rows: number): Pr
     `An update of another column, ${formatCount(updated)} rows of ${table}, median of 7:`,
     "",
     compareTriggers(triggers),
+    "",
+    `An insert that sends org_id, ${formatCount(updated)} rows, medians of 40 rounds in turn:`,
+    "",
+    compareInserts(inserts),
     "",
   ].join("\n");
 }

@@ -20,7 +20,7 @@ do $do$
 declare
     target record;
     mapped constant boolean := exists (select from tenancy.user_orgs);
-    parent record;
+    source record;
 begin
     for target in select * from tenancy.org_scoped_tables order by position loop
         execute format(
@@ -36,22 +36,22 @@ begin
     insert into bench.phases values ('indexes', clock_timestamp());
 
     for target in select * from tenancy.org_scoped_tables order by position loop
-        if mapped and target.owner_column is not null then
-            execute format(
-                'update %s as todo set org_id = user_orgs.org_id from tenancy.user_orgs where user_orgs.user_id = todo.%I',
-                target.relation,
-                target.owner_column
-            );
-        elsif mapped then
-            for parent in select * from tenancy.sources where root = target.relation and sources.parent is not null order by ordinal loop
+        for source in select * from tenancy.sources where mapped and root = target.relation order by ordinal loop
+            if source.kind = 'owner' then
+                execute format(
+                    'update %s as todo set org_id = user_orgs.org_id from tenancy.user_orgs where todo.org_id is null and user_orgs.user_id = todo.%I',
+                    target.relation,
+                    source.entry
+                );
+            else
                 execute format(
                     'update %1$s as child set org_id = parent.org_id from %2$s as parent where child.org_id is null and parent.id = child.%3$I',
                     target.relation,
-                    parent.parent,
-                    parent.column_name
+                    source.parent,
+                    source.entry
                 );
-            end loop;
-        end if;
+            end if;
+        end loop;
         execute format(
             'update %s set org_id = ''a0000000-0000-0000-0000-000000000001'' where org_id is null',
             target.relation

@@ -1,5 +1,6 @@
 import { formatCount } from "../../cli/print.ts";
 import type { Backfill } from "./measure-backfill.ts";
+import type { InsertCost } from "./measure-inserts.ts";
 import { type Measured, phases } from "./measure-push.ts";
 import type { Kind } from "./shared.ts";
 import { table } from "./shared.ts";
@@ -55,5 +56,17 @@ export function compareTriggers({ none, plain, ours }: Record<"none" | Kind, num
   return markdown(["", "no trigger", "the plain plan's", "ours"], [
     ["per row", ...[none, plain, ours].map((time) => `${time.toFixed(2)} µs`)],
     ["against none", "1 ×", ratio(plain, none), ratio(ours, none)],
+  ]);
+}
+
+export function compareInserts(costs: { together: InsertCost; apart: InsertCost }): string {
+  const line = (name: string, cost: InsertCost) => [
+    name,
+    ...[cost.without, cost.with].map((time) => `${time.toFixed(2)} µs`),
+    `${cost.ratio.toFixed(3)} ×`,
+  ];
+  return markdown(["", "without filler", "with the filler", "ratio"], [
+    line("per row, one statement", costs.together),
+    line("per row, a statement each", costs.apart),
   ]);
 }

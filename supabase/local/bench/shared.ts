@@ -13,7 +13,8 @@ export const runs = 3;
 /** The largest table. */
 export const table = "call_logs";
 export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-export const mapping = mapUsers(organizationIds(100));
+/** For the list of tables: whoever signs up gets an organization of their own, all others are mapped. In this order nobody is between. */
+export const mapping = `select tenancy.enable_new_users('personal'); ${mapUsers(organizationIds(100))}`;
 
 /** What measuring a table takes from its statistics, before and after. */
 export async function readState(sql: Sql) {
@@ -67,4 +68,12 @@ export async function runLoops(sql: Sql, ending: string): Promise<void> {
   const loops = text.match(/^do \$\$ begin while tenancy\.advance\(.*\$\$;$/gm);
   if (!loops) throw new Error(`Cannot find a loop in the migration ending in ${ending}`);
   for (const loop of loops) await sql.unsafe(loop);
+}
+
+/** Makes these parts of one table, until all are present. */
+export async function repeatParts(sql: Sql, target: string, parts: string[]): Promise<void> {
+  for (let more = true; more;) {
+    const [row] = await sql`select org_migration.build(${target}::regclass, variadic ${parts}::text[]) as more`;
+    more = row?.["more"] === true;
+  }
 }

@@ -23,6 +23,8 @@ const manyCallLogs = (count: number) => `
   insert into public.call_logs (user_id, phone_number, outcome, notes)
   select (array(select id from auth.users order by id))[1 + n % 60], '+1555' || n, 'answered', repeat('x', 60) from generate_series(1, ${count}) as n
 `;
+/** What comes without organization then is for the migration to find. */
+const withoutFiller = "update tenancy.settings set fill_org_id = false;";
 const countTriggers = `
   create schema watch;
   create sequence watch.fired;
@@ -87,6 +89,7 @@ describe("while everyone belongs to one organization", () => {
       update public.calls set org_id = '${defaultOrgId}' where ctid < '(0,20)';
     `).simple();
     const copy = copyProject(`${inject("folder")}/latecomers`);
+    copy.append("_EDIT_list_of_tables.sql", withoutFiller);
     copy.append(
       "_add_org_id_foreign_keys.sql",
       "insert into public.imports (user_id, file_name) select gen_random_uuid(), 'late' from generate_series(1, 2500);",
@@ -190,7 +193,7 @@ describe("with organizations to tell apart", () => {
     copy.edit(
       "_EDIT_list_of_tables.sql",
       "values\n",
-      "values\n    ('public', 'allowed', 'excluded', null, 'a test'),\n",
+      "values\n    ('public', 'allowed', 'excluded', null, 'a test', null),\n",
     );
     copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
     const { code, output } = await copy.push(database.url);
@@ -217,7 +220,7 @@ describe("with organizations to tell apart", () => {
     copy.edit(
       "_EDIT_list_of_tables.sql",
       "values\n",
-      "values\n    ('public', 'teams', 'org', 'secondary', null),\n    ('public', 'boards', 'org', 'secondary', null),\n",
+      "values\n    ('public', 'teams', 'org', 'secondary', null, null),\n    ('public', 'boards', 'org', 'secondary', null, null),\n",
     );
     copy.append("_EDIT_list_of_tables.sql", "select tenancy.create_personal_organizations();");
     copy.edit(
@@ -263,7 +266,7 @@ test.each([
   const database = await clone("late_children");
   const { sql } = database;
   const copy = copyProject(`${inject("folder")}/late_children`);
-  copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
+  copy.append("_EDIT_list_of_tables.sql", `${tenOrganizations} ${withoutFiller}`);
   const insert = `with late as (
        insert into public.calls (user_id, started_at, status)
        select id, now(), 'completed' from auth.users where id in (select user_id from tenancy.user_orgs)

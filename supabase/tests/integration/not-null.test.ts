@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { rehearse } from "../attempts.ts";
 import type { Database } from "../databases.ts";
 import { createHarbour, listTables, ownOrgId, readRows, type Role, roles, targets, thirdOrgId } from "../harbour.ts";
+import { advance } from "../steps.ts";
 
 describe("org_id of a row", () => {
   let database: Database;
@@ -14,14 +15,26 @@ describe("org_id of a row", () => {
   afterAll(async () => await database?.drop());
 
   describe("is never missing:", () => {
+    /** Runs as it is after the last step: the filler off. */
+    const withoutFiller = async () => {
+      await database.sql`update tenancy.settings set fill_org_id = false`;
+      await advance(database.sql, "filler");
+    };
     const columns = "id, region, year, name";
     const row = "7, 'north', 2024, 'Crew'";
     const line = "7\tnorth\t2024\tCrew";
 
     /** Inserts one row by a statement or, with lines, by COPY; whether to expect an error says how to end the latter. */
-    const insert = async (role: Role, claims: string, way: { sql: string; lines?: string }, refused: boolean) =>
+    const insert = async (
+      role: Role,
+      claims: string,
+      way: { sql: string; lines?: string },
+      filler: boolean,
+      refused = false,
+    ) =>
       await rehearse(database.sql, async () => {
         const { sql } = database;
+        if (!filler) await withoutFiller();
         // COPY refuses whoever a policy applies to: without row-level security only NOT NULL can refuse the row.
         if (way.lines) {
           for (const { relation } of await listTables(database.sql)) {
@@ -139,10 +152,21 @@ describe("org_id of a row", () => {
     test.each(insertions)(
       "%s is refused, and goes through with an organization",
       async (_name, { way, relation, role }) => {
-        const refused = await insert(role, way.claims.without, way.without(relation), true);
+        const refused = await insert(role, way.claims.without, way.without(relation), false, true);
         expect(refused.error).toMatchObject({ code: "23502", column_name: "org_id", schema_name: "harbour" });
         expect(refused.inserted).toEqual([]);
         const accepted = await insert(role, way.claims.with, way.with(relation), false);
+        expect(accepted).toEqual({ error: undefined, inserted: [thirdOrgId] });
+      },
+    );
+
+    test.each(insertions)(
+      "%s is filled while the filler is on, and left alone with an organization",
+      async (_name, { way, relation, role }) => {
+        const filled = await insert(role, way.claims.without, way.without(relation), true);
+        const token = way.claims.without === claimOf(thirdOrgId) ? thirdOrgId : ownOrgId;
+        expect(filled).toEqual({ error: undefined, inserted: [token] });
+        const accepted = await insert(role, way.claims.with, way.with(relation), true);
         expect(accepted).toEqual({ error: undefined, inserted: [thirdOrgId] });
       },
     );

@@ -47,8 +47,8 @@ const mapping = `
 const oneUser = "select id, id from auth.users limit 1";
 
 describe.each([
-  ["one organization", "", 9 * 45],
-  ["a mapping", mapping, 10 * 45],
+  ["one organization", "", 10 * 45],
+  ["a mapping", mapping, 11 * 45],
 ])("a push of the 54 tables with %s", (name, sqlOfMapping, statements) => {
   const folder = `${inject("folder")}/plan-${name.replaceAll(" ", "-")}`;
   let database: Database;

@@ -87,6 +87,14 @@ describe("npm start", () => {
     expect(output).toContain("✔ public.auth_org_id() returns a0000000-0000-0000-0000-000000000001");
     expect(output).toContain("✔ 55,000 rows in 54 tables are what they were, org_id apart");
     expect(output).toContain("✔ 9 excluded tables are untouched");
+    const orgId = "a0000000-0000-0000-0000-000000000001";
+    expect(output).toContain(
+      `✔ user1 inserts a call with the token from before the push: it is in organization ${orgId}`,
+    );
+    expect(output).toContain(`✔ newcomer@example.com signs up: the JWT has organization ${orgId}`);
+    expect(output).toContain(
+      `✔ the application's trigger wrote an agent for the new user: it is in organization ${orgId}`,
+    );
     expect(output).not.toContain("✘");
     expect(output.trimEnd().endsWith("All of it holds.")).toBe(true);
     await nothingLeft();

@@ -2,14 +2,21 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Sql } from "postgres";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
+import { codeBefore } from "../../local/requests.ts";
 import { databaseUrl } from "../../local/postgres.ts";
 import { cloneDatabase } from "../databases.ts";
+import { organizationIds } from "../../local/mapping.ts";
 import { defaultOrgId, tenOrganizations } from "../organizations.ts";
-import { findWrongRows } from "../oracle.ts";
+import { findWrongRows, type OrgIdsBefore } from "../oracle.ts";
 import { withResolvers } from "../promises.ts";
 import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { chooseSeed } from "../random.ts";
-import { differencesFromRecord, keepRecord, recordRow, startTraffic, type TrafficReport } from "../traffic.ts";
+import { differencesFromRecord, keepRecord, recordRow } from "../record.ts";
+import { startTestServices } from "../services.ts";
+import { functionName } from "../function.ts";
+import { advance } from "../steps.ts";
+import { startTraffic, type Traffic, type TrafficReport } from "../traffic.ts";
+import { type Kind, tables, writing } from "../traffic-steps.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
 const open: Database[] = [];
@@ -29,7 +36,8 @@ async function prepare(name: string): Promise<Database> {
     insert into public.call_logs (user_id, phone_number, notes)
     select (array(select id from auth.users order by id))[1 + n % 60], '+1555' || n, repeat('x', 60) from generate_series(1, 60000) as n;
   `).simple();
-  await keepRecord(database.sql);
+  await database.sql.unsafe(codeBefore).simple();
+  await keepRecord(database.sql, tables);
   return database;
 }
 
@@ -61,17 +69,12 @@ function copyFor(database: Database): ProjectCopy {
   return copy;
 }
 
-/** Pushes under traffic, with three sessions in the way. */
-async function pushUnderTraffic(
+/** Pushes under traffic, with sessions in the way. */
+async function pushWithHolders(
   database: Database,
-  seed: number,
-  settings: string,
-): Promise<{ code: number | null; output: string; report: TrafficReport; holders: number }> {
-  const copy = copyFor(database);
-  copy.append("_EDIT_list_of_tables.sql", `${tenOrganizations} ${settings}`);
-  const traffic = startTraffic(database.url, { writers: 4, seed });
+  copy: ProjectCopy,
+): Promise<{ code: number | null; output: string }> {
   const pushed = copy.push(database.url);
-
   const watcher = connect(database.url);
   await untilApplied(watcher, "20250110020000");
   const began = Date.now();
@@ -80,38 +83,146 @@ async function pushUnderTraffic(
     hold(database.url, "select count(*) from public.calls", 6000),
     hold(database.url, "lock table public.leads in row exclusive mode", 5000),
   ].map((held) => held.then(() => (lastEnd = Date.now() - began)));
-  const { code, output } = await pushed;
+  const result = await pushed;
   const ended = Date.now() - began;
   await Promise.all(holders);
   await watcher.end();
   expect(ended, "the push went on while the sessions held their tables").toBeGreaterThan(lastEnd);
-  return { code, output, report: await traffic.stop(), holders: holders.length };
+  return result;
 }
 
-describe("a push while the application writes", () => {
-  test("loses, adds and changes no row, gives each the right organization, and holds nobody up", async () => {
-    const database = await prepare("traffic");
-    const seed = chooseSeed("traffic");
-    const { code, output, report } = await pushUnderTraffic(database, seed, "");
-    expect(code, output).toBe(0);
-    expect(report.errors).toEqual([]);
-    expect(report.transactions).toBeGreaterThan(100);
-    expect(report.refusals, "code that sends no org_id is refused once phase 4 is done").toBeGreaterThan(0);
+/** Calls the edge function until it says that it is done. */
+async function callFunction(database: Database): Promise<void> {
+  const services = await startTestServices(database.name);
+  try {
+    await services.serve(functionName);
+    for (let done = false; !done;) {
+      const response = await fetch(`${services.api.url}/functions/v1/${functionName}`, {
+        method: "POST",
+        headers: { apikey: services.keys.secretKey },
+      });
+      const reply = await response.text();
+      expect(response.status, reply).toBe(200);
+      done = JSON.parse(reply).done === true;
+    }
+  } finally {
+    await services.stop();
+  }
+}
 
-    const { sql } = database;
-    expect(await differencesFromRecord(sql)).toEqual([]);
-    const tables = (await sql`select table_name from tenancy.org_scoped_tables`).map((row) =>
-      row["table_name"] as string
-    );
-    expect(await findWrongRows(sql, tables, defaultOrgId)).toEqual([]);
-    expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+/** The last step, once the application sends org_id and nothing is filled any more. */
+async function switchFillerOff({ sql }: Database, traffic: Traffic): Promise<void> {
+  const filled = async () => await sql`select relation::text, rows::integer from tenancy.filled_rows order by 1`;
+  const before = await filled();
+  expect(before.filter((row) => row["rows"] > 0).length, "old tokens and hooks were filled").toBeGreaterThan(
+    tables.length - 1,
+  );
+  await traffic.untilTried(5);
+  expect(await filled(), "nothing needs the filler any more").toEqual(before);
+  await sql`update tenancy.settings set fill_org_id = false`;
+  await advance(sql, "filler");
+}
+
+/** Push, function and last step while the application writes, each old token and new user included. */
+async function migrate(database: Database, copy: ProjectCopy, enableNewUsers?: string): Promise<TrafficReport> {
+  const traffic = startTraffic(database.url, { writers: 4, seed: chooseSeed(database.name) });
+  await traffic.untilTried(5);
+  const { code, output } = await pushWithHolders(database, copy);
+  expect(code, output).toBe(0);
+  await traffic.untilTried(5);
+  if (enableNewUsers) await database.sql.unsafe(enableNewUsers);
+  await callFunction(database);
+  await traffic.untilTried(5);
+  await traffic.release();
+  await switchFillerOff(database, traffic);
+  await traffic.untilTried(5);
+  return await traffic.stop();
+}
+
+/** Payments of users who are gone go with their customer, through a table that is excluded: the oracle follows only org-scoped ones. */
+async function readOrgIdsOfCustomers(sql: Sql): Promise<OrgIdsBefore> {
+  const rows = await sql<{ text: string; org_id: string }[]>`
+    select (to_jsonb(payments) - 'org_id')::text as text, user_orgs.org_id
+    from public.payments
+    join public.customers on customers.id = payments.customer_id
+    join tenancy.user_orgs on user_orgs.user_id = customers.user_id
+    where payments.user_id not in (select user_id from tenancy.user_orgs)
+  `;
+  return new Map([[JSON.stringify(["public", "payments"]), new Map(rows.map(({ text, org_id: id }) => [text, id]))]]);
+}
+
+/** No row is lost, added, changed or in another organization than its user, and the migration is complete. */
+async function expectAllRight({ sql }: Database): Promise<void> {
+  expect(await differencesFromRecord(sql, tables)).toEqual([]);
+  const scoped = (await sql`select table_name from tenancy.org_scoped_tables`).map((row) =>
+    row["table_name"] as string
+  );
+  expect(await findWrongRows(sql, scoped, defaultOrgId, await readOrgIdsOfCustomers(sql))).toEqual([]);
+  expect(await sql`select * from tenancy.verify() where not passed`).toEqual([]);
+}
+
+describe("push, function and last step while the application writes", () => {
+  test("in one organization: no operation fails, no row is lost or misplaced", async () => {
+    const database = await prepare("traffic");
+    const report = await migrate(database, copyFor(database), "select tenancy.enable_new_users('default')");
+    expect([...new Set(report.errors)]).toEqual([]);
+    await expectAllRight(database);
+    const elsewhere = await database.sql`
+      select id from auth.users where raw_app_meta_data ->> 'org_id' is distinct from ${defaultOrgId}
+    `;
+    expect(elsewhere).toEqual([]);
   });
 
-  test("and the control: with the lock rules off, the same push holds the application up", async () => {
-    const database = await prepare("traffic_control");
-    const seed = chooseSeed("traffic control");
-    const { report } = await pushUnderTraffic(database, seed, "update tenancy.settings set lock_timeout_ms = 10000;");
-    expect(report.errors.filter((error) => error.startsWith("55P03")).length).toBeGreaterThan(0);
+  test("in ten organizations, and one of their own for whoever signs up: the same", async () => {
+    const database = await prepare("traffic_mapped");
+    const copy = copyFor(database);
+    // In this order, so that nobody signs up between the two.
+    copy.append("_EDIT_list_of_tables.sql", `select tenancy.enable_new_users('personal'); ${tenOrganizations}`);
+    const report = await migrate(database, copy);
+    expect([...new Set(report.errors)]).toEqual([]);
+    await expectAllRight(database);
+
+    const users = await database.sql`
+      select
+        users.id, user_orgs.org_id, users.raw_app_meta_data ->> 'org_id' as claim,
+        count(*) over (partition by user_orgs.org_id)::integer as members
+      from auth.users
+      left join tenancy.user_orgs on user_orgs.user_id = users.id
+    `;
+    const placed = new Map(users.map((user) => [user["id"] as string, user]));
+    expect(users.filter((user) => user["claim"] !== user["org_id"])).toEqual([]);
+    const withOwn = report.signUps.filter(({ orgId }) => orgId !== undefined);
+    expect(withOwn.length).toBeGreaterThan(0);
+    for (const { id, orgId } of withOwn) expect(placed.get(id)).toMatchObject({ org_id: orgId, members: 1 });
+    // Whoever signed up before the list of tables is in the mapping.
+    for (const { id } of report.signUps.filter(({ orgId }) => orgId === undefined)) {
+      expect(organizationIds(10)).toContain(placed.get(id)?.["org_id"]);
+    }
+  });
+});
+
+describe("the controls:", () => {
+  test("with the lock rules off, the same push holds the application up", async () => {
+    const database = await prepare("traffic_locks");
+    const copy = copyFor(database);
+    copy.append("_EDIT_list_of_tables.sql", "update tenancy.settings set lock_timeout_ms = 10000;");
+    const traffic = startTraffic(database.url, { writers: 4, seed: chooseSeed(database.name) });
+    await pushWithHolders(database, copy);
+    const { errors } = await traffic.stop();
+    expect(errors.filter((error) => error.includes("55P03")).length).toBeGreaterThan(0);
+  });
+
+  test("with the filler off, each kind of insert fails once the same push is through", async () => {
+    const database = await prepare("traffic_unfilled");
+    const copy = copyFor(database);
+    copy.append("_EDIT_list_of_tables.sql", "update tenancy.settings set fill_org_id = false;");
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    const traffic = startTraffic(database.url, { writers: 4, seed: chooseSeed(database.name) });
+    await traffic.untilTried(20);
+    const { errors } = await traffic.stop();
+    const refused = (kind: Kind) => errors.some((error) => error.startsWith(`${kind}: 23502`));
+    expect(writing.filter(refused)).toEqual(writing);
   });
 });
 
