@@ -118,41 +118,41 @@ chosen (new_users) as (
     'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists ( select from
     references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
     array[column_.attnum] and not keyed.is_keyed and (column_.attname <> 'user_id' or parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive
-    step (root, entry, attnums, at, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation, 0,
-    array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select step.root, coalesce(step.entry,
-    array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), link.parent, step.hops + 1, step.visited || link.parent, concat( step.joins, format(
-    E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}', step.row_name) ) ),
-    format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as key_index where
-    key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
+    step (root, entry, attnums, at, at_name, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation,
+    application_tables.qualified_name, 0, array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select
+    step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), link.parent, via.qualified_name, step.hops + 1, step.visited || link.parent, concat(
+    step.joins, format( E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}',
+    step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as
+    key_index where key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
     references_between_tables as link on link.relation = step.at and not link.is_period join application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops <
     4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
-    step.at, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank,
-    step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, owner_columns.is_not_null from step join
-    owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums),
-    step.at, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true,
-    1, step.hops = 0, true from step join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select
-    distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as
-    constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when
-    source_paths.hops > 0 then format(' through %s', source_paths.at) end as way, case when source_paths.kind = 'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case
-    first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid =
-    source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc,
-    source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select
-    org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format(
-    E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ',
-    org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by
-    possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal
-    from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected else possible.entry = any
-    (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way ||
-    ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then
-    format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+    step.at_name, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed,
+    owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity,
+    owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
+    coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
+    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true from step join references_between_tables as link on link.relation = step.at and link.parent =
+    to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
+    source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
+    (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
+    'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank
+    from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root,
+    source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank,
+    source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent',
+    org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ),
+    '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*,
+    application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc,
+    possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from
+    is null then possible.is_detected else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case
+    ordered.kind when 'parent' then ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias)
+    || case when ordered.kind = 'owner' then format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
     ' left join lateral ('
     'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
     ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then (users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text)::pg_catalog.uuid end'
-    ' where users.id operator(pg_catalog.=) %2$s and user_%1$s.user_id is null) as claim_%1$s on true', ordered.ordinal, replace(ordered.expression, '{source}', named.alias) ) else '' end as joins, case
-    when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id, case ordered.kind when
-    'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
+    ' where users.id operator(pg_catalog.=) case when user_%1$s.user_id is null then %2$s end) as claim_%1$s on true', ordered.ordinal, replace(ordered.expression, '{source}', named.alias) ) else '' end
+    as joins, case when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id, case
+    ordered.kind when 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
     format('source_%s.ctid is not null', ordered.ordinal) end as condition, case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id from ordered cross
     join lateral (select format('source_%s', ordered.ordinal) as alias) as named), following_tables as (with recursive followed (relation) as ( select org_id_columns.relation from org_id_columns where
     org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select org_references.relation from followed join
@@ -164,20 +164,20 @@ chosen (new_users) as (
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
     org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, exists
     (select from user_orgs where user_orgs.org_id is not null) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select
-    claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws( ', else ', ( select string_agg(sources.description, ', else ' order by sources.ordinal) from sources
-    where sources.root = decided.relation ), 'the default organization' ) as in_words from application_tables as decided left join tables_before on tables_before.relation = decided.relation where
-    decided.scope = 'org'), decision_rules as (select decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as
-    org_id, format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else
-    format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as
-    is_last_orphan, case when decided.sources < 2 then 'false' else format( 'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict,
-    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from
-    application_tables as decided_table cross join settings cross join lateral ( select count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal)
-    as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as
-    cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg(
-    format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', decided_table.relation::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', '
-    order by rule.ordinal ) as candidates, string_agg(rule.user_id, ', ' order by rule.ordinal) as user_ids, string_agg(rule.joins, '' order by rule.ordinal) as joins from ( select sources.ordinal,
-    sources.attnums, sources.org_id, sources.condition, replace(sources.user_id, '{child}', 'todo') as user_id, replace(sources.joins, '{child}', 'todo') as joins from sources where sources.root =
-    decided_table.relation ) as rule ) as decided where decided_table.scope = 'org'), filler_forms as (select decision_rules.root, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s',
+    claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws(', else ', described.sources, 'the default organization') as in_words from application_tables as
+    decided left join tables_before on tables_before.relation = decided.relation left join ( select sources.root, string_agg(sources.description, ', else ' order by sources.ordinal) as sources from
+    sources group by sources.root ) as described on described.root = decided.relation where decided.scope = 'org'), decision_rules as (select decided_table.relation as root,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id, format('case when false then null %s else %L::pg_catalog.uuid end',
+    decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when
+    decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format(
+    'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
+    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from application_tables as decided_table cross join settings left join ( select rule.root,
+    count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s',
+    rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id),
+    '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select
+    string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id,
+    '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids, string_agg(replace(rule.joins, '{child}', 'todo'), '' order by rule.ordinal) as joins from sources as rule group by rule.root ) as decided
+    on decided.root = decided_table.relation where decided_table.scope = 'org'), filler_forms as (select decision_rules.root, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s',
     decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid, decision_rules.joins ) as form from decision_rules), column_parts as (select 2 as phase, 2 as
     ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
     'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid',

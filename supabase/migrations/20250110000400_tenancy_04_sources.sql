@@ -123,9 +123,9 @@ comment on view tenancy.owner_columns is
 ' registry.org_from names. user_expression: the user''s id of {row}, as a form.';
 
 create or replace view tenancy.source_paths as
-with recursive step (root, entry, attnums, at, hops, visited, joins, row_name, key_attnums, is_identity) as (
+with recursive step (root, entry, attnums, at, at_name, hops, visited, joins, row_name, key_attnums, is_identity) as (
     select
-        application_tables.relation, null::text, null::smallint[], application_tables.relation, 0,
+        application_tables.relation, null::text, null::smallint[], application_tables.relation, application_tables.qualified_name, 0,
         array[application_tables.relation], '', '{child}', null::smallint[], true
     from tenancy.application_tables
     where application_tables.scope = 'org'
@@ -133,7 +133,7 @@ with recursive step (root, entry, attnums, at, hops, visited, joins, row_name, k
     -- Through the keys of tables that are not org-scoped.
     select
         step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums),
-        link.parent, step.hops + 1, step.visited || link.parent,
+        link.parent, via.qualified_name, step.hops + 1, step.visited || link.parent,
         concat(
             step.joins,
             format(
@@ -167,7 +167,7 @@ with recursive step (root, entry, attnums, at, hops, visited, joins, row_name, k
 )
 select
     'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry,
-    coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at, step.hops, step.joins,
+    coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at_name, step.hops, step.joins,
     replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression,
     owner_columns.is_keyed, owner_columns.rank,
     step.hops = 0 or step.is_identity and (
@@ -179,7 +179,7 @@ join tenancy.owner_columns on owner_columns.relation = step.at
 union all
 select
     'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
-    coalesce(step.attnums, link.attnums), step.at, step.hops,
+    coalesce(step.attnums, link.attnums), step.at_name, step.hops,
     concat(
         step.joins,
         E'\nleft join public.organizations as {source} on ',
@@ -200,7 +200,7 @@ with candidate as (
         source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name,
         source_paths.joins, source_paths.expression, source_paths.hops,
         source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected,
-        case when source_paths.hops > 0 then format(' through %s', source_paths.at) end as way,
+        case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way,
         -- The organization column, then owners, then parents.
         case when source_paths.kind = 'organization' then 1 else 2 end as place,
         first_column.attnotnull as is_not_null,
@@ -253,7 +253,7 @@ select
         ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
         ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
         ' then (users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text)::pg_catalog.uuid end'
-        ' where users.id operator(pg_catalog.=) %2$s and user_%1$s.user_id is null) as claim_%1$s on true',
+        ' where users.id operator(pg_catalog.=) case when user_%1$s.user_id is null then %2$s end) as claim_%1$s on true',
         ordered.ordinal, replace(ordered.expression, '{source}', named.alias)
     ) else '' end as joins,
     case
@@ -329,17 +329,14 @@ select
             decided.relation in (select following_tables.relation from tenancy.following_tables)
         )
         or coalesce((select claimed_organizations.row_count > 0 from tenancy.claimed_organizations), false) as is_per_row,
-    concat_ws(
-        ', else ',
-        (
-            select string_agg(sources.description, ', else ' order by sources.ordinal)
-            from tenancy.sources
-            where sources.root = decided.relation
-        ),
-        'the default organization'
-    ) as in_words
+    concat_ws(', else ', described.sources, 'the default organization') as in_words
 from tenancy.application_tables as decided
 left join org_migration.tables_before on tables_before.relation = decided.relation
+left join (
+    select sources.root, string_agg(sources.description, ', else ' order by sources.ordinal) as sources
+    from tenancy.sources
+    group by sources.root
+) as described on described.root = decided.relation
 where decided.scope = 'org';
 comment on view tenancy.decisions is
 'What decides each org-scoped table''s rows, in words. is_per_row: true while there is a mapping, a user has another organization than the'

@@ -13,7 +13,7 @@ select
     case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan,
     case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan,
     case
-        when decided.sources < 2 then 'false'
+        when coalesce(decided.sources, 0) < 2 then 'false'
         else format(
             'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids
         )
@@ -23,9 +23,10 @@ select
     coalesce(decided.joins, '') as joins
 from tenancy.application_tables as decided_table
 cross join tenancy.settings
-cross join lateral (
+-- All sources once, and not once per table.
+left join (
     select
-        count(*) as sources,
+        rule.root, count(*) as sources,
         string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously,
         string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
         string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions,
@@ -34,23 +35,17 @@ cross join lateral (
         string_agg(
             format(
                 'pg_catalog.concat_ws('', '', %s), %s',
-                (select string_agg(format('@n%s.%s@', decided_table.relation::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)),
+                (select string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)),
                 rule.org_id
             ),
             ', '
             order by rule.ordinal
         ) as candidates,
-        string_agg(rule.user_id, ', ' order by rule.ordinal) as user_ids,
-        string_agg(rule.joins, '' order by rule.ordinal) as joins
-    from (
-        select
-            sources.ordinal, sources.attnums, sources.org_id, sources.condition,
-            replace(sources.user_id, '{child}', 'todo') as user_id,
-            replace(sources.joins, '{child}', 'todo') as joins
-        from tenancy.sources
-        where sources.root = decided_table.relation
-    ) as rule
-) as decided
+        string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids,
+        string_agg(replace(rule.joins, '{child}', 'todo'), '' order by rule.ordinal) as joins
+    from tenancy.sources as rule
+    group by rule.root
+) as decided on decided.root = decided_table.relation
 where decided_table.scope = 'org';
 comment on view tenancy.decision_rules is
 'How each table''s rows are decided, as forms of SQL (tenancy.with_names) over the row, named todo, and its joins. org_id leaves a row'

@@ -134,7 +134,8 @@ begin
         worked := case next.step
             when 'count' then org_migration.count_rows(next.root)
             when 'backfill' then org_migration.backfill(next.root)
-            when 'leftovers' then org_migration.fill_leftovers(next.root, false) > 0
+            -- Fewer than it takes at once: it has caught up, and last_resort has those that come while it looks.
+            when 'leftovers' then org_migration.fill_leftovers(next.root, false) >= 1000
             else org_migration.fill_last(next.root)
         end;
     end if;
@@ -337,6 +338,13 @@ begin
 
         if 'filler' = any (steps) and (select settings.fill_org_id from tenancy.settings) then
             perform tenancy.prepare_fillers();
+        end if;
+        if 'backfill' = any (steps) or not exists (select from org_migration.rules) then
+            perform org_migration.note_rules();
+        end if;
+        -- Who signed up after the mapping was made and before new users were placed.
+        if 'backfill' = any (steps) and (select settings.new_users = 'personal' from tenancy.settings) then
+            perform tenancy.create_personal_organizations();
         end if;
     end if;
     if not org_migration.fill_queue(current_loop, steps, relations, undo_to, begins) then

@@ -100,6 +100,53 @@ $function$;
 comment on function org_migration.key_of(regclass, text) is
 'The primary key of a row, named so in a query, as an SQL expression of type jsonb; NULL where there is no primary key.';
 
+create table if not exists org_migration.rules (
+    root regclass primary key,
+    org_id text not null,
+    last_org_id text not null,
+    is_orphan text not null,
+    is_last_orphan text not null,
+    is_conflict text not null,
+    candidates text,
+    joins text not null,
+    in_words text not null,
+    parents regclass[] not null
+);
+comment on table org_migration.rules is
+'tenancy.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
+
+create or replace function org_migration.note_rules(target regclass default null)
+returns void language sql volatile security invoker set search_path = '' as $function$
+    delete from org_migration.rules
+    where rules.root = coalesce(target, rules.root);
+
+    insert into org_migration.rules
+    -- Each view once, and not once per row of another.
+    with rule as materialized (
+        select decision_rules.*
+        from tenancy.decision_rules
+        where decision_rules.root = coalesce(target, decision_rules.root)
+    ),
+    decision as materialized (
+        select decisions.root, decisions.in_words
+        from tenancy.decisions
+        where decisions.root = coalesce(target, decisions.root)
+    ),
+    parent as materialized (
+        select sources.root, array_agg(sources.parent) filter (where sources.parent is not null) as relations
+        from tenancy.sources
+        where sources.root = coalesce(target, sources.root)
+        group by sources.root
+    )
+    select
+        rule.root, rule.org_id, rule.last_org_id, rule.is_orphan, rule.is_last_orphan, rule.is_conflict, rule.candidates, rule.joins,
+        decision.in_words, coalesce(parent.relations, '{}')
+    from rule
+    join decision on decision.root = rule.root
+    left join parent on parent.root = rule.root
+$function$;
+comment on function org_migration.note_rules(regclass) is 'Notes the rules of a table, or of all (NULL), as they are now.';
+
 create or replace function org_migration.decision_query(target regclass, last_resort boolean)
 returns text language sql stable security invoker set search_path = '' as $function$
     select tenancy.with_names(format(
@@ -118,11 +165,11 @@ returns text language sql stable security invoker set search_path = '' as $funct
         coalesce(org_migration.key_of(target, 'todo'), 'pg_catalog.jsonb_build_object()'),
         rules.candidates, format('@r%s@', target::oid), rules.joins
     ))
-    from tenancy.decision_rules as rules
+    from org_migration.rules
     where rules.root = coalesce(pg_partition_root(target), target)
 $function$;
 comment on function org_migration.decision_query(regclass, boolean) is
-'The query that decides rows: row_id, org_id, is_orphan, conflict_key (the primary key), candidates; a where clause is to follow.';
+'The query that decides rows by org_migration.rules: row_id, org_id, is_orphan, conflict_key (the primary key), candidates; a where clause is to follow.';
 
 create or replace function tenancy.count_sources(target regclass)
 returns table (entry text, rows bigint, conflicts bigint)

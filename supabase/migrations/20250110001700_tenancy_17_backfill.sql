@@ -98,9 +98,9 @@ returns text language sql stable security invoker set search_path = '' as $funct
     parents as materialized (
         select child.relation as child, parent.*
         from progress as child
-        join tenancy.sources as source on source.root = child.root
+        join org_migration.rules on rules.root = child.root
         join progress as parent
-            on parent.root = source.parent
+            on parent.root = any (rules.parents)
             and parent.root <> child.root
         where child.relation = target
             or child.state = 'stuck'
@@ -237,12 +237,12 @@ begin
     insert into tenancy.log (part, table_name, statement, began, seconds, rows)
     select
         'backfill', target::text,
-        format('update %s: org_id of %s', target, decisions.in_words),
+        format('update %s: org_id of %s', target, rules.in_words),
         backfills.started_at,
         round(extract(epoch from backfills.last_batch_at - backfills.started_at), 3),
         backfills.rows_updated
     from org_migration.backfills
-    join tenancy.decisions on decisions.root = coalesce(pg_partition_root(target), target)
+    join org_migration.rules on rules.root = coalesce(pg_partition_root(target), target)
     where backfills.relation = target;
 end
 $function$;

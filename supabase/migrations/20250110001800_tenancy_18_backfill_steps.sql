@@ -226,12 +226,12 @@ begin
         select
             case when last_resort then 'last_resort' else 'leftovers' end,
             target::text,
-            format('update %s: org_id of %s, of rows that came since', target, decisions.in_words),
+            format('update %s: org_id of %s, of rows that came since', target, rules.in_words),
             began,
             round(extract(epoch from clock_timestamp() - began), 3),
             updated
-        from tenancy.decisions
-        where decisions.root = target;
+        from org_migration.rules
+        where rules.root = target;
     end if;
     return updated;
 end
@@ -251,12 +251,12 @@ begin
     end if;
 
     if exists (
-        select from tenancy.sources
-        join tenancy.org_scoped_tables as parent on parent.relation = sources.parent
+        select from org_migration.rules
+        join tenancy.org_scoped_tables as parent on parent.relation = any (rules.parents)
         join tenancy.org_scoped_tables as own
-            on own.relation = sources.root
+            on own.relation = rules.root
             and own.position > parent.position
-        where sources.root = target
+        where rules.root = target
             and (
                 exists (select from tenancy.constraint_parts where root = parent.relation and part = 'check' and not present)
                 or org_migration.has_null_org_id(parent.relation)

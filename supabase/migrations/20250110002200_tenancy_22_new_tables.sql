@@ -108,6 +108,7 @@ begin
     from tenancy.settings
     where settings.fill_org_id;
     while org_migration.build(target, 'column', 'default', 'filler') loop null; end loop;
+    perform org_migration.note_rules(target);
     while org_migration.backfill(target) loop null; end loop;
     while org_migration.build(
         target, 'invalid_index', 'index', 'index_root', 'foreign_key', 'foreign_key_valid', 'foreign_key_root'
