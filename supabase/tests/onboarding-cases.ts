@@ -118,7 +118,7 @@ export const refused: [name: string, refusal: Refusal][] = [
       `create table harbour.ships (id integer primary key, user_id uuid); insert into harbour.ships select generate_series(1, 1000);
       update tenancy.settings set small_table_bytes = 8192`,
     code: "54000",
-    mentions: "_EDIT_list_of_tables.sql",
+    mentions: "docs/forgotten-table.sql",
   }],
   ["a partitioned table whose partitions are larger than that together", {
     sql: `create table harbour.ships (id integer primary key, user_id uuid) partition by range (id);

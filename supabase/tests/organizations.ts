@@ -17,3 +17,12 @@ export async function giveUsersTheirOrganization(sql: ISql): Promise<void> {
     set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', tenancy.org_of(id))
   `;
 }
+
+/** Makes the user a conflict: app_metadata has another organization than the mapping, which has the default one for all. */
+export async function contradictMapping(sql: ISql, user: string): Promise<void> {
+  await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
+  await sql`insert into tenancy.user_orgs (user_id, org_id) select id, ${defaultOrgId} from auth.users`;
+  await sql`
+    update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${user}
+  `;
+}

@@ -306,7 +306,7 @@ export function withoutRemainders(entries: string[]): string[] {
   const remainders = [
     /^(schema|relation|column|view|type|sequence) (tenancy|org_migration)\b/,
     /^(relation|column) organizations\b/,
-    /^trigger CREATE TRIGGER tenancy_leave_users_without_organization /,
+    /^trigger .* ON (tenancy|org_migration|public\.organizations)\b.* EXECUTE FUNCTION tenancy\./,
     /^(constraint|policy) ("[^"]+"|\S+) on (tenancy\.|org_migration\.|organizations )/,
     /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy\.|org_migration\.|public\.organizations )/,
     /^(function|procedure) (tenancy\.|org_migration\.|public\.auth_org_id\()/,

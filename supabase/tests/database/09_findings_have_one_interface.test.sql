@@ -65,6 +65,7 @@ values
     ('sign_up_findings', 'anonymous_users_unset'),
     ('sign_up_findings', 'new_users_without_trigger'),
     ('mapping_findings', 'users_left_out'),
+    ('push_findings', 'auth_org_id_untried'),
     ('push_findings', 'untried_check'),
     ('filler_findings', 'filler_outdated'),
     ('user_findings', 'user_without_org'),

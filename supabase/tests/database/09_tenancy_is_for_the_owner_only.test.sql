@@ -48,7 +48,8 @@ select results_eq(
             ('tenancy.fill_org_id()'),
             ('tenancy.leave_users_without_organization()'),
             ('tenancy.refuse_unclassified_table()'),
-            ('tenancy.set_org_of_new_user()')
+            ('tenancy.set_org_of_new_user()'),
+            ('tenancy.skip_restored_row()')
     $$,
     'no function of ours runs with its owner''s rights except the triggers that have to read what their caller cannot, and what they call'
 );

@@ -3,7 +3,7 @@ import type { Sql } from "postgres";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { demoPassword } from "../../local/application.ts";
 import { type FunctionUnderTest, startFunction } from "../function.ts";
-import { otherOrgId } from "../organizations.ts";
+import { contradictMapping, otherOrgId } from "../organizations.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
 describe("update-user-org-metadata as a stream", () => {
@@ -25,9 +25,7 @@ describe("update-user-org-metadata as a stream", () => {
 
   test("streams how far it is while it works, and each problem when asked to", async () => {
     await addUsers(sql, numberedUsers(40), demoPassword);
-    await sql`update auth.users set raw_app_meta_data = jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${
-      userId(1)
-    }`;
+    await contradictMapping(sql, userId(1));
     behaviour.beforeWrite = async () => await sleep(100);
     const response = await stream({ concurrency: 2, page_size: 10, report: true });
     expect(response.headers.get("content-type")).toBe("application/x-ndjson");

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { demoPassword } from "../../local/application.ts";
 import type { Services } from "../../local/stack.ts";
 import { type FunctionUnderTest, startFunction } from "../function.ts";
-import { defaultOrgId, otherOrgId } from "../organizations.ts";
+import { contradictMapping, defaultOrgId, otherOrgId } from "../organizations.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
 describe("update-user-org-metadata over HTTP", () => {
@@ -104,11 +104,7 @@ describe("update-user-org-metadata over HTTP", () => {
 
   test("says in a dry run what it would do, and does none of it", async () => {
     await addUsers(sql, numberedUsers(5), demoPassword);
-    await sql`
-      update auth.users set raw_app_meta_data = jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${
-      userId(2)
-    }
-    `;
+    await contradictMapping(sql, userId(2));
     await sql`update auth.users set instance_id = null where id = ${userId(3)}`;
     expect(await call({ dry_run: true })).toEqual({
       status: 200,
@@ -120,11 +116,7 @@ describe("update-user-org-metadata over HTTP", () => {
 
   test("names conflicts and users out of reach, leaves them alone, and sends one request for each other user", async () => {
     await addUsers(sql, numberedUsers(6), demoPassword);
-    await sql`
-      update auth.users set raw_app_meta_data = jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${
-      userId(2)
-    }
-    `;
+    await contradictMapping(sql, userId(2));
     await sql`update auth.users set recovery_token = null where id = ${userId(3)}`;
     const { reply } = await call({ page_size: 2 });
     expect(reply).toMatchObject({
@@ -151,9 +143,7 @@ describe("update-user-org-metadata over HTTP", () => {
 
   test("overwrites another organization when told to, and keeps it on record", async () => {
     await addUsers(sql, numberedUsers(1), demoPassword);
-    await sql`
-      update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${otherOrgId}::text)
-    `;
+    await contradictMapping(sql, userId(1));
     expect((await call({ on_conflict: "overwrite" })).reply).toMatchObject({ updated: 1, conflicts: 0 });
     const [user] = await sql`select raw_app_meta_data from auth.users`;
     expect(user?.["raw_app_meta_data"]).toEqual({
@@ -171,16 +161,21 @@ describe("update-user-org-metadata over HTTP", () => {
     await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
     await sql`insert into tenancy.user_orgs (user_id, org_id) select id, ${otherOrgId} from auth.users where right(id::text, 1) > '2'`;
     expect((await call({ org_id: otherOrgId })).reply).toMatchObject({ done: true, updated: 2, users_without_org: 2 });
+    expect((await call({})).reply, "whom the mapping leaves out is in none").toMatchObject({
+      done: true,
+      updated: 0,
+      users_without_org: 2,
+    });
+    await sql`select tenancy.enable_new_users('default')`;
     expect((await call({})).reply).toMatchObject({ done: true, updated: 2, users_without_org: 0 });
+    await sql`select tenancy.disable_new_users()`;
     const users = await sql`select raw_app_meta_data ->> 'org_id' as org_id from auth.users order by id`;
     expect(users.map((row) => row["org_id"])).toEqual([defaultOrgId, defaultOrgId, otherOrgId, otherOrgId]);
   });
 
   test("puts back what a run changed, and leaves alone what has changed since", async () => {
     await addUsers(sql, numberedUsers(4), demoPassword);
-    await sql`update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${
-      userId(1)
-    }`;
+    await contradictMapping(sql, userId(1));
     const before = await sql`select id, raw_app_meta_data from auth.users order by id`;
     const { reply: run } = await call({ on_conflict: "overwrite" });
     expect(run).toMatchObject({ done: true, updated: 4 });
