@@ -297,6 +297,32 @@ $function$;
 comment on function org_migration.wait_while_paused() is
 'Waits half a second of a pause. Raises query_canceled when the session has waited for settings.pause_limit_minutes.';
 
+create or replace function org_migration.begin_loop(loop_name text, steps text[])
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    settings tenancy.settings;
+begin
+    delete from org_migration.queue
+    where queue.loop_name = begin_loop.loop_name;
+
+    select * into settings from tenancy.settings;
+    if 'filler' = any (steps) and settings.fill_org_id then
+        perform tenancy.prepare_fillers();
+    end if;
+    -- Who signed up after the mapping was made and before new users were placed.
+    if 'backfill' = any (steps) and settings.new_users = 'personal' then
+        perform tenancy.create_personal_organizations();
+    end if;
+    if 'backfill' = any (steps)
+        or (steps && array['leftovers', 'last_resort'] and not exists (select from org_migration.rules))
+    then
+        perform org_migration.note_rules();
+    end if;
+end
+$function$;
+comment on function org_migration.begin_loop(text, text[]) is
+'What a loop over these steps does before its first one: forgets a queue that was left, and notes how rows are decided.';
+
 create or replace function org_migration.advance_loop(steps text[], undo_to integer default null)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -333,19 +359,7 @@ begin
         order by case when steps = array['backfill'] then tables.position end, tables.schema_name, tables.table_name
     );
     if begins then
-        delete from org_migration.queue
-        where queue.loop_name = current_loop;
-
-        if 'filler' = any (steps) and (select settings.fill_org_id from tenancy.settings) then
-            perform tenancy.prepare_fillers();
-        end if;
-        if 'backfill' = any (steps) or not exists (select from org_migration.rules) then
-            perform org_migration.note_rules();
-        end if;
-        -- Who signed up after the mapping was made and before new users were placed.
-        if 'backfill' = any (steps) and (select settings.new_users = 'personal' from tenancy.settings) then
-            perform tenancy.create_personal_organizations();
-        end if;
+        perform org_migration.begin_loop(current_loop, steps);
     end if;
     if not org_migration.fill_queue(current_loop, steps, relations, undo_to, begins) then
         if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
