@@ -515,39 +515,39 @@ chosen (new_users) as (
     mapping.query else 'select id, id from auth.users' end ) ), 'public.organizations', case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else
     'public.organizations' end ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path
     'rows', conflicts numeric path 'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end,
-    'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)) || ' rows, which go to the default organization', case when exists (select from user_orgs) and sum(decided.conflicts)
-    > 0 then format('%s rows name several organizations', round(sum(decided.conflicts))) end, string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter
-    (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal
-    group by decided.relation, candidates.percent ), detected as ( select sources.root, format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select
-    sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on
-    sources.root = distinct_entry.root group by sources.root ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as
-    seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object),
-    push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2, 'to classify',
-    'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then
-    unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select 3,
-    'to decide', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union
-    all select 4, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id'
-    end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'),
-    pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when
-    length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then
-    'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format(
-    'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
-    table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation
-    left join table_plans on table_plans.root = candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*),
-    count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users
-    union all select 6, 'good to know', 'column_grants', candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more',
-    string_agg(distinct column_privileges.grantee, ', ') ), format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join information_schema.column_privileges
-    on column_privileges.table_schema = candidates.schema_name and column_privileges.table_name = candidates.table_name and column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <>
-    'PUBLIC' where not has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group by candidates.qualified_name union all select 6, 'good to know', 'published',
-    candidates.qualified_name, format('is published by %s', string_agg(distinct published.pubname, ', ')), 'with several organizations each row that is filled in is a change there; with one there is none'
-    from candidates join table_members as member on member.root = candidates.relation join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join
-    pg_catalog.pg_publication_tables as published on published.schemaname = member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6,
-    'good to know', 'materialized_view', viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct
-    candidates.qualified_name, ', ') ), 'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid =
-    'pg_catalog.pg_class'::regclass and dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on rule.oid =
-    dependency.objid join pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan', plan.part, plan.relation::text,
-    concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
-    ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)), case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('%s disagree',
+    round(sum(decided.conflicts))) end, string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided
+    join candidates on candidates.relation = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ),
+    detected as ( select sources.root, format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal)
+    as first from sources group by sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root
+    ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code,
+    object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where
+    push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason,
+    case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
+    unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name,
+    push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union all select 4, 'in the way now', 'blocker', blockers.object,
+    blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ',
+    format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes),
+    pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then
+    left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ',
+    coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL',
+    coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from
+    candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root =
+    candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->>
+    'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 6, 'good to know', 'column_grants',
+    candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more', string_agg(distinct column_privileges.grantee, ', ') ),
+    format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join information_schema.column_privileges on column_privileges.table_schema =
+    candidates.schema_name and column_privileges.table_name = candidates.table_name and column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <> 'PUBLIC' where not
+    has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group by candidates.qualified_name union all select 6, 'good to know', 'published', candidates.qualified_name,
+    format('is published by %s', string_agg(distinct published.pubname, ', ')), 'with several organizations each row that is filled in is a change there; with one there is none' from candidates join
+    table_members as member on member.root = candidates.relation join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join pg_catalog.pg_publication_tables as published
+    on published.schemaname = member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6, 'good to know', 'materialized_view',
+    viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct candidates.qualified_name, ', ') ),
+    'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid = 'pg_catalog.pg_class'::regclass and
+    dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as
+    viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s',
+    plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds)
+    ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

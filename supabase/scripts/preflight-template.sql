@@ -299,10 +299,10 @@ decided_in_words as (
         concat_ws(
             '; ',
             case when candidates.percent < 100 then 'of a sample' end,
-            'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)) || ' rows, which go to the default organization',
+            'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)),
             case
                 when exists (select from user_orgs) and sum(decided.conflicts) > 0
-                    then format('%s rows name several organizations', round(sum(decided.conflicts)))
+                    then format('%s disagree', round(sum(decided.conflicts)))
             end,
             string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0)
         ) as words

@@ -6,14 +6,18 @@ const readOption = (script: string, option: string): string[] =>
     [...line.matchAll(new RegExp(`--${option} (\\S+)`, "g"))].map(([, value = ""]) => value.replaceAll(/["\\]/g, ""))
   );
 
+/** Patterns of pg_dump as a regular expression; none for none. */
+const toExpression = (patterns: string[]): string | undefined =>
+  patterns.length > 0 ? `^(${patterns.join("|").replaceAll("*", ".*")})$` : undefined;
+
 /**
  * What the script that `supabase db dump --data-only --dry-run` prints would write, as pg_dump does it with
  * --column-inserts: its first line, an INSERT per row, the values of sequences.
  */
 export async function dumpData(sql: Sql, script: string): Promise<string> {
-  const schemas = readOption(script, "schema").flatMap((value) => value.split("|"));
+  const [included, without] = ["schema", "exclude-schema"].map((option) => toExpression(readOption(script, option)));
   const excluded = readOption(script, "exclude-table");
-  if (schemas.length === 0 || excluded.length === 0) throw new Error(`Cannot read the options of\n${script}`);
+  if (!included || !without) throw new Error(`Cannot read the options of\n${script}`);
   const [replica = ""] = /SET session_replication_role = replica;/.exec(script) ?? [];
   const statements = [replica];
 
@@ -28,7 +32,8 @@ export async function dumpData(sql: Sql, script: string): Promise<string> {
       ) as columns
     from pg_class as class
     join pg_namespace as namespace on namespace.oid = class.relnamespace
-    where namespace.nspname = any (${schemas})
+    where namespace.nspname ~ ${included}
+      and namespace.nspname !~ ${without}
       and class.relkind in ('r', 'S')
       and namespace.nspname || '.' || class.relname <> all (${excluded})
     order by class.relkind desc, 1

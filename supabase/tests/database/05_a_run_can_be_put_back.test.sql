@@ -2,6 +2,9 @@ begin;
 set local role postgres;
 set local search_path = public, extensions;
 select plan(10);
+-- Whoever is there belongs to the default organization.
+delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
 
 -- One organization and its users, so that the test need not know who else is there.
 insert into public.organizations (id, name) values ('b0000000-0000-4000-8000-000000000001', 'one');

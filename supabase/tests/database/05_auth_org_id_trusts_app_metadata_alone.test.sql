@@ -2,6 +2,9 @@ begin;
 set local role postgres;
 set local search_path = public, extensions;
 select plan(16);
+-- Whoever is there belongs to the default organization.
+delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
 
 select has_function('public', 'auth_org_id', '{}'::name[], 'public.auth_org_id() exists');
 select function_returns('public', 'auth_org_id', '{}'::name[], 'uuid', 'it returns uuid');

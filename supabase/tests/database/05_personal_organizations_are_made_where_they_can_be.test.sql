@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(14);
+select plan(15);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -70,6 +70,19 @@ select throws_ok(
     ' to phase 1 first, see tenancy.roll_back',
     'after it they are refused'
 );
+
+-- Who signed up after the mapping was made, and before new users were placed, gets theirs before the rows are decided.
+update harbour.ships set org_id = null;
+insert into tenancy.user_orgs (user_id, org_id)
+values ('00000000-0000-4000-8000-000000000002', 'b0000000-0000-4000-8000-000000000001');
+select tenancy.enable_new_users('personal');
+do $$ begin while tenancy.advance('backfill') loop null; end loop; end $$;
+select results_eq(
+    $$ select organizations.name::text from harbour.ships join public.organizations on organizations.id = ships.org_id $$,
+    $$ values ('own1@example.com') $$,
+    'the backfill finds nobody without one, where new users get their own'
+);
+select tenancy.disable_new_users();
 
 -- Where organizations require more than a personal one has.
 alter table public.organizations add column billing_email text not null default 'nobody@example.com';

@@ -2,6 +2,9 @@ begin;
 set local role postgres;
 set local search_path = public, extensions;
 select plan(6);
+-- Whoever is there belongs to the default organization.
+delete from tenancy.user_orgs;
+select tenancy.disable_new_users();
 
 insert into public.organizations (id, name)
 values

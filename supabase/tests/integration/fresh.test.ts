@@ -113,9 +113,7 @@ describe("a fresh database", () => {
       expect(code, output).toBe(0);
       const seedFile = join(copy.folder, "supabase/seed.sql");
       expect(existsSync(seedFile), output).toBe(true);
-      const [first = "", script = ""] = readFileSync(seedFile, "utf8").split(/(?=^#!\/usr\/bin)/m);
-      const dumped = await dumpData(source.sql, script);
-      fresh = await makeFresh("fresh_seeded", `${first}${dumped}`);
+      fresh = await makeFresh("fresh_seeded", await dumpData(source.sql, readFileSync(seedFile, "utf8")));
     });
 
     test("has all of it, each user and each row in its organization", async () => {
