@@ -39,43 +39,45 @@ chosen (new_users) as (
     as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->>
     'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as
     column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums,
-    array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s', reference.confrelid, parent_column.attnum, case when
-    operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum, case when operand.right_type <> child_column.atttypid
-    then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@',
-    parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key,
-    equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on
-    parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type,
-    coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and
-    left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand
-    where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive
-    classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name =
-    table_inventory.table_name ), reference as materialized ( select references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from
-    classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and (
-    reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from pg_catalog.pg_index as key_index where key_index.indrelid = classified.relation and key_index.indisunique and
-    array[key_index.indkey[0]] = reference.attnums and key_index.indnkeyatts = 1 ) ) ) ), evident (relation, reason) as ( select candidate.relation, format('has the column %s', evidence.attname) from
-    classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where
-    candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from classified as candidate join reference on reference.relation =
-    candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'), 'public.organizations' union all select
-    standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where candidate.scope is null and
-    reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on candidate.relation =
-    reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select org_scoped.relation from
-    classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation ), hinted as (
-    select candidate.relation, string_agg( format( '%s looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name,
-    candidate.qualified_name, hint.attname, named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as hint on hint.attrelid =
-    candidate.relation and hint.attnum > 0 and not hint.attisdropped and hint.attname like '%\_id' join classified as named on named.scope is distinct from 'excluded' and named.relation <>
-    candidate.relation and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and
-    not exists ( select from reference where reference.relation = candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation,
-    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope,
-    coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''), 'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)',
-    classified.schema_name, classified.table_name) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified
-    left join hinted on hinted.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation =
-    classified.relation ) as evidence where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object,
-    unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
-    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row, unclassified_tables.org_row ) else format(
-    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from
-    unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end, 'stops', registered.qualified_name, registered.qualified_name, case when
-    registered.is_missing then 'is registered and does not exist' else 'is registered as org and is no table of the application' end, case when registered.is_missing then
-    'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
+    array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid, parent_column.attnum,
+    parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum,
+    child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation
+    and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey,
+    reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and
+    child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral (
+    select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join
+    pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and
+    right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and
+    referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on
+    registry.schema_name = table_inventory.schema_name and registry.table_name = table_inventory.table_name ), reference as materialized ( select references_between_tables.* from references_between_tables
+    ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation =
+    classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from pg_catalog.pg_index as key_index where
+    key_index.indrelid = classified.relation and key_index.indisunique and array[key_index.indkey[0]] = reference.attnums and key_index.indnkeyatts = 1 ) ) ) ), evident (relation, reason) as ( select
+    candidate.relation, format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname
+    in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from
+    classified as candidate join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select
+    to_regclass('public.organizations'), 'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on
+    known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from
+    reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <>
+    candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on
+    org_scoped_or_evident.relation = parent.relation ), hinted as ( select candidate.relation, string_agg( format(
+    'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, candidate.qualified_name, hint.attname,
+    named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not
+    hint.attisdropped and hint.attname like '%\_id' join ( select classified.relation, classified.table_name, classified.qualified_name, classified.scope from classified union all select
+    to_regclass('public.organizations'), 'organizations', 'public.organizations', null where to_regclass('public.organizations') is not null ) as named on named.scope is distinct from 'excluded' and
+    named.relation <> candidate.relation and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where
+    candidate.scope is null and not exists ( select from reference where reference.relation = candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select
+    classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as
+    suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''), 'has nothing that says whose its rows are') as reason,
+    format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name,
+    classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by
+    evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops'
+    as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when
+    unclassified_tables.suggested_scope = 'excluded' then format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s',
+    unclassified_tables.excluded_row, unclassified_tables.org_row ) else format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s',
+    unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end,
+    'stops', registered.qualified_name, registered.qualified_name, case when registered.is_missing then 'is registered and does not exist' else 'is registered as org and is no table of the application'
+    end, case when registered.is_missing then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
     'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from ( select named.*, to_regclass(named.qualified_name) is null and
     named.qualified_name <> 'public.organizations' as is_missing from ( select registry.scope, format('%I.%I', registry.schema_name, registry.table_name) as qualified_name from listed_registry as registry
     ) as named ) as registered where registered.is_missing or ( registered.scope = 'org' and registered.qualified_name not in (select table_inventory.qualified_name from table_inventory) )), registry as (
@@ -105,12 +107,12 @@ chosen (new_users) as (
     org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position
     from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation =
     reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as
-    is_not_null, keyed.is_keyed, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from pg_catalog.pg_index as key_index where
-    key_index.indrelid = application_tables.relation and key_index.indisunique and key_index.indnkeyatts = 1 and key_index.indkey[0] = column_.attnum and key_index.indpred is null ) as is_unique, case
-    when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s@::pg_catalog.uuid' else
-    'case when {row}.@c%1$s.%2$s@::pg_catalog.text operator(pg_catalog.~*)'
+    is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from
+    pg_catalog.pg_index as key_index where key_index.indrelid = application_tables.relation and key_index.indisunique and key_index.indnkeyatts = 1 and key_index.indkey[0] = column_.attnum and
+    key_index.indpred is null ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then
+    '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-    ' then {row}.@c%1$s.%2$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
     application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
     as type where type.oid = column_.atttypid union all select type.oid, type.typbasetype from domain join pg_catalog.pg_type as type on type.oid = domain.base ) select domain.type::regtype from domain
     where domain.base = 0 ) as base (type) cross join lateral ( select exists ( select from references_between_tables as reference where reference.relation = application_tables.relation and
@@ -125,26 +127,27 @@ chosen (new_users) as (
     step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as
     key_index where key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
     references_between_tables as link on link.relation = step.at and not link.is_period join application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops <
-    4 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
-    step.at_name, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression, owner_columns.is_keyed,
-    owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity,
-    owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
-    coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
-    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true from step join references_between_tables as link on link.relation = step.at and link.parent =
-    to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
-    source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
-    (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
-    'organization' then 1 else 2 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank
-    from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root,
-    source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank,
-    source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent',
-    org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ),
-    '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*,
-    application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc,
-    possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from
-    is null then possible.is_detected else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case
-    ordered.kind when 'parent' then ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias)
-    || case when ordered.kind = 'owner' then format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+    3 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
+    step.at_name, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum, owner_columns.type_oid), '{row}', step.row_name) as expression,
+    owner_columns.is_keyed, owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as
+    is_identity, step.hops = 0 or step.is_identity and (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure, owner_columns.is_not_null from step join owner_columns on
+    owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), step.at_name,
+    step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true, 1,
+    step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select
+    distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as
+    constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when
+    source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place,
+    first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join
+    pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry,
+    source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ),
+    possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent,
+    org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true,
+    format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number()
+    over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0, possible.is_not_null desc, possible.rank, possible.attnums,
+    possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected
+    else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then
+    ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind =
+    'owner' then format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
     ' left join lateral ('
     'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
     ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
@@ -260,19 +263,20 @@ chosen (new_users) as (
     from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object( 'app_metadata', jsonb_build_object('org_id',
     other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id', other.other_id), other.right_id, true, true ),
     ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false), ('the organization outside app_metadata', other.metadata ||
-    jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata || jsonb_build_object('x-org-id', other.other_id,
-    'x-organization-id', other.other_id, 'x-tenant-id', other.other_id), null, true, false ), ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null,
-    true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false), ('the claim ""',
-    '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false), ('app_metadata that is no object',
-    '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null, null, false, false), ('no token', null, null, null, false, false) ) as probe (name, claims, headers,
-    expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null), foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute
-    as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and
-    unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from
-    pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid,
-    has_function_privilege('authenticated', function.oid, 'execute') as callable, language.lanname = 'sql' or function.prosrc !~* '\mraise\M' as can_be_tried from pg_catalog.pg_proc as function join
-    pg_catalog.pg_language as language on language.oid = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as
-    table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later'
-    as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_missing', 'public.organizations', 'does not exist',
+    jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata || jsonb_build_object( 'x-org', other.other_id, 'x-org-id',
+    other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id', other.other_id, 'x-workspace', other.other_id, 'x-workspace-id',
+    other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ), ('the id of a user alone', jsonb_build_object('sub', known_user.sub,
+    'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false),
+    ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false),
+    ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null, null, false, false), ('no token', null, null, null, false, false) ) as
+    probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null), foundation_findings as (with organizations as ( select relation.*, exists ( select
+    from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and
+    unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid =
+    'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype =
+    'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried from
+    pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as
+    severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version'))
+    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_missing', 'public.organizations', 'does not exist',
     'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
     'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
     organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
@@ -377,35 +381,37 @@ chosen (new_users) as (
     candidate.relation not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name,
     format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from
     references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation = reference.relation join application_tables as parent on parent.relation =
-    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid',
-    candidate.type_name, case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select
-    'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
-    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
-    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
-    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
-    'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
-    format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
-    stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
-    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root,
-    member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
-    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
-    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
-    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
-    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
-    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
-    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
-    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
-    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
-    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
-    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
-    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
-    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
-    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
-    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
-    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
-    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
-    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
-    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source', candidate.qualified_name,
+    format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join sources on sources.root =
+    candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
+    '' union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then
+    ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name,
+    format('has an org_id already whose default is %s', candidate.default_expression), format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose',
+    candidate.qualified_name) from candidate where candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name,
+    'is partitioned and has org_id already', 'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and
+    candidate.default_expression is null union all select 'org_id_foreign_key', candidate.qualified_name,
+    format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname), format('alter table %s drop constraint %I', candidate.qualified_name,
+    stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where
+    stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or
+    pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
+    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
+    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from
+    regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not
+    coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on
+    unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
+    'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
+    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
+    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
+    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
+    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
+    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
+    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
+    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
+    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
+    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
+    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
+    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
+    select 'rows_break_check', unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
     unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
     pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
@@ -441,11 +447,12 @@ chosen (new_users) as (
             $sql$,
     mapping.query, case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end ), true, true, '' ) as counted (document) cross join
     lateral xmltable( '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice', left_out bigint path 'left_out' ) as answered where
-    answered.rows > 0 ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object, 'auth.users' as table_name, format('%s %s %s', found.number, found.what, found.problem) as
-    problem, found.remedy from counted_mapping cross join settings cross join lateral ( values ( 'users_left_out', 'decide', case when settings.new_users is distinct from 'default' then
-    counted_mapping.left_out end, 'users', 'are in no organization: neither the mapping nor app_metadata.org_id says one',
+    answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object, 'auth.users' as table_name,
+    format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values ( 'users_left_out', case when
+    counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
+    'in no organization: neither the mapping nor app_metadata.org_id says one',
     'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
-    counted_mapping.incomplete, 'rows', 'of the mapping have no user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'have more than one row in the mapping',
+    counted_mapping.incomplete, 'rows', 'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
     'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (select
     function.oid, function.proname, regexp_replace( case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end, '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source
     from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace join pg_catalog.pg_language as language on language.oid = function.prolang and
@@ -455,7 +462,7 @@ chosen (new_users) as (
     application_tables.relation, application_tables.qualified_name, application_tables.scope, format( '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)',
     regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1', 'g') ) as pattern from application_tables ), run (function,
     trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger join written on written.oid = its_trigger.tgfoid where
-    its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 4 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid,
+    its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid,
     run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <> run.function and run.source ~* format('\m%s"?\s*\(',
     regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as fired on fired.tgrelid = insertable.relation and not
     fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next ) select distinct run.trigger_name,
@@ -463,21 +470,26 @@ chosen (new_users) as (
     'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
-    ' or ''application'' where your own trigger places them' as remedy from sign_up_writes where (select settings.new_users is null and exists (select from user_orgs where user_orgs.org_id is not null)
-    from settings) union all select 'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
-    format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
-    format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where ( select others.new_users is
-    distinct from 'application' and not others.new_users_anonymous and exists (select from user_orgs where user_orgs.org_id is not null) and exists (select from auth.users where users.is_anonymous) from
-    settings as others ) union all select 'new_users_without_trigger', 'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
+    ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( exists (select from user_orgs where
+    user_orgs.org_id is not null) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) ) from settings ) union all select 'anonymous_users_unset', 'breaks',
+    sign_up_writes.trigger_name, sign_up_writes.qualified_name, format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization',
+    sign_up_writes.trigger_name), format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where (
+    select others.new_users is distinct from 'application' and not others.new_users_anonymous and exists (select from user_orgs where user_orgs.org_id is not null) and exists (select from auth.users where
+    users.is_anonymous) from settings as others ) union all select 'organizations_trigger_privilege', 'leaks', 'public.organizations', null,
+    format('lets %s make triggers on it, which a sign-up would run with your rights', string_agg(distinct grants.grantee, ', ')), format('revoke trigger on public.organizations from %s',
+    string_agg(distinct grants.grantee, ', ')) from information_schema.role_table_grants as grants where (select settings.new_users = 'personal' from settings) and grants.table_schema = 'public' and
+    grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0 union all select
+    'new_users_without_trigger', 'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
     format('select tenancy.enable_new_users(%L)', settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists (
     select from pg_catalog.pg_trigger where tgrelid = to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
     from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from row_findings union all select name_findings.* from name_findings union all select
     sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'casts a claim to uuid, probably without a look: the push tries it with claims that are none, and it must return NULL then, not raise',
+    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
-    and to_regclass('tenancy.settings') is null and function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception|pg_input_is_valid)' union all select 'untried_check', 'decide',
-    unvalidated_checks.name, unvalidated_checks.qualified_name, format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
+    and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
+    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
+    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select format('pid %s',
     session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
     session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation
@@ -502,28 +514,30 @@ chosen (new_users) as (
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as
-    form ) as asked cross join lateral ( select case when bool_and(named.name is not null) then string_agg(token.part[1] || named.name, '' order by token.position) end from regexp_matches(form || '@z@',
-    '([^@]*)@([a-z])(\d*)\.?(\d*)@', 'g') with ordinality as token (part, position) cross join lateral ( select case token.part[2] when 'r' then ( select format('%I.%I', namespace.nspname, class.relname)
-    from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace where class.oid = token.part[3]::oid ) when 'c' then ( select
-    quote_ident(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint and not attribute.attisdropped )
-    when 'n' then ( select quote_literal(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint ) when
-    'o' then ( select format('operator(%I.%s)', namespace.nspname, operator.oprname) from pg_catalog.pg_operator as operator join pg_catalog.pg_namespace as namespace on namespace.oid =
-    operator.oprnamespace where operator.oid = token.part[3]::oid ) when 't' then ( select format('%I.%I', namespace.nspname, type.typname) from pg_catalog.pg_type as type join pg_catalog.pg_namespace as
-    namespace on namespace.oid = type.typnamespace where type.oid = token.part[3]::oid ) when 'l' then ( select format('%I.%I', namespace.nspname, collation_.collname) from pg_catalog.pg_collation as
-    collation_ join pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace where collation_.oid = token.part[3]::oid ) else '' end as name ) as named) as named (query) cross join
-    lateral query_to_xml( replace( replace( named.query, ' join user_orgs as ', format( ' join (select * from (%s) as mapping (user_id, org_id)) as ', case when exists (select from user_orgs) then
-    mapping.query else 'select id, id from auth.users' end ) ), 'public.organizations', case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else
-    'public.organizations' end ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path
-    'rows', conflicts numeric path 'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end,
-    'nothing decides ' || round(sum(decided.rows) filter (where decided.ordinal = 0)), case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('%s disagree',
-    round(sum(decided.conflicts))) end, string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided
-    join candidates on candidates.relation = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ),
-    detected as ( select sources.root, format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal)
-    as first from sources group by sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root
-    ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code,
-    object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where
-    push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason,
-    case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
+    form ) as asked cross join lateral ( select case when bool_and(named.name is not null) and sum(length(token.part[6])) = length(form || '@z@') then string_agg(token.part[1] || named.name, '' order by
+    token.position) end from ( select array[matched.groups[2], matched.groups[3], matched.groups[4], matched.groups[5], matched.groups[6], matched.groups[1]] as part, matched.place as position from
+    regexp_matches(form || '@z@', '(([^@]*)@([a-z])(\d*)\.?(\d*)\.?(\d*)@)', 'g') with ordinality as matched (groups, place) ) as token cross join lateral ( select case token.part[2] when 'r' then (
+    select format('%I.%I', namespace.nspname, class.relname) from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace where class.oid =
+    token.part[3]::oid ) when 'c' then ( select quote_ident(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum =
+    token.part[4]::smallint and attribute.atttypid::text = coalesce(nullif(token.part[5], ''), attribute.atttypid::text) and not attribute.attisdropped ) when 'n' then ( select
+    quote_literal(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint ) when 'o' then ( select
+    format('operator(%I.%s)', namespace.nspname, operator.oprname) from pg_catalog.pg_operator as operator join pg_catalog.pg_namespace as namespace on namespace.oid = operator.oprnamespace where
+    operator.oid = token.part[3]::oid ) when 't' then ( select format('%I.%I', namespace.nspname, type.typname) from pg_catalog.pg_type as type join pg_catalog.pg_namespace as namespace on namespace.oid =
+    type.typnamespace where type.oid = token.part[3]::oid ) when 'l' then ( select format('%I.%I', namespace.nspname, collation_.collname) from pg_catalog.pg_collation as collation_ join
+    pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace where collation_.oid = token.part[3]::oid ) else '' end as name ) as named) as named (query) cross join lateral
+    query_to_xml( replace( replace( named.query, ' join user_orgs as ', format( ' join (select * from (%s) as mapping (user_id, org_id)) as ', case when exists (select from user_orgs) then mapping.query
+    else 'select id, id from auth.users' end ) ), 'public.organizations', case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end
+    ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path 'rows', conflicts numeric path
+    'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end, 'nothing decides ' || round(sum(decided.rows)
+    filter (where decided.ordinal = 0)), case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('%s disagree', round(sum(decided.conflicts))) end,
+    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation
+    = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
+    format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
+    sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), table_plans as ( select
+    coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as (
+    select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops'
+    and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case
+    unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
     unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name,
     push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union all select 4, 'in the way now', 'blocker', blockers.object,
     blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ',

@@ -99,7 +99,11 @@ cross join lateral (
         ('the organization outside app_metadata', other.metadata || jsonb_build_object('sub', known_user.sub), null, null, true, false),
         (
             'the organization in a request header', '{}',
-            other.metadata || jsonb_build_object('x-org-id', other.other_id, 'x-organization-id', other.other_id, 'x-tenant-id', other.other_id),
+            other.metadata || jsonb_build_object(
+                'x-org', other.other_id, 'x-org-id', other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id,
+                'x-tenant', other.other_id, 'x-tenant-id', other.other_id, 'x-workspace', other.other_id, 'x-workspace-id', other.other_id,
+                'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id)
+            ),
             null, true, false
         ),
         ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null, true, true),
@@ -144,7 +148,7 @@ auth_org_id as (
         function.prorettype = 'uuid'::regtype as returns_uuid,
         has_function_privilege('authenticated', function.oid, 'execute') as callable,
         -- In a query nobody can catch what it raises.
-        language.lanname = 'sql' or function.prosrc !~* '\mraise\M' as can_be_tried
+        function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried
     from pg_catalog.pg_proc as function
     join pg_catalog.pg_language as language on language.oid = function.prolang
     where function.oid = to_regprocedure('public.auth_org_id()')
@@ -298,8 +302,11 @@ begin
             -- As column default it runs where the application's own sessions look.
             set local search_path to default;
             execute 'select public.auth_org_id()' into answer;
-            problem := case when answer is distinct from probe.expected then format('returns %s', coalesce(answer::text, 'NULL')) end;
+            -- Whatever it has written is undone.
+            raise exception using errcode = 'OKAY0';
         exception
+            when sqlstate 'OKAY0' then
+                problem := case when answer is distinct from probe.expected then format('returns %s', coalesce(answer::text, 'NULL')) end;
             when others then
                 problem := format('raises "%s"', sqlerrm);
         end;

@@ -37,7 +37,7 @@ comment on column tenancy.user_orgs.org_id is
 'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
 
 create or replace function tenancy.organization_named(claim text)
-returns uuid language plpgsql stable security invoker set search_path = '' as $function$
+returns uuid language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
 begin
     if claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
         return (select organizations.id from public.organizations where organizations.id = claim::uuid);

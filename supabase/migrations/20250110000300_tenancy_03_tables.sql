@@ -99,10 +99,10 @@ cross join lateral (
         array_agg(parent_column.attnum order by pair.position) as parent_attnums,
         string_agg(
             format(
-                '{parent}.@c%s.%s@%s @o%s@ {child}.@c%s.%s@%s%s',
-                reference.confrelid, parent_column.attnum,
+                '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s',
+                reference.confrelid, parent_column.attnum, parent_column.atttypid::bigint,
                 case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end,
-                pair.equality, reference.conrelid, child_column.attnum,
+                pair.equality, reference.conrelid, child_column.attnum, child_column.atttypid::bigint,
                 case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end,
                 case
                     when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
@@ -141,11 +141,17 @@ comment on view tenancy.references_between_tables is
 ' query, in the form of tenancy.with_names. is_period: a key of PostgreSQL 18 that may lead to several rows at once.';
 
 create or replace function tenancy.with_names(form text)
-returns text language plpgsql stable security invoker set search_path = '' as $function$
+returns text language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
 begin
     return (
-        select case when bool_and(named.name is not null) then string_agg(token.part[1] || named.name, '' order by token.position) end
-        from regexp_matches(form || '@z@', '([^@]*)@([a-z])(\d*)\.?(\d*)@', 'g') with ordinality as token (part, position)
+        select case
+            when bool_and(named.name is not null) and sum(length(token.part[6])) = length(form || '@z@')
+                then string_agg(token.part[1] || named.name, '' order by token.position)
+        end
+        from (
+            select array[matched.groups[2], matched.groups[3], matched.groups[4], matched.groups[5], matched.groups[6], matched.groups[1]] as part, matched.place as position
+            from regexp_matches(form || '@z@', '(([^@]*)@([a-z])(\d*)\.?(\d*)\.?(\d*)@)', 'g') with ordinality as matched (groups, place)
+        ) as token
         cross join lateral (
             select case token.part[2]
                 when 'r' then (
@@ -159,6 +165,7 @@ begin
                     from pg_catalog.pg_attribute as attribute
                     where attribute.attrelid = token.part[3]::oid
                         and attribute.attnum = token.part[4]::smallint
+                        and attribute.atttypid::text = coalesce(nullif(token.part[5], ''), attribute.atttypid::text)
                         and not attribute.attisdropped
                 )
                 when 'n' then (
@@ -191,8 +198,8 @@ begin
 end
 $function$;
 comment on function tenancy.with_names(text) is
-'A form of SQL with the names that things have now: @r1@ is the table of that oid, @c1.2@ its second column, @n1.2@ the name of that as text, @o1@ an operator, @t1@ a type,'
-' @l1@ a collation. So a form means the same after anything was renamed. NULL where one of them is gone.';
+'A form of SQL with the names that things have now: @r1@ is the table of that oid, @c1.2@ its second column, @c1.2.3@ the same while it is of the type 3, @n1.2@ the name of that as text, @o1@ an operator, @t1@ a type,'
+' @l1@ a collation. So a form means the same after anything was renamed. NULL where one of them is gone, or where the text has anything else between @.';
 
 create or replace view tenancy.coined_names as
 select
@@ -225,7 +232,7 @@ comment on view tenancy.coined_names is
 'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
 
 create or replace function tenancy.schema_of(target regclass)
-returns name language sql stable security invoker set search_path = '' as $function$
+returns name language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
     select namespace.nspname
     from pg_catalog.pg_class as class
     join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
@@ -234,7 +241,7 @@ $function$;
 comment on function tenancy.schema_of(regclass) is 'The table''s schema, as the field schema of an error has it.';
 
 create or replace function tenancy.table_of(target regclass)
-returns name language sql stable security invoker set search_path = '' as $function$
+returns name language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
     select class.relname
     from pg_catalog.pg_class as class
     where class.oid = target

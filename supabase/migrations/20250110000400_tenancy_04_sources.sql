@@ -62,7 +62,7 @@ comment on view tenancy.org_references is
 create or replace view tenancy.owner_columns as
 select
     application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name,
-    column_.attnotnull as is_not_null, keyed.is_keyed,
+    column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid,
     case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank,
     exists (
         select from pg_catalog.pg_index as key_index
@@ -73,11 +73,11 @@ select
             and key_index.indpred is null
     ) as is_unique,
     case
-        when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s@'
-        when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s@::pg_catalog.uuid'
-        else 'case when {row}.@c%1$s.%2$s@::pg_catalog.text operator(pg_catalog.~*)'
+        when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@'
+        when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid'
+        else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
             ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-            ' then {row}.@c%1$s.%2$s@::pg_catalog.text::pg_catalog.uuid end'
+            ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end'
     end as user_expression
 from tenancy.application_tables
 join pg_catalog.pg_attribute as column_
@@ -162,17 +162,18 @@ with recursive step (root, entry, attnums, at, at_name, hops, visited, joins, ro
     join tenancy.application_tables as via
         on via.relation = link.parent
         and via.scope is distinct from 'org'
-    where step.hops < 4
+    where step.hops < 3
         and link.parent <> all (step.visited)
 )
 select
     'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry,
     coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at_name, step.hops, step.joins,
-    replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum), '{row}', step.row_name) as expression,
+    replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum, owner_columns.type_oid), '{row}', step.row_name) as expression,
     owner_columns.is_keyed, owner_columns.rank,
     step.hops = 0 or step.is_identity and (
         step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3
     ) as is_identity,
+    step.hops = 0 or step.is_identity and (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure,
     owner_columns.is_not_null
 from step
 join tenancy.owner_columns on owner_columns.relation = step.at
@@ -185,7 +186,7 @@ select
         E'\nleft join public.organizations as {source} on ',
         replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name)
     ),
-    '{source}.id', true, 1, step.hops = 0, true
+    '{source}.id', true, 1, step.hops = 0, true, true
 from step
 join tenancy.references_between_tables as link
     on link.relation = step.at
@@ -201,8 +202,8 @@ with candidate as (
         source_paths.joins, source_paths.expression, source_paths.hops,
         source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected,
         case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way,
-        -- The organization column, then owners, then parents.
-        case when source_paths.kind = 'organization' then 1 else 2 end as place,
+        -- The organization column, then owners, then parents, then users whom a row on the way only names.
+        case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place,
         first_column.attnotnull as is_not_null,
         case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank
     from tenancy.source_paths
@@ -233,7 +234,8 @@ ordered as (
         row_number() over (
             partition by possible.root
             order by
-                array_position(application_tables.org_from, possible.entry), possible.place, possible.is_not_null desc, possible.rank,
+                array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0, possible.is_not_null desc,
+                possible.rank,
                 possible.attnums, possible.constraint_name
         ) as ordinal
     from possible
@@ -270,8 +272,9 @@ from ordered
 cross join lateral (select format('source_%s', ordered.ordinal) as alias) as named;
 comment on view tenancy.sources is
 'Where a row''s organization can come from, per org-scoped table in the order that decides: the entries of registry.org_from, or, without'
-' those, what is detected: columns that name an organization, owners (NOT NULL first, then user_id, owner_id, created_by), org-scoped parents'
-' in the order of their columns. joins, org_id, condition (it decides) and user_id are forms over the row, {child}.';
+' those, what is detected: columns that name an organization, owners (of its own before those through other tables, NOT NULL first, then'
+' user_id, owner_id, created_by), org-scoped parents in the order of their columns, and last users whom a table on the way names in a column'
+' that is not unique. joins, org_id, condition (it decides) and user_id are forms over the row, {child}.';
 
 create or replace view tenancy.following_tables as
 with recursive followed (relation) as (

@@ -84,7 +84,7 @@ hinted as (
         candidate.relation,
         string_agg(
             format(
-                '%s looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname,
+                'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname,
                 named.qualified_name, candidate.qualified_name, hint.attname, named.qualified_name
             ),
             '; '
@@ -96,7 +96,13 @@ hinted as (
         and hint.attnum > 0
         and not hint.attisdropped
         and hint.attname like '%\_id'
-    join classified as named
+    join (
+        select classified.relation, classified.table_name, classified.qualified_name, classified.scope
+        from classified
+        union all
+        select to_regclass('public.organizations'), 'organizations', 'public.organizations', null
+        where to_regclass('public.organizations') is not null
+    ) as named
         on named.scope is distinct from 'excluded'
         and named.relation <> candidate.relation
         and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies')

@@ -54,15 +54,18 @@ comment on view tenancy.decision_rules is
 
 create table if not exists tenancy.fillers (
     table_oid oid primary key,
+    home_oid oid not null,
     schema_name text not null,
     table_name text not null,
     entries jsonb not null,
     form text not null,
-    counter regclass not null
+    counter regclass
 );
 comment on table tenancy.fillers is
 'How the filler of each table decides, as it was when the filler was made: a form, so that it means the same after a rename.';
-comment on column tenancy.fillers.table_oid is 'The table''s oid as a number, which another database does not have: in a restored one the filler is prepared again.';
+comment on column tenancy.fillers.table_oid is 'The table''s oid, as a number.';
+comment on column tenancy.fillers.home_oid is
+'The oid of this table: a row with another one is of another database, where numbers mean other tables, and does not count.';
 comment on column tenancy.fillers.table_name is 'With schema_name: what the table was registered as.';
 comment on column tenancy.fillers.entries is 'The numbers of the columns of each entry of registry.org_from, as {"user_id": [3]}.';
 comment on column tenancy.fillers.counter is 'The sequence that counts the rows it filled, see tenancy.filled_rows.';
@@ -79,33 +82,40 @@ comment on view tenancy.filler_forms is
 'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, and the users whom it names.';
 
 create or replace view tenancy.filled_rows as
-select class.oid::regclass as relation, coalesce(pg_sequence_last_value(fillers.counter), 0) as rows
+select class.oid::regclass as relation, coalesce(pg_sequence_last_value(counter.oid), 0) as rows
 from tenancy.fillers
-join pg_catalog.pg_class as class on class.oid = fillers.table_oid;
+join pg_catalog.pg_class as class on class.oid = fillers.table_oid
+left join pg_catalog.pg_class as counter on counter.oid = fillers.counter;
 comment on view tenancy.filled_rows is
 'How many rows each table''s filler has given their organization since it was made, those of inserts that failed later included. While a'
 ' number grows, something still inserts without org_id.';
 
 create or replace function tenancy.prepare_fillers(target regclass default null)
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
     prepared tenancy.fillers;
 begin
+    delete from tenancy.fillers
+    where fillers.home_oid <> 'tenancy.fillers'::regclass;
+    perform tenancy.follow_renames();
+
     for prepared in
         select
-            filler_forms.root::oid, application_tables.schema_name, application_tables.table_name,
+            filler_forms.root::oid, 'tenancy.fillers'::regclass::oid, application_tables.schema_name, application_tables.table_name,
             (
                 select coalesce(jsonb_object_agg(sources.entry, sources.attnums), '{}')
                 from tenancy.sources
                 where sources.root = filler_forms.root
             ),
-            filler_forms.form, fillers.counter
+            filler_forms.form, counter.oid::regclass
         from tenancy.filler_forms
         join tenancy.application_tables on application_tables.relation = filler_forms.root
         left join tenancy.fillers on fillers.table_oid = filler_forms.root::oid
+        left join pg_catalog.pg_class as counter on counter.oid = fillers.counter
         where filler_forms.root = coalesce(target, filler_forms.root)
     loop
-        if prepared.counter is null then
+        -- Not in an insert, which others may wait for.
+        if prepared.counter is null and current_setting('tenancy.filling', true) is distinct from 'on' then
             prepared.counter := tenancy.create_counter(prepared.table_oid);
         end if;
         insert into tenancy.fillers
@@ -115,7 +125,8 @@ begin
             schema_name = excluded.schema_name,
             table_name = excluded.table_name,
             entries = excluded.entries,
-            form = excluded.form;
+            form = excluded.form,
+            counter = excluded.counter;
     end loop;
 end
 $function$;
@@ -123,7 +134,7 @@ comment on function tenancy.prepare_fillers(regclass) is
 'Notes how the filler of a table decides, or those of all (NULL), from the registry and the foreign keys as they are now.';
 
 create or replace function tenancy.create_counter(target regclass)
-returns regclass language plpgsql volatile security invoker set search_path = '' as $function$
+returns regclass language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
     counter_name text := format('filled_%s_%s', tenancy.schema_of(target), tenancy.table_of(target));
 begin
@@ -142,43 +153,54 @@ $function$;
 comment on function tenancy.create_counter(regclass) is 'Creates the sequence that counts what a table''s filler fills, and returns it.';
 
 create or replace function tenancy.follow_renames()
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+declare
+    renamed record;
 begin
-    update tenancy.registry
-    set org_from = array(
-        select coalesce(
-            (
-                select string_agg(renamed.attname::text, ', ' order by key.position)
+    for renamed in
+        select
+            fillers.table_oid, fillers.schema_name, fillers.table_name, namespace.nspname::text as new_schema, class.relname::text as new_table,
+            registered.org_from, entries.new_from
+        from tenancy.fillers
+        join pg_catalog.pg_class as class on class.oid = fillers.table_oid
+        join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+        join tenancy.registry as registered
+            on registered.schema_name = fillers.schema_name
+            and registered.table_name = fillers.table_name
+        cross join lateral (
+            select array_agg(coalesce(now_called.name, entry.name) order by entry.place) as new_from
+            from unnest(registered.org_from) with ordinality as entry (name, place)
+            cross join lateral (
+                select string_agg(attribute.attname::text, ', ' order by key.position) as name
                 from jsonb_array_elements_text(fillers.entries -> entry.name) with ordinality as key (attnum, position)
-                join pg_catalog.pg_attribute as renamed
-                    on renamed.attrelid = fillers.table_oid
-                    and renamed.attnum = key.attnum::smallint
-                    and not renamed.attisdropped
-            ),
-            entry.name
-        )
-        from unnest(registry.org_from) with ordinality as entry (name, place)
-        order by entry.place
-    )
-    from tenancy.fillers
-    join pg_catalog.pg_class as class on class.oid = fillers.table_oid
-    where registry.org_from <> '{}'
-        and registry.schema_name = fillers.schema_name
-        and registry.table_name = fillers.table_name;
-
-    update tenancy.registry
-    set schema_name = namespace.nspname, table_name = class.relname
-    from tenancy.fillers
-    join pg_catalog.pg_class as class on class.oid = fillers.table_oid
-    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-    where registry.schema_name = fillers.schema_name
-        and registry.table_name = fillers.table_name
-        and (namespace.nspname, class.relname) <> (fillers.schema_name, fillers.table_name)
-        and to_regclass(format('%I.%I', fillers.schema_name, fillers.table_name)) is null
-        and not exists (
-            select from tenancy.registry as other
-            where (other.schema_name, other.table_name) = (namespace.nspname, class.relname)
-        );
+                join pg_catalog.pg_attribute as attribute
+                    on attribute.attrelid = fillers.table_oid
+                    and attribute.attnum = key.attnum::smallint
+                    and not attribute.attisdropped
+            ) as now_called
+        ) as entries
+        where fillers.home_oid = 'tenancy.fillers'::regclass
+    loop
+        if renamed.new_from is distinct from renamed.org_from and renamed.org_from <> '{}' then
+            update tenancy.registry
+            set org_from = renamed.new_from
+            where registry.schema_name = renamed.schema_name and registry.table_name = renamed.table_name;
+        end if;
+        if (renamed.new_schema, renamed.new_table) <> (renamed.schema_name, renamed.table_name)
+            and to_regclass(format('%I.%I', renamed.schema_name, renamed.table_name)) is null
+            and not exists (
+                select from tenancy.registry
+                where (registry.schema_name, registry.table_name) = (renamed.new_schema, renamed.new_table)
+            )
+        then
+            update tenancy.registry
+            set schema_name = renamed.new_schema, table_name = renamed.new_table
+            where registry.schema_name = renamed.schema_name and registry.table_name = renamed.table_name;
+            update tenancy.fillers
+            set schema_name = renamed.new_schema, table_name = renamed.new_table
+            where fillers.table_oid = renamed.table_oid;
+        end if;
+    end loop;
 end
 $function$;
 comment on function tenancy.follow_renames() is
@@ -191,11 +213,13 @@ declare
     forgotten regclass;
 begin
     for forgotten in
-        delete from tenancy.fillers
-        returning fillers.counter
+        select counter.oid
+        from tenancy.fillers
+        join pg_catalog.pg_class as counter on counter.oid = fillers.counter
     loop
         execute format('drop sequence %s', forgotten);
     end loop;
+    delete from tenancy.fillers;
 end
 $function$;
 comment on function tenancy.forget_fillers() is 'Forgets how the fillers decide and what they have counted, once they are off.';
@@ -203,16 +227,23 @@ comment on function tenancy.forget_fillers() is 'Forgets how the fillers decide 
 create or replace view tenancy.filler_findings as
 select
     'filler_outdated' as code, 'breaks' as severity, application_tables.qualified_name as object, application_tables.qualified_name as table_name,
-    'has a filler that does not decide as the backfill would, since the registry or a foreign key has changed' as problem,
+    'has a filler that does not decide as the backfill would, or does not count: the registry, a foreign key or a type has changed' as problem,
     'do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$' as remedy
 from tenancy.filler_forms
 join tenancy.application_tables on application_tables.relation = filler_forms.root
-join tenancy.fillers on fillers.table_oid = filler_forms.root::oid
-where fillers.form <> filler_forms.form;
+left join tenancy.fillers
+    on fillers.table_oid = filler_forms.root::oid
+    and fillers.home_oid = 'tenancy.fillers'::regclass
+    and fillers.counter::oid in (select pg_class.oid from pg_catalog.pg_class)
+where fillers.form is distinct from filler_forms.form
+    and exists (
+        select from pg_catalog.pg_trigger
+        where tgrelid = filler_forms.root and tgfoid = to_regprocedure('tenancy.fill_org_id()')
+    );
 comment on view tenancy.filler_findings is 'Fillers that decide otherwise than the registry and the foreign keys say now.';
 
 create or replace function tenancy.refuse_row_without_organization(target regclass)
-returns void language plpgsql stable security invoker set search_path = '' as $function$
+returns void language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
     columns constant text := (select string_agg(sources.entry, ', ' order by sources.ordinal) from tenancy.sources where sources.root = target);
 begin
@@ -227,47 +258,75 @@ $function$;
 comment on function tenancy.refuse_row_without_organization(regclass) is
 'Raises not_null_violation for a row that the filler cannot place, naming the table, the column and what to do.';
 
+create or replace function tenancy.org_of_orphan(user_ids uuid[])
+returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(
+        (select min(placed_users.org_id::text)::uuid from tenancy.placed_users where placed_users.user_id = any (user_ids)),
+        tenancy.organization_named(current_setting('tenancy.org_of_sign_up', true)),
+        (
+            select settings.default_org_id
+            from tenancy.settings
+            where not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+                -- Nobody who is in none is put there.
+                and not exists (select from tenancy.placed_users where placed_users.user_id = any (user_ids) and not placed_users.is_anonymous)
+        )
+    )
+$function$;
+comment on function tenancy.org_of_orphan(uuid[]) is
+'The organization of a row that nothing decides and that names these users: of one whom tenancy.placed_users places, of the user who signs up'
+' in this transaction, or, while the mapping is empty and it names nobody who is in none, the default one. NULL: it is refused.';
+
+create or replace function tenancy.filler_query(root regclass)
+returns text language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    -- One session at a time, and never in the way of an insert: who does not get here does without what is noted.
+    if pg_try_advisory_xact_lock(hashtext('tenancy.filler_query')) then
+        begin
+            perform set_config('tenancy.filling', 'on', true);
+            perform tenancy.prepare_fillers(root);
+        exception
+            when serialization_failure or deadlock_detected or lock_not_available or unique_violation then
+                null;
+        end;
+        perform set_config('tenancy.filling', '', true);
+    end if;
+    return coalesce(
+        (select tenancy.with_names(filler_forms.form) from tenancy.filler_forms where filler_forms.root = filler_query.root),
+        'select null::uuid, true, null::uuid[]'
+    );
+end
+$function$;
+comment on function tenancy.filler_query(regclass) is
+'The query of a filler that has no form, or whose form names what is gone or of another type: as the registry and the catalog are now.';
+
 create or replace function tenancy.fill_org_id()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 declare
     root constant regclass := coalesce(pg_partition_root(tg_relid), tg_relid);
     filler tenancy.fillers;
-    query text;
     is_orphan boolean;
     user_ids uuid[];
 begin
-    select fillers.* into filler from tenancy.fillers where fillers.table_oid = root::oid;
-    query := tenancy.with_names(filler.form);
-    if query is null then
-        perform tenancy.follow_renames();
-        perform tenancy.prepare_fillers(root);
-        select fillers.* into filler from tenancy.fillers where fillers.table_oid = root::oid;
-        query := tenancy.with_names(filler.form);
-    end if;
-    perform nextval(filler.counter);
+    select fillers.*
+    into filler
+    from tenancy.fillers
+    where fillers.table_oid = root::oid and fillers.home_oid = 'tenancy.fillers'::regclass;
+    perform nextval(filler.counter) from pg_class where pg_class.oid = filler.counter;
 
     -- A statement that sends NULL has the token's organization no less than one that sends nothing.
     begin
         new.org_id := tenancy.organization_named(nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,org_id}');
     exception
-        when invalid_text_representation then
+        when data_exception then
             null;
     end;
     if new.org_id is null then
-        execute coalesce(query, 'select null::uuid, true, null::uuid[]')
+        execute coalesce(tenancy.with_names(filler.form), tenancy.filler_query(root))
         into new.org_id, is_orphan, user_ids
         using new;
     end if;
     if is_orphan then
-        new.org_id := coalesce(
-            (
-                select settings.default_org_id
-                from tenancy.settings
-                where not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
-            ),
-            (select min(placed_users.org_id::text)::uuid from tenancy.placed_users where placed_users.user_id = any (user_ids)),
-            tenancy.organization_named(current_setting('tenancy.org_of_sign_up', true))
-        );
+        new.org_id := tenancy.org_of_orphan(user_ids);
         if new.org_id is null then
             perform tenancy.refuse_row_without_organization(root);
         end if;

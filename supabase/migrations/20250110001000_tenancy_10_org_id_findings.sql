@@ -114,6 +114,17 @@ from (
     where candidate.org_from is null
     union all
     select
+        'generated_source', candidate.qualified_name,
+        format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry),
+        'name other columns in org_from'
+    from candidate
+    join tenancy.sources on sources.root = candidate.relation
+    join pg_catalog.pg_attribute as generated_column
+        on generated_column.attrelid = sources.root
+        and generated_column.attnum = any (sources.attnums)
+        and generated_column.attgenerated <> ''
+    union all
+    select
         'org_id_type', candidate.qualified_name,
         format(
             'has an org_id already that is %s%s and not a plain uuid', candidate.type_name,

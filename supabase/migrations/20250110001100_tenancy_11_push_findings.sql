@@ -49,7 +49,8 @@ run (function, trigger_name, source) as (
     join written on written.oid = its_trigger.tgfoid
     where its_trigger.tgrelid = to_regclass('auth.users')
         and not its_trigger.tgisinternal
-        and its_trigger.tgtype::integer & 4 > 0
+        -- On INSERT or UPDATE: some write once the address is confirmed.
+        and its_trigger.tgtype::integer & 20 > 0
         and its_trigger.tgenabled in ('O', 'A')
     union
     -- What such a function calls, and the triggers of the tables that it writes to.
@@ -88,9 +89,17 @@ select
         sign_up_writes.trigger_name
     ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
-    ' or ''application'' where your own trigger places them' as remedy
+    ' or ''application'' where your own trigger places them before it writes' as remedy
 from tenancy.sign_up_writes
-where (select settings.new_users is null and exists (select from tenancy.user_orgs where user_orgs.org_id is not null) from tenancy.settings)
+where (
+    select
+        settings.new_users is null
+        and (
+            exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+            or coalesce((select claimed_organizations.row_count > 0 from tenancy.claimed_organizations), false)
+        )
+    from tenancy.settings
+)
 union all
 select
     'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
@@ -106,6 +115,16 @@ where (
         and exists (select from auth.users where users.is_anonymous)
     from tenancy.settings as others
 )
+union all
+select
+    'organizations_trigger_privilege', 'leaks', 'public.organizations', null,
+    format('lets %s make triggers on it, which a sign-up would run with your rights', string_agg(distinct grants.grantee, ', ')),
+    format('revoke trigger on public.organizations from %s', string_agg(distinct grants.grantee, ', '))
+from information_schema.role_table_grants as grants
+where (select settings.new_users = 'personal' from tenancy.settings)
+    and grants.table_schema = 'public' and grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER'
+    and grants.grantee in ('anon', 'authenticated', 'service_role')
+having count(*) > 0
 union all
 select
     'new_users_without_trigger', 'stops', 'tenancy.settings', null,
@@ -128,7 +147,7 @@ select
     -- Rows of theirs would go to the default organization, and they to another.
     case when settings.new_users is null or exists (select from tenancy.user_orgs where user_orgs.org_id is not null) then 'decide' else 'stops' end as severity,
     'auth.users' as object, 'auth.users' as table_name,
-    format('%s users are in no organization: neither tenancy.user_orgs nor app_metadata.org_id says one', count(*)) as problem,
+    format('has %s users in no organization: neither tenancy.user_orgs nor app_metadata.org_id says one', count(*)) as problem,
     format(
         'place them: select tenancy.create_personal_organizations(), or insert into tenancy.user_orgs select id, %L from auth.users on conflict'
         ' do nothing; rows of theirs that nothing else decides go to the default organization', settings.default_org_id
@@ -161,13 +180,15 @@ select mapping_findings.* from tenancy.mapping_findings
 union all
 select
     'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'casts a claim to uuid, probably without a look: the push tries it with claims that are none, and it must return NULL then, not raise',
+    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql'
 from pg_catalog.pg_proc as function
 where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null
-    and function.prosrc ~* '(::\s*|as\s+)uuid'
-    and function.prosrc !~* '(~|exception|pg_input_is_valid)'
+    and (
+        function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)'
+        or function.prosrc ~* '(\mraise\M|current_setting\([^,)]*\))'
+    )
 union all
 select
     'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,

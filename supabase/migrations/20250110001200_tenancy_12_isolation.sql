@@ -203,7 +203,7 @@ begin
                 where parent.org_id is distinct from child.org_id
             $sql$,
             reference.relation,
-            coalesce(org_migration.key_of(reference.relation, 'child'), 'to_jsonb(child)'),
+            coalesce(tenancy.with_names(org_migration.key_of(reference.relation, 'child')), 'to_jsonb(child)'),
             reference.constraint_name, reference.parent, reference.relation, reference.parent,
             reference.named_condition
         );

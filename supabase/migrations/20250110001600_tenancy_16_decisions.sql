@@ -88,7 +88,7 @@ create or replace function org_migration.key_of(target regclass, row_name text)
 returns text language sql stable security invoker set search_path = '' as $function$
     select format(
         'pg_catalog.jsonb_build_object(%s)',
-        string_agg(format('%1$L, %2$I.%1$I', key_column.attname, row_name), ', ' order by key_column.attnum)
+        string_agg(format('@n%1$s.%2$s@, %3$I.@c%1$s.%2$s@', target::oid, key_column.attnum, row_name), ', ' order by key_column.attnum)
     )
     from pg_catalog.pg_index as primary_key
     join pg_catalog.pg_attribute as key_column
@@ -98,7 +98,7 @@ returns text language sql stable security invoker set search_path = '' as $funct
     having count(*) > 0
 $function$;
 comment on function org_migration.key_of(regclass, text) is
-'The primary key of a row, named so in a query, as an SQL expression of type jsonb; NULL where there is no primary key.';
+'The primary key of a row, named so in a query, as a form of an SQL expression of type jsonb; NULL where there is no primary key.';
 
 create table if not exists org_migration.rules (
     root regclass primary key,

@@ -68,6 +68,7 @@ select
     coalesce(
         auth_users.unreachable,
         case when placed_users.org_id is null then 'is in no organization' end,
+        case when coalesce(auth_users.raw_app_meta_data ->> 'org_id', '') = '' then 'has no organization in app_metadata' end,
         format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
     ) as reason
 from tenancy.auth_users
@@ -174,20 +175,30 @@ create or replace function tenancy.create_organization(organization_name text)
 returns uuid language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $function$
 declare
     new_id constant uuid := gen_random_uuid();
+    -- Of varchar (n) the modifier is n + 4.
+    name_modifier constant integer := (
+        select attribute.atttypmod
+        from pg_attribute as attribute
+        where attribute.attrelid = to_regclass('public.organizations') and attribute.attname = 'name' and not attribute.attisdropped
+    );
 begin
-    if exists (
-        select from pg_attribute
-        where attrelid = to_regclass('public.organizations') and attname = 'name' and not attisdropped
-    ) then
-        insert into public.organizations (id, name) values (new_id, organization_name);
-    else
+    if name_modifier is null then
         insert into public.organizations (id) values (new_id);
+        return new_id;
     end if;
+    begin
+        insert into public.organizations (id, name)
+        values (new_id, left(organization_name, case when name_modifier > 4 then name_modifier - 4 else 255 end));
+    exception
+        when unique_violation then
+            insert into public.organizations (id, name)
+            values (new_id, left(new_id::text, case when name_modifier > 4 then name_modifier - 4 else 255 end));
+    end;
     return new_id;
 end
 $function$;
 comment on function tenancy.create_organization(text) is
-'Inserts an organization of this name, where organizations have one, and returns its id. Security definer, because the Auth server calls'
+'Inserts an organization of this name, where organizations have one, cut to its length, or of its id where the name is taken; returns its id. Security definer, because the Auth server calls'
 ' it through tenancy.set_org_of_new_user.';
 
 create or replace function tenancy.create_personal_organizations()
@@ -222,6 +233,11 @@ begin
     cross join tenancy.settings
     where (settings.new_users_anonymous or not users.is_anonymous)
         and users.id not in (select user_orgs.user_id from tenancy.user_orgs)
+        -- Rows of who was there when rows were decided are in the default organization: they are to be placed by hand.
+        and (
+            not exists (select from org_migration.backfills)
+            or coalesce(users.created_at > (select max(tables_before.counted_at) from org_migration.tables_before), true)
+        )
         and tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is null;
 
     get diagnostics created = row_count;
@@ -270,7 +286,8 @@ begin
         true
     );
     if org_id is not null and claimed is null then
-        new.raw_app_meta_data := coalesce(nullif(new.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', org_id);
+        new.raw_app_meta_data := case when jsonb_typeof(new.raw_app_meta_data) = 'object' then new.raw_app_meta_data else '{}' end
+            || jsonb_build_object('org_id', org_id);
     end if;
     return new;
 end
@@ -305,6 +322,19 @@ begin
         using errcode = 'object_not_in_prerequisite_state';
     end if;
 
+    if mode = 'personal' then
+        begin
+            perform tenancy.create_organization('a trial');
+            raise exception using errcode = 'OKAY0';
+        exception
+            when sqlstate 'OKAY0' then
+                null;
+            when others then
+                raise exception 'no personal organization can be made when somebody signs up: %; choose application and make it yourself', sqlerrm
+                using errcode = 'object_not_in_prerequisite_state';
+        end;
+    end if;
+
     -- Who is there already stays in the default organization, where their rows are.
     if mode <> 'default'
         and not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
@@ -321,7 +351,7 @@ begin
     set new_users = mode, new_users_anonymous = anonymous;
 
     -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
-    create or replace trigger "00_assign_org_to_new_user"
+    create or replace trigger "!assign_org_to_new_user"
     before insert on auth.users
     for each row
     execute function tenancy.set_org_of_new_user();

@@ -91,6 +91,7 @@ begin
     end if;
     if to_phase < 2 then
         perform tenancy.forget_fillers();
+        perform tenancy.disable_new_users();
         update tenancy.settings
         set fill_org_id = default;
 

@@ -120,7 +120,7 @@ counted_mapping as (
         '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice',
         left_out bigint path 'left_out'
     ) as answered
-    where answered.rows > 0
+    where answered.rows > 0 or settings.new_users in ('personal', 'application')
 ),
 mapping_findings as (
     select
@@ -128,23 +128,23 @@ mapping_findings as (
         found.severity,
         'auth.users' as object,
         'auth.users' as table_name,
-        format('%s %s %s', found.number, found.what, found.problem) as problem,
+        format('has %s %s %s', found.number, found.what, found.problem) as problem,
         found.remedy
     from counted_mapping
     cross join settings
     cross join lateral (
         values
             (
-                'users_left_out', 'decide', case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
-                'are in no organization: neither the mapping nor app_metadata.org_id says one',
+                'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
+                'in no organization: neither the mapping nor app_metadata.org_id says one',
                 'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization'
             ),
             (
-                'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping have no user',
+                'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping without a user',
                 'leave them out'
             ),
             (
-                'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'have more than one row in the mapping',
+                'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
                 'choose one each: select distinct on (user_id) … order by user_id, …'
             )
     ) as found (code, severity, number, what, problem, remedy)

@@ -45,6 +45,8 @@ interface Candidate extends Source {
   numbers: number[];
   constraint: string;
   isDetected: boolean;
+  /** False for a user whom a row on the way only names, in a column that is not unique. */
+  isSure: boolean;
   /** Less is chosen before more, among the ways of one entry. */
   preference: number[];
 }
@@ -86,8 +88,10 @@ export function findSources(catalog: Catalog, scoped: Set<string>, table: OrgTab
     catalog.columns.get(key)?.find(({ number }) => number === numbers[0])?.isNotNull === true;
   const orderOf = (source: Candidate): number[] => [
     orgFrom?.indexOf(source.entry) ?? 0,
-    ["organization", "owner", "parent"].indexOf(source.kind),
-    ...(source.kind === "parent" ? [] : [isNotNull(source) ? 0 : 1, rankOf(firstColumn(catalog, key, source))]),
+    source.kind === "organization" ? 0 : source.kind === "parent" ? 2 : source.isSure ? 1 : 3,
+    ...(source.kind === "parent"
+      ? []
+      : [source.way.length > 0 ? 1 : 0, isNotNull(source) ? 0 : 1, rankOf(firstColumn(catalog, key, source))]),
     ...source.numbers,
   ];
   return [...findWays(catalog, scoped, table), ...findParents(catalog, scoped, key)]
@@ -110,6 +114,7 @@ const findParents = ({ references }: Catalog, scoped: Set<string>, key: string):
     numbers: reference.numbers,
     constraint: reference.constraint,
     isDetected: true,
+    isSure: true,
     preference: [],
   }));
 
@@ -118,7 +123,7 @@ function findWays(catalog: Catalog, scoped: Set<string>, table: OrgTable): Candi
   const found: Candidate[] = [];
   const look = (at: string, way: Reference[], isOneToOne: boolean) => {
     found.push(...endsAt(catalog, scoped, table, at, way, isOneToOne));
-    if (way.length === 4) return;
+    if (way.length === 3) return;
     for (const reference of catalog.references) {
       const { child, columns, parent } = reference;
       if (child !== at || !catalog.columns.has(parent) || scoped.has(parent)) continue;
@@ -163,6 +168,8 @@ function endsAt(
     if (!["uuid", "text", "varchar"].includes(type) || !(isKeyed || (isNamed && !isElsewhere))) return [];
     const isUser = isUnique || rankOf(name) < 2 || isSame(way.at(-1)?.parentColumns ?? [], [name]);
     const isDetected = way.length === 0 || (isOneToOne && isUser);
+    const isKey = isSame(way.at(-1)?.parentColumns ?? [], [name]);
+    const isSure = way.length === 0 || (isOneToOne && (isUnique || isKey));
     return [{
       kind: "owner",
       entry: first?.columns.join(", ") ?? name,
@@ -171,6 +178,7 @@ function endsAt(
       numbers: first?.numbers ?? [number],
       constraint: "",
       isDetected,
+      isSure,
       preference: [isKeyed && isDetected ? 0 : 1, way.length, isKeyed ? 0 : 1, isNotNull ? 0 : 1, rankOf(name)],
     }];
   });
@@ -185,6 +193,7 @@ function endsAt(
       numbers: (first ?? reference).numbers,
       constraint: "",
       isDetected: way.length === 0,
+      isSure: true,
       preference: [way.length],
     })),
   ];

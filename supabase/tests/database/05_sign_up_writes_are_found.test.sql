@@ -79,7 +79,11 @@ select is(pg_temp.writes(), null, 'unless that is for updates');
 create trigger follow after insert on harbour.members for each row execute function harbour.follow();
 create trigger touch after update on auth.users for each row execute function harbour.follow();
 create trigger before_all before insert on auth.users for each row execute function harbour.touch();
-select is(pg_temp.writes(), 'welcome harbour.tugs', 'a trigger for updates of users, or one that writes nothing, is none');
+select is(
+    pg_temp.writes(),
+    'touch harbour.tugs, welcome harbour.tugs',
+    'also one for updates of users, as some write when the address is confirmed; one that writes nothing is none'
+);
 create or replace function harbour.touch()
 returns trigger
 language plpgsql
@@ -90,7 +94,7 @@ begin
     return new;
 end
 $function$;
-select is(pg_temp.writes(), 'before_all harbour.crews, welcome harbour.tugs', 'a merge before the insert is one');
+select is(pg_temp.writes(), 'before_all harbour.crews, touch harbour.tugs, welcome harbour.tugs', 'a merge before the insert is one');
 
 -- What follows from it.
 create function pg_temp.found()
@@ -107,7 +111,7 @@ select '00000000-0000-4000-8000-000000000099', default_org_id
 from tenancy.settings;
 select is(
     pg_temp.found(),
-    'new_users_unset stops before_all, new_users_unset stops welcome',
+    'new_users_unset stops before_all, new_users_unset stops touch, new_users_unset stops welcome',
     'with one the push stops until it is chosen which organization they are in'
 );
 select throws_matching(
@@ -137,7 +141,7 @@ select
 from tenancy.settings;
 select is(
     pg_temp.found(),
-    'anonymous_users_unset breaks before_all, anonymous_users_unset breaks welcome',
+    'anonymous_users_unset breaks before_all, anonymous_users_unset breaks touch, anonymous_users_unset breaks welcome',
     'anonymous users, where there are any, have to be thought of'
 );
 select tenancy.enable_new_users('personal', true);

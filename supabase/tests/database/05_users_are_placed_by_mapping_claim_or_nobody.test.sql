@@ -96,7 +96,7 @@ select is(
 select matches(
     (select problem from tenancy.mapping_findings),
     format(
-        '^%s users are in no organization',
+        '^has %s users in no organization',
         (select count(*) from tenancy.placed_users where org_id is null and not is_anonymous)
     ),
     'with their number'

@@ -59,7 +59,16 @@ select is_empty(
         from pg_proc
         where (pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace) or oid = 'public.auth_org_id()'::regprocedure)
             -- An empty path still looks for types among the temporary ones first: theirs names pg_temp last.
-            and case when prosecdef then 'search_path=pg_catalog, pg_temp' else 'search_path=""' end <> all (coalesce(proconfig, '{}'))
+            and case
+                when prosecdef
+                    -- What those call runs with the same rights.
+                    or proname in (
+                        'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'follow_renames',
+                        'refuse_row_without_organization', 'org_of_orphan', 'filler_query'
+                    )
+                    then 'search_path=pg_catalog, pg_temp'
+                else 'search_path=""'
+            end <> all (coalesce(proconfig, '{}'))
     $$,
     'and each has a search_path of its own, on which nothing of its caller comes first'
 );
