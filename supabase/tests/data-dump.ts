@@ -1,4 +1,4 @@
-import type { Sql } from "postgres";
+import type { Sql, TransactionSql } from "postgres";
 
 /** The values of an option in a script of `supabase db dump`, which are patterns of names in quotes. */
 const readOption = (script: string, option: string): string[] =>
@@ -15,6 +15,14 @@ const toExpression = (patterns: string[]): string | undefined =>
  * --column-inserts: its first line, an INSERT per row, the values of sequences.
  */
 export async function dumpData(sql: Sql, script: string): Promise<string> {
+  return await sql.begin(async (transaction) => {
+    // As pg_dump does, so that every name is written with its schema.
+    await transaction`set local search_path = ''`;
+    return await dump(transaction, script);
+  }) as string;
+}
+
+async function dump(sql: TransactionSql, script: string): Promise<string> {
   const [included, without] = ["schema", "exclude-schema"].map((option) => toExpression(readOption(script, option)));
   const excluded = readOption(script, "exclude-table");
   if (!included || !without) throw new Error(`Cannot read the options of\n${script}`);

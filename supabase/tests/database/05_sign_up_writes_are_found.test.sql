@@ -7,6 +7,7 @@ select tenancy.disable_new_table_check();
 
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
+update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id' where jsonb_typeof(raw_app_meta_data) = 'object';
 create schema harbour;
 create table harbour.ships (id uuid primary key default gen_random_uuid(), user_id uuid, name text);
 create table harbour.tugs (id uuid primary key default gen_random_uuid(), user_id uuid);
@@ -103,7 +104,7 @@ language sql
 as $function$
     select string_agg(format('%s %s %s', code, severity, object), ', ' order by code, object)
     from tenancy.sign_up_findings
-    where table_name like 'harbour.%' or table_name is null
+    where (table_name like 'harbour.%' or table_name is null) and code <> 'organizations_trigger_privilege'
 $function$;
 select is(pg_temp.found(), null, 'without a mapping all new users are in the default organization, and nothing is to be chosen');
 insert into tenancy.user_orgs (user_id, org_id)

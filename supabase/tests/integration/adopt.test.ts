@@ -183,7 +183,7 @@ describe("another application follows the README", () => {
     expect(unplaced.length).toBeGreaterThan(0);
     const toDecide = readCsv(answers.preflights[1]?.output ?? "").filter(([topic]) => topic === "to decide");
     expect(toDecide).toContainEqual(
-      expect.arrayContaining(["users_left_out", "auth.users", expect.stringMatching(`^${unplaced.length} users `)]),
+      expect.arrayContaining(["users_left_out", "auth.users", expect.stringMatching(`^has ${unplaced.length} users `)]),
     );
     const named = await database
       .sql`select user_id from tenancy.users_without_org where obstacle = 'unplaced' order by 1`;
