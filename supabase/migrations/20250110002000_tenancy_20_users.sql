@@ -298,7 +298,8 @@ comment on function tenancy.set_org_of_new_user() is
 ' server inserts users and may not read tenancy.';
 
 create or replace function tenancy.enable_new_users(mode text, anonymous boolean default false)
-returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1s' as $function$
+-- Longer than a second, after which autovacuum gives way.
+returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1500ms' as $function$
 declare
     required constant text := (
         select string_agg(quote_ident(attribute.attname), ', ' order by attribute.attnum)
@@ -363,7 +364,7 @@ comment on function tenancy.enable_new_users(text, boolean) is
 ' app_metadata.org_id or inserts into tenancy.user_orgs. anonymous: whether that counts for anonymous users. A user whom an administrator'
 ' creates with the org_id of an organization keeps that. While nothing is chosen, who signs up belongs to the default organization as long'
 ' as the mapping is empty, and otherwise to none. Raises invalid_parameter_value for any other mode, object_not_in_prerequisite_state where'
-' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting a second at most.';
+' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting 1.5 seconds at most.';
 
 create or replace function tenancy.disable_new_users()
 returns void language sql volatile security invoker set search_path = '' as $function$

@@ -46,7 +46,7 @@ declare
 begin
     foreach restored in array array[
         'public.organizations', 'tenancy.settings', 'tenancy.registry', 'tenancy.user_orgs', 'tenancy.fillers', 'tenancy.log',
-        'tenancy.bound_references', 'org_migration.tables_before', 'org_migration.backfills', 'org_migration.queue',
+        'tenancy.bound_references', 'org_migration.tables_before', 'org_migration.rules', 'org_migration.backfills', 'org_migration.queue',
         'org_migration.lock_waits'
     ]::regclass[]
     loop
