@@ -28,7 +28,7 @@ export async function findOurs(sql: Sql): Promise<(line: string) => boolean> {
     /^index CREATE (UNIQUE )?INDEX ("[^"]+"|\S+) ON (tenancy|org_migration)\./,
     /^(function|procedure) (tenancy|org_migration)\./,
     /^comment on [a-z ]+ (tenancy|org_migration)\b/,
-    /^trigger CREATE TRIGGER tenancy_leave_users_without_organization /,
+    /^trigger .* ON (tenancy|org_migration|public\.organizations)\b.* EXECUTE FUNCTION tenancy\./,
     ...(found?.["organizations"]
       ? [
         /^(relation|column) organizations\b/,
