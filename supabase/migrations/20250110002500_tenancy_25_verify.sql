@@ -309,12 +309,7 @@ begin
     if problems <> '{}' then
         raise exception E'the registry does not fit the database, findings that stop the push: %\n%',
             cardinality(problems),
-            -- What does not stop it is said as well, now that somebody reads.
-            org_migration.list_findings(problems || array(
-                select format('to decide: %s %s; %s [%s]', findings.table_name, findings.problem, findings.remedy, findings.code)
-                from tenancy.mapping_findings as findings
-                where findings.severity <> 'stops'
-            ))
+            org_migration.list_findings(problems)
         using
             errcode = 'object_not_in_prerequisite_state',
             schema = coalesce((parse_ident(tables[1], false))[1], ''),

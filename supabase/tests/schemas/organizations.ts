@@ -108,7 +108,10 @@ export const isMapped = ({ traits }: Draft, mapping: string): boolean =>
 export function mapUsers(draft: Draft, mapping: string): Mapping {
   const { random, traits, users, organizations, used } = draft;
   used.add(mapping);
-  const without = traits.has("users in no organization") ? [users[4] as string, goneUsers(draft)[1] as string] : [];
+  // With nobody else in it, they would be no mapping.
+  const without = traits.has("users in no organization") && mapping !== noMapping
+    ? [users[4] as string, goneUsers(draft)[1] as string]
+    : [];
   if (without.length > 0) used.add("users in no organization");
   const isPersonal = mapping === "personal organizations" && !used.has("organizations that require more columns");
   const isEveryone = mapping === "a few organizations" || mapping === "personal organizations";
