@@ -30,34 +30,35 @@ chosen (new_users) as (
     state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
     gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
     one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from
-    listed where listed.table_name is not null ), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate
-    "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on
-    namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select
-    settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from
-    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and
-    dependency.deptype = 'e' )), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname
-    as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->>
-    'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as
-    column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums,
-    array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid, parent_column.attnum,
-    parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum,
-    child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation
-    and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey,
-    reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and
-    child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral (
-    select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join
-    pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and
-    right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and
-    referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on
-    registry.schema_name = table_inventory.schema_name and registry.table_name = table_inventory.table_name ), reference as materialized ( select references_between_tables.* from references_between_tables
-    ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation =
-    classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from pg_catalog.pg_index as key_index where
-    key_index.indrelid = classified.relation and key_index.indisunique and array[key_index.indkey[0]] = reference.attnums and key_index.indnkeyatts = 1 ) ) ) ), evident (relation, reason) as ( select
-    candidate.relation, format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname
-    in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from
-    classified as candidate join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select
-    to_regclass('public.organizations'), 'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on
-    known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from
+    listed where listed.table_name is not null ), mapping_state as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled), table_inventory as (select
+    relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname,
+    relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in
+    ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not
+    like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where
+    dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation,
+    pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as
+    constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names,
+    referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross
+    join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as
+    parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
+    '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid, parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then
+    format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then
+    format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@',
+    parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key,
+    equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on
+    parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type,
+    coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and
+    left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand
+    where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive
+    classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name =
+    table_inventory.table_name ), reference as materialized ( select references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from
+    classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and (
+    reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) )
+    ) ), evident (relation, reason) as ( select candidate.relation, format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid
+    = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s',
+    known.name, reference.column_names[1]) from classified as candidate join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name
+    union all select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known
+    on known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from
     reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <>
     candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on
     org_scoped_or_evident.relation = parent.relation ), hinted as ( select candidate.relation, string_agg( format(
@@ -108,9 +109,9 @@ chosen (new_users) as (
     from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation =
     reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as
     is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from
-    pg_catalog.pg_index as key_index where key_index.indrelid = application_tables.relation and key_index.indisunique and key_index.indnkeyatts = 1 and key_index.indkey[0] = column_.attnum and
-    key_index.indpred is null ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then
-    '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
+    unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid =
+    base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
+    'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
     application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
@@ -124,26 +125,26 @@ chosen (new_users) as (
     application_tables.qualified_name, 0, array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select
     step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), link.parent, via.qualified_name, step.hops + 1, step.visited || link.parent, concat(
     step.joins, format( E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}',
-    step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from pg_catalog.pg_index as
-    key_index where key_index.indrelid = step.at and key_index.indisunique and key_index.indnkeyatts = 1 and array[key_index.indkey[0]] = link.attnums and key_index.indpred is null ) ) from step join
-    references_between_tables as link on link.relation = step.at and not link.is_period join application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops <
-    3 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums,
-    step.at_name, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum, owner_columns.type_oid), '{row}', step.row_name) as expression,
-    owner_columns.is_keyed, owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as
-    is_identity, step.hops = 0 or step.is_identity and (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure, owner_columns.is_not_null from step join owner_columns on
-    owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), step.at_name,
-    step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true, 1,
-    step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select
-    distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as
-    constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when
-    source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place,
-    first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join
-    pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry,
-    source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ),
-    possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent,
-    org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true,
-    format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number()
-    over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0, possible.is_not_null desc, possible.rank, possible.attnums,
+    step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from unique_columns where
+    unique_columns.relation = step.at and array[unique_columns.attnum] = link.attnums ) ) from step join references_between_tables as link on link.relation = step.at and not link.is_period join
+    application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops < 3 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root,
+    coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at_name, step.hops, step.joins,
+    replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum, owner_columns.type_oid), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank, step.hops
+    = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, step.hops = 0 or step.is_identity and
+    (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure, owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select
+    'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins,
+    E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step
+    join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root,
+    source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins,
+    source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then
+    format(' through %s', source_paths.at_name) end as way, case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as
+    is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on
+    first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and
+    source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate
+    union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format(
+    E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ',
+    org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by
+    possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0, possible.is_not_null desc, possible.rank, possible.attnums,
     possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected
     else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then
     ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind =
@@ -165,8 +166,8 @@ chosen (new_users) as (
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
-    org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, exists
-    (select from user_orgs where user_orgs.org_id is not null) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select
+    org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, (select
+    mapping_state.is_filled from mapping_state) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select
     claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws(', else ', described.sources, 'the default organization') as in_words from application_tables as
     decided left join tables_before on tables_before.relation = decided.relation left join ( select sources.root, string_agg(sources.description, ', else ' order by sources.ordinal) as sources from
     sources group by sources.root ) as described on described.root = decided.relation where decided.scope = 'org'), decision_rules as (select decided_table.relation as root,
@@ -254,9 +255,11 @@ chosen (new_users) as (
     size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end, size.schema_name, size.table_name,
     size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part = 'backfill' then
     steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation = steps.relation join
-    org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), auth_org_id_probes as (with known as ( select coalesce((xpath('/row/a/text()',
-    answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as other_id from settings cross join
-    lateral ( select case when to_regclass('public.organizations') is not null then query_to_xml(
+    org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), required_organization_columns as (select string_agg(format('%I', attribute.attname), ', ' order by
+    attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = to_regclass('public.organizations') and attribute.attnum > 0 and not attribute.attisdropped and
+    attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = ''), auth_org_id_probes as (with known as ( select
+    coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as
+    other_id from settings cross join lateral ( select case when to_regclass('public.organizations') is not null then query_to_xml(
     'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as answer ), other as ( select known.*,
     jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name, coalesce(probe.claims::text, '') as claims,
     coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from (select null as id union all (select users.id
@@ -283,10 +286,8 @@ chosen (new_users) as (
     pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
     organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
     required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
-    join lateral ( select string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = organizations.oid
-    and attribute.attnum > 0 and not attribute.attisdropped and attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = '' ) as required
-    where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and query_to_xml(
-    format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
+    join required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
+    query_to_xml( format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
     'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
     'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union
     all select 'auth_org_id_not_callable', 'public.auth_org_id()', 'cannot be called by authenticated, whose inserts need it as the default of org_id',
@@ -377,41 +378,41 @@ chosen (new_users) as (
     union all select array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
     array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
     'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-    ' default organization' from candidate where candidate.org_from is null and exists (select from user_orgs where user_orgs.org_id is not null) and not coalesce(candidate.is_not_null, false) and
-    candidate.relation not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name,
-    format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from
-    references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation = reference.relation join application_tables as parent on parent.relation =
-    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source', candidate.qualified_name,
-    format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join sources on sources.root =
-    candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
-    '' union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then
-    ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name,
-    format('has an org_id already whose default is %s', candidate.default_expression), format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose',
-    candidate.qualified_name) from candidate where candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name,
-    'is partitioned and has org_id already', 'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and
-    candidate.default_expression is null union all select 'org_id_foreign_key', candidate.qualified_name,
-    format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname), format('alter table %s drop constraint %I', candidate.qualified_name,
-    stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where
-    stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or
-    pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
-    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from
-    regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not
-    coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on
-    unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
-    'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
-    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
-    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
-    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
-    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
-    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
-    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
-    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
-    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
-    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
-    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
-    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
-    select 'rows_break_check', unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    ' default organization' from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not coalesce(candidate.is_not_null, false) and candidate.relation
+    not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations',
+    reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate
+    on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
+    'generated_source', candidate.qualified_name, format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from
+    candidate join sources on sources.root = candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any
+    (sources.attnums) and generated_column.attgenerated <> '' union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid',
+    candidate.type_name, case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select
+    'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
+    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
+    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
+    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
+    'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
+    format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
+    stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
+    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root,
+    member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
+    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
+    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
+    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
+    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
+    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
+    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
+    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
+    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
+    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
+    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
+    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
+    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
+    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
+    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
+    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
+    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
     unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
     pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
@@ -470,11 +471,11 @@ chosen (new_users) as (
     'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
-    ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( exists (select from user_orgs where
-    user_orgs.org_id is not null) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) ) from settings ) union all select 'anonymous_users_unset', 'breaks',
+    ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( (select mapping_state.is_filled from
+    mapping_state) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) ) from settings ) union all select 'anonymous_users_unset', 'breaks',
     sign_up_writes.trigger_name, sign_up_writes.qualified_name, format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization',
     sign_up_writes.trigger_name), format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where (
-    select others.new_users is distinct from 'application' and not others.new_users_anonymous and exists (select from user_orgs where user_orgs.org_id is not null) and exists (select from auth.users where
+    select others.new_users is distinct from 'application' and not others.new_users_anonymous and (select mapping_state.is_filled from mapping_state) and exists (select from auth.users where
     users.is_anonymous) from settings as others ) union all select 'organizations_trigger_privilege', 'leaks', 'public.organizations', null,
     format('lets %s make triggers on it, which a sign-up would run with your rights', string_agg(distinct grants.grantee, ', ')), format('revoke trigger on public.organizations from %s',
     string_agg(distinct grants.grantee, ', ')) from information_schema.role_table_grants as grants where (select settings.new_users = 'personal' from settings) and grants.table_schema = 'public' and
@@ -514,17 +515,16 @@ chosen (new_users) as (
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as
-    form ) as asked cross join lateral ( select case when bool_and(named.name is not null) and sum(length(token.part[6])) = length(form || '@z@') then string_agg(token.part[1] || named.name, '' order by
-    token.position) end from ( select array[matched.groups[2], matched.groups[3], matched.groups[4], matched.groups[5], matched.groups[6], matched.groups[1]] as part, matched.place as position from
-    regexp_matches(form || '@z@', '(([^@]*)@([a-z])(\d*)\.?(\d*)\.?(\d*)@)', 'g') with ordinality as matched (groups, place) ) as token cross join lateral ( select case token.part[2] when 'r' then (
-    select format('%I.%I', namespace.nspname, class.relname) from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace where class.oid =
-    token.part[3]::oid ) when 'c' then ( select quote_ident(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum =
-    token.part[4]::smallint and attribute.atttypid::text = coalesce(nullif(token.part[5], ''), attribute.atttypid::text) and not attribute.attisdropped ) when 'n' then ( select
-    quote_literal(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint ) when 'o' then ( select
+    form ) as asked cross join lateral ( select case when bool_and(named.name is not null) and sum(length(token.part[1])) = length(form || '@z@') then string_agg(token.part[2] || named.name, '' order by
+    token.position) end from regexp_matches(form || '@z@', '(([^@]*)@([a-z])(\d*)\.?(\d*)\.?(\d*)@)', 'g') with ordinality as token (part, position) cross join lateral ( select case token.part[3] when 'r'
+    then ( select format('%I.%I', namespace.nspname, class.relname) from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace where class.oid =
+    token.part[4]::oid ) when 'c' then ( select quote_ident(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[4]::oid and attribute.attnum =
+    token.part[5]::smallint and attribute.atttypid::text = coalesce(nullif(token.part[6], ''), attribute.atttypid::text) and not attribute.attisdropped ) when 'n' then ( select
+    quote_literal(attribute.attname) from pg_catalog.pg_attribute as attribute where attribute.attrelid = token.part[4]::oid and attribute.attnum = token.part[5]::smallint ) when 'o' then ( select
     format('operator(%I.%s)', namespace.nspname, operator.oprname) from pg_catalog.pg_operator as operator join pg_catalog.pg_namespace as namespace on namespace.oid = operator.oprnamespace where
-    operator.oid = token.part[3]::oid ) when 't' then ( select format('%I.%I', namespace.nspname, type.typname) from pg_catalog.pg_type as type join pg_catalog.pg_namespace as namespace on namespace.oid =
-    type.typnamespace where type.oid = token.part[3]::oid ) when 'l' then ( select format('%I.%I', namespace.nspname, collation_.collname) from pg_catalog.pg_collation as collation_ join
-    pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace where collation_.oid = token.part[3]::oid ) else '' end as name ) as named) as named (query) cross join lateral
+    operator.oid = token.part[4]::oid ) when 't' then ( select format('%I.%I', namespace.nspname, type.typname) from pg_catalog.pg_type as type join pg_catalog.pg_namespace as namespace on namespace.oid =
+    type.typnamespace where type.oid = token.part[4]::oid ) when 'l' then ( select format('%I.%I', namespace.nspname, collation_.collname) from pg_catalog.pg_collation as collation_ join
+    pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace where collation_.oid = token.part[4]::oid ) else '' end as name ) as named) as named (query) cross join lateral
     query_to_xml( replace( replace( named.query, ' join user_orgs as ', format( ' join (select * from (%s) as mapping (user_id, org_id)) as ', case when exists (select from user_orgs) then mapping.query
     else 'select id, id from auth.users' end ) ), 'public.organizations', case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end
     ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path 'rows', conflicts numeric path

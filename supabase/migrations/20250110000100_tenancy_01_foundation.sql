@@ -66,6 +66,19 @@ comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are
 insert into tenancy.settings default values
 on conflict do nothing;
 
+create or replace view tenancy.required_organization_columns as
+select string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) as column_names
+from pg_catalog.pg_attribute as attribute
+where attribute.attrelid = to_regclass('public.organizations')
+    and attribute.attnum > 0
+    and not attribute.attisdropped
+    and attribute.attname not in ('id', 'name')
+    and attribute.attnotnull
+    and not attribute.atthasdef
+    and attribute.attidentity = '';
+comment on view tenancy.required_organization_columns is
+'One row: the columns that every new organization must be given besides id and name, with commas between; NULL for none.';
+
 create or replace view tenancy.auth_org_id_probes as
 with known as (
     select
@@ -185,17 +198,7 @@ from (
         format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id)
     from organizations
     cross join tenancy.settings
-    cross join lateral (
-        select string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) as column_names
-        from pg_catalog.pg_attribute as attribute
-        where attribute.attrelid = organizations.oid
-            and attribute.attnum > 0
-            and not attribute.attisdropped
-            and attribute.attname not in ('id', 'name')
-            and attribute.attnotnull
-            and not attribute.atthasdef
-            and attribute.attidentity = ''
-    ) as required
+    cross join tenancy.required_organization_columns as required
     where organizations.referable and organizations.relkind = 'r'
         -- The migration inserts it where nothing else is required; the preflight runs before that.
         and (required.column_names is not null or to_regclass('tenancy.settings') is not null)

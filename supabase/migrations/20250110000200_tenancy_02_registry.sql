@@ -48,19 +48,25 @@ $function$;
 comment on function tenancy.organization_named(text) is
 'The organization of this id, as app_metadata.org_id has it. NULL where there is none, or where it is no uuid: such a claim counts as missing.';
 
+create or replace view tenancy.mapping_state as
+select exists (select from tenancy.user_orgs where user_orgs.org_id is not null) as is_filled;
+comment on view tenancy.mapping_state is
+'One row. is_filled: the mapping places somebody, so that there is more than the default organization. Rows without organization do not count.';
+
 create or replace view tenancy.fallback_organization as
 select case
-    when settings.new_users = 'default' or (settings.new_users is null and not exists (select from tenancy.user_orgs where user_orgs.org_id is not null))
+    when settings.new_users = 'default' or (settings.new_users is null and not mapping_state.is_filled)
         then settings.default_org_id
 end as org_id
-from tenancy.settings;
+from tenancy.settings
+cross join tenancy.mapping_state;
 comment on view tenancy.fallback_organization is
 'One row: the organization of a user whom neither the mapping nor app_metadata places. The default organization while the mapping is empty'
 ' and settings.new_users is unset, or where that says so; otherwise NULL: nobody is put there unasked.';
 
 create or replace view tenancy.placed_users as
 select
-    users.id as user_id, users.raw_app_meta_data, users.is_anonymous,
+    users.id as user_id, users.is_anonymous,
     case
         when user_orgs.user_id is not null then user_orgs.org_id
         -- As most users have it, without a call.

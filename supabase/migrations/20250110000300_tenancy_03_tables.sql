@@ -84,6 +84,14 @@ where table_members.scope = 'org';
 comment on view tenancy.org_id_columns is
 'Every org-scoped table and each of its partitions, with its column org_id as the catalog has it; attnum NULL without one.';
 
+create or replace view tenancy.unique_columns as
+select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum
+from pg_catalog.pg_index
+where pg_index.indisunique
+    and pg_index.indnkeyatts = 1
+    and pg_index.indpred is null;
+comment on view tenancy.unique_columns is 'The columns of which each value stands in one row at the most; 0 stands for an expression.';
+
 create or replace view tenancy.references_between_tables as
 select
     reference.oid as constraint_oid, reference.conrelid::regclass as relation,
@@ -145,51 +153,49 @@ returns text language plpgsql stable security invoker set search_path = pg_catal
 begin
     return (
         select case
-            when bool_and(named.name is not null) and sum(length(token.part[6])) = length(form || '@z@')
-                then string_agg(token.part[1] || named.name, '' order by token.position)
+            when bool_and(named.name is not null) and sum(length(token.part[1])) = length(form || '@z@')
+                then string_agg(token.part[2] || named.name, '' order by token.position)
         end
-        from (
-            select array[matched.groups[2], matched.groups[3], matched.groups[4], matched.groups[5], matched.groups[6], matched.groups[1]] as part, matched.place as position
-            from regexp_matches(form || '@z@', '(([^@]*)@([a-z])(\d*)\.?(\d*)\.?(\d*)@)', 'g') with ordinality as matched (groups, place)
-        ) as token
+        -- part: the whole, the text before, what it is, and its numbers.
+        from regexp_matches(form || '@z@', '(([^@]*)@([a-z])(\d*)\.?(\d*)\.?(\d*)@)', 'g') with ordinality as token (part, position)
         cross join lateral (
-            select case token.part[2]
+            select case token.part[3]
                 when 'r' then (
                     select format('%I.%I', namespace.nspname, class.relname)
                     from pg_catalog.pg_class as class
                     join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-                    where class.oid = token.part[3]::oid
+                    where class.oid = token.part[4]::oid
                 )
                 when 'c' then (
                     select quote_ident(attribute.attname)
                     from pg_catalog.pg_attribute as attribute
-                    where attribute.attrelid = token.part[3]::oid
-                        and attribute.attnum = token.part[4]::smallint
-                        and attribute.atttypid::text = coalesce(nullif(token.part[5], ''), attribute.atttypid::text)
+                    where attribute.attrelid = token.part[4]::oid
+                        and attribute.attnum = token.part[5]::smallint
+                        and attribute.atttypid::text = coalesce(nullif(token.part[6], ''), attribute.atttypid::text)
                         and not attribute.attisdropped
                 )
                 when 'n' then (
                     select quote_literal(attribute.attname)
                     from pg_catalog.pg_attribute as attribute
-                    where attribute.attrelid = token.part[3]::oid and attribute.attnum = token.part[4]::smallint
+                    where attribute.attrelid = token.part[4]::oid and attribute.attnum = token.part[5]::smallint
                 )
                 when 'o' then (
                     select format('operator(%I.%s)', namespace.nspname, operator.oprname)
                     from pg_catalog.pg_operator as operator
                     join pg_catalog.pg_namespace as namespace on namespace.oid = operator.oprnamespace
-                    where operator.oid = token.part[3]::oid
+                    where operator.oid = token.part[4]::oid
                 )
                 when 't' then (
                     select format('%I.%I', namespace.nspname, type.typname)
                     from pg_catalog.pg_type as type
                     join pg_catalog.pg_namespace as namespace on namespace.oid = type.typnamespace
-                    where type.oid = token.part[3]::oid
+                    where type.oid = token.part[4]::oid
                 )
                 when 'l' then (
                     select format('%I.%I', namespace.nspname, collation_.collname)
                     from pg_catalog.pg_collation as collation_
                     join pg_catalog.pg_namespace as namespace on namespace.oid = collation_.collnamespace
-                    where collation_.oid = token.part[3]::oid
+                    where collation_.oid = token.part[4]::oid
                 )
                 else ''
             end as name

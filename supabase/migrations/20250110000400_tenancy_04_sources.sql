@@ -65,12 +65,8 @@ select
     column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid,
     case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank,
     exists (
-        select from pg_catalog.pg_index as key_index
-        where key_index.indrelid = application_tables.relation
-            and key_index.indisunique
-            and key_index.indnkeyatts = 1
-            and key_index.indkey[0] = column_.attnum
-            and key_index.indpred is null
+        select from tenancy.unique_columns
+        where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum
     ) as is_unique,
     case
         when base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@'
@@ -147,12 +143,8 @@ with recursive step (root, entry, attnums, at, at_name, hops, visited, joins, ro
             step.hops = 0
             or step.key_attnums = link.attnums
             or exists (
-                select from pg_catalog.pg_index as key_index
-                where key_index.indrelid = step.at
-                    and key_index.indisunique
-                    and key_index.indnkeyatts = 1
-                    and array[key_index.indkey[0]] = link.attnums
-                    and key_index.indpred is null
+                select from tenancy.unique_columns
+                where unique_columns.relation = step.at and array[unique_columns.attnum] = link.attnums
             )
         )
     from step
@@ -326,7 +318,7 @@ comment on view tenancy.claimed_organizations is 'How many users have another or
 create or replace view tenancy.decisions as
 select
     decided.relation as root,
-    exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+    (select mapping_state.is_filled from tenancy.mapping_state)
         or coalesce(
             tables_before.follows_org_id,
             decided.relation in (select following_tables.relation from tenancy.following_tables)

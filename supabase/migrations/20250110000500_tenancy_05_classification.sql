@@ -29,11 +29,8 @@ standing as (
                 and (
                     reference.column_names[1] in ('user_id', 'owner_id')
                     or exists (
-                        select from pg_catalog.pg_index as key_index
-                        where key_index.indrelid = classified.relation
-                            and key_index.indisunique
-                            and array[key_index.indkey[0]] = reference.attnums
-                            and key_index.indnkeyatts = 1
+                        select from tenancy.unique_columns
+                        where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums
                     )
                 )
         )

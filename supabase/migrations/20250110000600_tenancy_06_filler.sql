@@ -90,7 +90,7 @@ comment on view tenancy.filled_rows is
 'How many rows each table''s filler has given their organization since it was made, those of inserts that failed later included. While a'
 ' number grows, something still inserts without org_id.';
 
-create or replace function tenancy.prepare_fillers(target regclass default null)
+create or replace function tenancy.prepare_fillers(target regclass default null, with_counters boolean default true)
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
     prepared tenancy.fillers;
@@ -102,20 +102,19 @@ begin
     for prepared in
         select
             filler_forms.root::oid, 'tenancy.fillers'::regclass::oid, application_tables.schema_name, application_tables.table_name,
-            (
-                select coalesce(jsonb_object_agg(sources.entry, sources.attnums), '{}')
-                from tenancy.sources
-                where sources.root = filler_forms.root
-            ),
-            filler_forms.form, counter.oid::regclass
+            coalesce(named.entries, '{}'), filler_forms.form, counter.oid::regclass
         from tenancy.filler_forms
         join tenancy.application_tables on application_tables.relation = filler_forms.root
+        left join (
+            select sources.root, jsonb_object_agg(sources.entry, sources.attnums) as entries
+            from tenancy.sources
+            group by sources.root
+        ) as named on named.root = filler_forms.root
         left join tenancy.fillers on fillers.table_oid = filler_forms.root::oid
         left join pg_catalog.pg_class as counter on counter.oid = fillers.counter
         where filler_forms.root = coalesce(target, filler_forms.root)
     loop
-        -- Not in an insert, which others may wait for.
-        if prepared.counter is null and current_setting('tenancy.filling', true) is distinct from 'on' then
+        if prepared.counter is null and with_counters then
             prepared.counter := tenancy.create_counter(prepared.table_oid);
         end if;
         insert into tenancy.fillers
@@ -130,8 +129,9 @@ begin
     end loop;
 end
 $function$;
-comment on function tenancy.prepare_fillers(regclass) is
-'Notes how the filler of a table decides, or those of all (NULL), from the registry and the foreign keys as they are now.';
+comment on function tenancy.prepare_fillers(regclass, boolean) is
+'Notes how the filler of a table decides, or those of all (NULL), from the registry and the foreign keys as they are now. with_counters:'
+' creates the counters that are missing, which an insert must not, since others would wait for it.';
 
 create or replace function tenancy.create_counter(target regclass)
 returns regclass language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
@@ -266,7 +266,7 @@ returns uuid language sql stable security invoker set search_path = pg_catalog, 
         (
             select settings.default_org_id
             from tenancy.settings
-            where not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+            where not (select mapping_state.is_filled from tenancy.mapping_state)
                 -- Nobody who is in none is put there.
                 and not exists (select from tenancy.placed_users where placed_users.user_id = any (user_ids) and not placed_users.is_anonymous)
         )
@@ -282,15 +282,18 @@ begin
     -- One session at a time, and never in the way of an insert: who does not get here does without what is noted.
     if pg_try_advisory_xact_lock(hashtext('tenancy.filler_query')) then
         begin
-            perform set_config('tenancy.filling', 'on', true);
-            perform tenancy.prepare_fillers(root);
+            perform tenancy.prepare_fillers(root, with_counters => false);
         exception
             when serialization_failure or deadlock_detected or lock_not_available or unique_violation then
                 null;
         end;
-        perform set_config('tenancy.filling', '', true);
     end if;
     return coalesce(
+        (
+            select tenancy.with_names(fillers.form)
+            from tenancy.fillers
+            where fillers.table_oid = root::oid and fillers.home_oid = 'tenancy.fillers'::regclass
+        ),
         (select tenancy.with_names(filler_forms.form) from tenancy.filler_forms where filler_forms.root = filler_query.root),
         'select null::uuid, true, null::uuid[]'
     );
@@ -337,5 +340,5 @@ $function$;
 comment on function tenancy.fill_org_id() is
 'Trigger function of the filler, for rows without org_id: the organization of the token, else that of tenancy.decision_rules; of a row that'
 ' nothing decides the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
-' there; or else that of the user who signs up in this transaction. Any other row is refused. Security definer, because whoever inserts a row may neither read tenancy.user_orgs nor see the parent'
-' row; it decides from the row alone and returns nothing else of what it reads.';
+' there; or else that of the user who signs up in this transaction. Any other row is refused. Security definer, because whoever inserts a'
+' row may neither read tenancy.user_orgs nor see the parent row; it decides from the row alone and returns nothing else of what it reads.';

@@ -97,7 +97,7 @@ from (
         ' default organization'
     from candidate
     where candidate.org_from is null
-        and exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+        and (select mapping_state.is_filled from tenancy.mapping_state)
         -- What has an organization in every row already needs no source.
         and not coalesce(candidate.is_not_null, false)
         and candidate.relation not in (select sources.root from tenancy.sources)

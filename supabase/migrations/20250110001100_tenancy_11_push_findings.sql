@@ -95,7 +95,7 @@ where (
     select
         settings.new_users is null
         and (
-            exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+            (select mapping_state.is_filled from tenancy.mapping_state)
             or coalesce((select claimed_organizations.row_count > 0 from tenancy.claimed_organizations), false)
         )
     from tenancy.settings
@@ -111,7 +111,7 @@ where (
     select
         others.new_users is distinct from 'application'
         and not others.new_users_anonymous
-        and exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+        and (select mapping_state.is_filled from tenancy.mapping_state)
         and exists (select from auth.users where users.is_anonymous)
     from tenancy.settings as others
 )
@@ -145,7 +145,7 @@ create or replace view tenancy.mapping_findings as
 select
     'users_left_out' as code,
     -- Rows of theirs would go to the default organization, and they to another.
-    case when settings.new_users is null or exists (select from tenancy.user_orgs where user_orgs.org_id is not null) then 'decide' else 'stops' end as severity,
+    case when settings.new_users is null or (select mapping_state.is_filled from tenancy.mapping_state) then 'decide' else 'stops' end as severity,
     'auth.users' as object, 'auth.users' as table_name,
     format('has %s users in no organization: neither tenancy.user_orgs nor app_metadata.org_id says one', count(*)) as problem,
     format(

@@ -1,4 +1,4 @@
--- Purpose: the lock rules that every change of a table goes by, and the log of it.
+-- Purpose: the lock rules that every change of a table goes by, the log of it, and the wait of a pause.
 -- Touches: new objects in the schemas tenancy and org_migration only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -137,3 +137,22 @@ $function$;
 comment on function org_migration.wait_for_lock(text, regclass, org_migration.lock_waits) is
 'Notes a lock that was not to be had and when to ask again: pauses grow from 50 ms to 10 s, with jitter.'
 ' Raises lock_not_available with the holders once settings.lock_attempts are used up, or statement_timeout is about to be.';
+
+create or replace function org_migration.wait_while_paused()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    since constant timestamptz := coalesce(nullif(current_setting('tenancy.paused_since', true), '')::timestamptz, clock_timestamp());
+    minutes constant integer := (select settings.pause_limit_minutes from tenancy.settings);
+begin
+    perform set_config('tenancy.paused_since', since::text, false);
+    if clock_timestamp() > since + make_interval(mins => minutes) then
+        perform set_config('tenancy.paused_since', '', false);
+        raise exception 'tenancy.settings.paused is on for longer than pause_limit_minutes = %: nothing is lost; switch it off, or raise the'
+            ' limit, and push again', minutes
+        using errcode = 'query_canceled';
+    end if;
+    perform pg_sleep(0.5);
+end
+$function$;
+comment on function org_migration.wait_while_paused() is
+'Waits half a second of a pause. Raises query_canceled when the session has waited for settings.pause_limit_minutes.';

@@ -278,25 +278,6 @@ comment on function org_migration.run_next(text) is
 'Runs the next row of the queue that has something to do; a table that waits is passed over, and when all that are left wait for locks,'
 ' it sleeps until the first of them is to be asked for again. False when nothing is left.';
 
-create or replace function org_migration.wait_while_paused()
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    since constant timestamptz := coalesce(nullif(current_setting('tenancy.paused_since', true), '')::timestamptz, clock_timestamp());
-    minutes constant integer := (select settings.pause_limit_minutes from tenancy.settings);
-begin
-    perform set_config('tenancy.paused_since', since::text, false);
-    if clock_timestamp() > since + make_interval(mins => minutes) then
-        perform set_config('tenancy.paused_since', '', false);
-        raise exception 'tenancy.settings.paused is on for longer than pause_limit_minutes = %: nothing is lost; switch it off, or raise the'
-            ' limit, and push again', minutes
-        using errcode = 'query_canceled';
-    end if;
-    perform pg_sleep(0.5);
-end
-$function$;
-comment on function org_migration.wait_while_paused() is
-'Waits half a second of a pause. Raises query_canceled when the session has waited for settings.pause_limit_minutes.';
-
 create or replace function org_migration.begin_loop(loop_name text, steps text[])
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare

@@ -208,7 +208,7 @@ declare
     is_taken boolean;
     created bigint;
 begin
-    if not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+    if not (select mapping_state.is_filled from tenancy.mapping_state)
         and (select settings.new_users is distinct from 'personal' from tenancy.settings)
     then
         for org_scoped in
@@ -301,17 +301,7 @@ create or replace function tenancy.enable_new_users(mode text, anonymous boolean
 -- Longer than a second, after which autovacuum gives way.
 returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1500ms' as $function$
 declare
-    required constant text := (
-        select string_agg(quote_ident(attribute.attname), ', ' order by attribute.attnum)
-        from pg_catalog.pg_attribute as attribute
-        where attribute.attrelid = to_regclass('public.organizations')
-            and attribute.attnum > 0
-            and not attribute.attisdropped
-            and attribute.attname not in ('id', 'name')
-            and attribute.attnotnull
-            and not attribute.atthasdef
-            and attribute.attidentity = ''
-    );
+    required constant text := (select required_organization_columns.column_names from tenancy.required_organization_columns);
 begin
     if mode is null or mode not in ('default', 'personal', 'application') then
         raise exception 'new users cannot be %: it is default (the default organization), personal (one of their own) or application (yours'
@@ -338,7 +328,7 @@ begin
 
     -- Who is there already stays in the default organization, where their rows are.
     if mode <> 'default'
-        and not exists (select from tenancy.user_orgs where user_orgs.org_id is not null)
+        and not (select mapping_state.is_filled from tenancy.mapping_state)
         and exists (select from org_migration.tables_before)
     then
         insert into tenancy.user_orgs (user_id, org_id)

@@ -98,7 +98,10 @@ function replaceLines(text: string, lines: RegExp, replacement: string): string 
 }
 
 /** Rows that have another organization than they should, at most five of each table. */
-export async function findMisplaced(sql: Sql, { expectations }: Application): Promise<string[]> {
+export async function findMisplaced(
+  sql: Sql,
+  { expectations }: Pick<Application, "expectations">,
+): Promise<string[]> {
   const misplaced: string[] = [];
   for (const [table, rows] of Object.entries(expectations)) {
     const found = await sql.unsafe(

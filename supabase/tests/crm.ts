@@ -1,4 +1,5 @@
 import type { Sql } from "postgres";
+import { findMisplaced as findMisplacedRows } from "./applications.ts";
 import { defaultOrgId } from "./organizations.ts";
 
 export const companyA = "c0000000-0000-4000-8000-00000000000a";
@@ -93,11 +94,4 @@ export async function readRows(sql: Sql): Promise<Map<string, string>> {
 }
 
 /** The rows that have another organization than they should. */
-export async function findMisplaced(sql: Sql): Promise<string[]> {
-  const misplaced: string[] = [];
-  for (const [table, rows] of Object.entries(expectations)) {
-    const found = await sql.unsafe(`select * from (${rows}) as rows where org_id is distinct from expected`);
-    misplaced.push(...found.map((row) => `${table}: ${JSON.stringify(row)}`));
-  }
-  return misplaced;
-}
+export const findMisplaced = (sql: Sql): Promise<string[]> => findMisplacedRows(sql, { expectations });

@@ -316,8 +316,6 @@ export function withoutRemainders(entries: string[]): string[] {
   return entries.filter((entry) => !remainders.some((remainder) => remainder.test(entry)));
 }
 
-/** The same without our triggers on the two tables that are not org-scoped, which go with the schema tenancy. */
+/** The same without our trigger on auth.users, which goes with the schema tenancy. */
 export const ofTheApplication = (entries: string[]): string[] =>
-  withoutRemainders(entries).filter((entry) =>
-    !/^trigger .* ON (auth\.users|public\.organizations) .* EXECUTE FUNCTION tenancy\./.test(entry)
-  );
+  withoutRemainders(entries).filter((entry) => !/^trigger .* ON auth\.users .* EXECUTE FUNCTION tenancy\./.test(entry));

@@ -47,8 +47,7 @@ describe("a fresh database", () => {
   async function makeFresh(name: string, seed: string, listed = ""): Promise<Database> {
     const copy = copyProject(join(inject("folder"), name));
     enableSeed(copy);
-    const check = "select tenancy.assert_registry();";
-    copy.edit("_EDIT_list_of_tables.sql", check, `${listed}\n${check}`);
+    copy.append("_EDIT_list_of_tables.sql", listed);
     writeFileSync(join(copy.folder, "supabase/seed.sql"), seed);
     const database = await cloneDatabase(name, "postgres");
     databases.push(database);
