@@ -8,16 +8,17 @@ set search_path = '';
 do $auth_org_id$
 begin
     if to_regprocedure('public.auth_org_id()') is null then
-        -- PostgreSQL 15 cannot tell text that is no JSON without an error.
+        -- PostgreSQL 15 cannot tell text that is no JSON without an error. The types are qualified: with an empty search_path, pg_temp is
+        -- looked at first.
         execute format(
             $create$
                 create function public.auth_org_id()
                 returns uuid language sql stable parallel safe security invoker set search_path = '' as $function$
                     select case
-                        when claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then claim::uuid
+                        when claim ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then claim::pg_catalog.uuid
                     end
                     from (
-                        select case when %s then nullif(claims, '')::jsonb #>> '{app_metadata,org_id}' end
+                        select case when %s then nullif(claims, '')::pg_catalog.jsonb #>> '{app_metadata,org_id}' end
                         from (select current_setting('request.jwt.claims', true)) as request (claims)
                     ) as token (claim)
                 $function$

@@ -38,6 +38,8 @@ values
     ('padded', 'char(8)', 'char(8)', 'Argo', 'Argo   '),
     ('time', 'timestamptz', 'timestamptz', '2025-01-01 12:00+00', '2025-01-01 13:00+01'),
     ('range', 'int4range', 'int4range', '[1,3]', '[1,4)');
+-- From PostgreSQL 18 on, such a key must have the same collation on both sides.
+delete from keys where name = 'collation' and current_setting('server_version_num')::integer >= 180000;
 create function pg_temp.for_each(statement text)
 returns void
 language plpgsql

@@ -19,7 +19,7 @@ describe("npm start", () => {
   const runs: Run[] = [];
 
   beforeAll(async () => {
-    folder = join(inject("folder"), "fresh");
+    folder = join(inject("folder"), "npm-start");
     for (const part of [".", "supabase"]) {
       mkdirSync(join(folder, part), { recursive: true });
       for (const name of readdirSync(join(root, part))) {
@@ -69,7 +69,7 @@ describe("npm start", () => {
   const processesLeft = () =>
     execFileSync("ps", ["-eo", "pid,args"], { encoding: "utf8" })
       .split("\n")
-      .filter((line) => line.includes(folder) || line.includes(`--port=${apiPort}`));
+      .filter((line) => line.includes(`${folder}/`) || line.includes(`--port=${apiPort}`));
   const nothingLeft = async () => {
     expect(processesLeft()).toEqual([]);
     expect(await isPortFree(dbPort)).toBe(true);

@@ -125,6 +125,7 @@ export function mapUsers(draft: Draft, mapping: string): Mapping {
   const placed = mapped.filter((user) => !without.includes(user)).map((user) =>
     `(${literal(user)}, ${literal(random.pick(organizations))})`
   );
+  const others = without.map((user) => ` and id <> ${literal(user)}`).join("");
   const rows = [...placed, ...without.map((user) => `(${literal(user)}, null)`)].join(", ");
   const hasOwnTable = Object.keys(organizationTables).some((name) => used.has(name));
   const created = organizations.map((id) => `(${literal(id)}, 'Organization')`).join(", ");
@@ -136,7 +137,7 @@ export function mapUsers(draft: Draft, mapping: string): Mapping {
     ].join("\n"),
     query: [
       ...(rows ? [`select user_id::uuid, org_id::uuid from (values ${rows}) as mapping (user_id, org_id)`] : []),
-      ...(isPersonal ? ["select id, gen_random_uuid() from auth.users"] : []),
+      ...(isPersonal ? [`select id, gen_random_uuid() from auth.users where true${others}`] : []),
     ].join(" union all ") || undefined,
   };
 }
