@@ -1,0 +1,392 @@
+-- Purpose: the checklist of the plan as rows, and a glance at every table.
+-- Touches: new objects in the schema tenancy only. Closes both schemas to everyone but their owner.
+-- Locks:   none that anyone waits for.
+-- Undo:    as tenancy_01_foundation.
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.status as
+select
+    org_scoped_tables.relation, org_scoped_tables.priority,
+    coalesce(own.type_name, 'missing') as org_id,
+    coalesce(backfill.state, 'not started') as backfill,
+    backfill.rows_updated, own.indexed, own.references_organizations, own.checked, own.not_null,
+    own.immutable, isolation.row_security, isolation.isolated, own.missing_parts,
+    (
+        select string_agg(lock_waits.blocked_by, E'\n')
+        from org_migration.lock_waits
+        join pg_catalog.pg_stat_activity as waiting_session on waiting_session.pid = lock_waits.session_pid
+        where lock_waits.relation = org_scoped_tables.relation
+    ) as blocked_by
+from tenancy.org_scoped_tables
+join lateral (
+    select
+        max(format_type(org_id.atttypid, org_id.atttypmod)) as type_name,
+        bool_and(table_parts.present) filter (where table_parts.part in ('index', 'index_root')) as indexed,
+        bool_and(table_parts.present) filter (where table_parts.part like 'foreign_key%') as references_organizations,
+        bool_and(table_parts.present) filter (where table_parts.part like 'check%') as checked,
+        bool_and(table_parts.present) filter (where table_parts.part = 'not_null') as not_null,
+        bool_and(table_parts.present) filter (where table_parts.part like 'guard%') as immutable,
+        string_agg(distinct table_parts.part, ', ') filter (where not table_parts.present) as missing_parts
+    from tenancy.table_parts
+    left join pg_catalog.pg_attribute as org_id
+        on org_id.attrelid = table_parts.root
+        and org_id.attname = 'org_id'
+        and not org_id.attisdropped
+    where table_parts.root = org_scoped_tables.relation
+) as own on true
+cross join lateral (
+    select
+        string_agg(
+            distinct backfill_progress.state
+                || case
+                    when backfill_progress.state = 'running' then format(
+                        ', %s of %s blocks, %s left', backfill_progress.blocks_done,
+                        backfill_progress.blocks_total, backfill_progress.time_left
+                    )
+                    else ''
+                end,
+            '; '
+        ) as state,
+        sum(backfill_progress.rows_updated)::bigint as rows_updated
+    from tenancy.org_id_columns as member
+    join org_migration.backfill_progress on backfill_progress.relation = member.relation
+    where member.root = org_scoped_tables.relation
+) as backfill
+cross join lateral (
+    select bool_and(policies.row_security) as row_security, bool_and(coalesce(policies.isolated, false)) as isolated
+    from tenancy.isolation_policies as policies
+    where policies.root = org_scoped_tables.relation
+) as isolation;
+comment on view tenancy.status is
+'Every org-scoped table, one row: how far it is, which parts are missing, whether row-level security is on and'
+' tenancy.enable_org_isolation done (for all of its partitions, where it has any), and whom it waits for.';
+
+create or replace view tenancy.part_findings as
+select
+    'missing_' || table_parts.part as code,
+    case when table_parts.phase > 4 then 'leaks' else 'breaks' end as severity,
+    table_parts.name::text as object, root.qualified_name as table_name,
+    format('is not as it should be: %s %I', replace(table_parts.part, '_', ' '), table_parts.name) as problem,
+    table_parts.ddl as remedy
+from tenancy.table_parts
+join tenancy.application_tables as root on root.relation = table_parts.root
+where not table_parts.present
+    and table_parts.root in (select tables_before.relation from org_migration.tables_before)
+union all
+select
+    'bound_key_gone', 'leaks',
+    bound_references.constraint_name::text, application_tables.qualified_name,
+    'has lost a foreign key that kept its rows from referencing those of another organization',
+    format('add it again, or forget it: select tenancy.disable_binding(%L)', application_tables.qualified_name)
+from tenancy.bound_references
+join tenancy.application_tables on application_tables.relation = bound_references.relation
+where not exists (
+    select from pg_catalog.pg_constraint as bound
+    where bound.conrelid = bound_references.relation and bound.conname = bound_references.constraint_name
+);
+comment on view tenancy.part_findings is
+'The parts that are not present on tables that a push has begun with: after it there are none. remedy is the statement that makes the part;'
+' do $$ begin while tenancy.advance(''…'') loop commit; end loop; end $$ runs it under the lock rules.';
+
+create or replace view tenancy.findings as
+select push_findings.* from tenancy.push_findings
+union all
+select part_findings.* from tenancy.part_findings
+union all
+select filler_findings.* from tenancy.filler_findings
+union all
+select
+    user_findings.code, user_findings.severity,
+    format('%s users', count(*)),
+    user_findings.table_name,
+    min(user_findings.problem),
+    'see tenancy.user_findings, a row per user'
+from tenancy.user_findings
+group by user_findings.code, user_findings.severity, user_findings.table_name;
+comment on view tenancy.findings is
+'Everything that is wrong, a row per finding: code (one per rule), severity (stops: a push stops at it; breaks: a user or an insert fails;'
+' leaks: rows of another organization are within reach; decide: yours to decide), object, table_name, problem, remedy.';
+
+create or replace view tenancy.part_checks as
+select
+    table_parts.root, table_parts.ordinal, table_parts.part as check_name,
+    bool_and(table_parts.present) as passed,
+    string_agg(
+        case
+            when table_parts.present then table_parts.name::text
+            else format('%s is missing or not what it should be: %s', table_parts.name, table_parts.ddl)
+        end,
+        E'\n'
+        order by table_parts.present, table_parts.name
+    ) filter (where not table_parts.present or table_parts.relation = table_parts.root) as detail
+from tenancy.table_parts
+group by table_parts.root, table_parts.ordinal, table_parts.part;
+comment on view tenancy.part_checks is
+'tenancy.parts as checks, those of partitions with their table: one row per table and part, detail its name, or the statement that makes it.';
+
+create or replace function tenancy.verify_table(target regclass)
+returns table (check_name text, passed boolean, detail text)
+language sql stable security invoker set search_path = '' as $function$
+    select part_checks.check_name, part_checks.passed, part_checks.detail
+    from tenancy.part_checks
+    where part_checks.root = target
+    order by part_checks.ordinal
+$function$;
+comment on function tenancy.verify_table(regclass) is
+'The checks of one table''s definition, which need no look at its rows: tenancy.part_checks of it.';
+
+create or replace function tenancy.verify_schema()
+returns table (check_name text, table_name text, passed boolean, detail text)
+language sql volatile security invoker set search_path = '' as $function$
+    select part_checks.check_name, application_tables.qualified_name, part_checks.passed, part_checks.detail
+    from tenancy.part_checks
+    join tenancy.application_tables on application_tables.relation = part_checks.root
+    union all
+    select
+        topic.name, null,
+        count(findings.code) = 0 and topic.failed is null,
+        coalesce(
+            nullif(concat_ws(
+                '; ', string_agg(format('%s %s [%s]', findings.object, findings.problem, findings.code), '; ') filter (where findings.code is not null),
+                topic.failed
+            ), ''),
+            format('%s org-scoped tables, nothing found', (select count(*) from tenancy.application_tables where scope = 'org'))
+        )
+    from (
+        values
+            ('registry', null),
+            ('fillers', null),
+            ('auth_org_id', 'public.auth_org_id() ' || nullif(array_to_string(tenancy.failed_probes(), ', '), ''))
+    ) as topic (name, failed)
+    left join (
+        select
+            case when push_findings.code like 'auth\_org\_id\_%' then 'auth_org_id' else 'registry' end as topic,
+            push_findings.code, push_findings.object, push_findings.problem
+        from tenancy.push_findings
+        where push_findings.severity = 'stops'
+        union all
+        select 'fillers', filler_findings.code, filler_findings.object, filler_findings.problem
+        from tenancy.filler_findings
+    ) as findings
+        on findings.topic = topic.name
+    group by topic.name, topic.failed
+$function$;
+comment on function tenancy.verify_schema() is
+'tenancy.part_checks, and what needs no look at rows or users either, for the end of the push: one row per check and table; table_name'
+' NULL: the whole.';
+
+create or replace function tenancy.verify_rows(target regclass)
+returns table (check_name text, passed boolean, detail text)
+language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    before org_migration.tables_before;
+    row_count bigint;
+    rows_without_org bigint;
+    inserted bigint;
+    deleted bigint;
+begin
+    execute format('select count(*), count(*) filter (where org_id is null) from %s', target)
+    into row_count, rows_without_org;
+
+    check_name := 'no_nulls';
+    passed := rows_without_org = 0;
+    detail := format('%s of %s rows without organization', rows_without_org, row_count);
+    return next;
+
+    select tables_before.*
+    into before
+    from org_migration.tables_before
+    where tables_before.relation = target;
+
+    inserted := org_migration.rows_inserted(target) - before.rows_inserted;
+    deleted := org_migration.rows_deleted(target) - before.rows_deleted;
+    check_name := 'row_count';
+    passed := coalesce(row_count >= before.row_count - greatest(deleted, 0), false);
+    detail := case
+        when before.relation is null then 'not counted before phase 2'
+        when inserted < 0 or deleted < 0 then format(
+            '%s before, %s now; the statistics were reset between', before.row_count, row_count
+        )
+        else format(
+            '%s before, %s now; the application inserted %s and deleted %s', before.row_count, row_count,
+            inserted, deleted
+        )
+    end;
+    return next;
+end
+$function$;
+comment on function tenancy.verify_rows(regclass) is
+'The checks of one table that count its rows: no NULL left, no row lost. It takes as long as that.';
+
+create or replace function tenancy.verify()
+returns table (check_name text, table_name text, passed boolean, detail text)
+language sql volatile security invoker set search_path = '' as $function$
+    select verify_schema.*
+    from tenancy.verify_schema()
+    union all
+    select checks.check_name, org_id.qualified_name, checks.passed, checks.detail
+    from tenancy.org_id_columns as org_id
+    cross join lateral tenancy.verify_rows(org_id.relation) as checks
+    where org_id.is_root and org_id.attnum is not null
+    union all
+    select
+        'users', null,
+        count(users_without_org.user_id) = 0,
+        format(
+            '%s of %s users without their organization in app_metadata (%s missing, %s conflicts, %s in none, %s unreachable)',
+            count(users_without_org.user_id),
+            count(*),
+            count(users_without_org.user_id) filter (where users_without_org.obstacle is null),
+            count(*) filter (where users_without_org.obstacle = 'conflict'),
+            count(*) filter (where users_without_org.obstacle = 'unplaced'),
+            count(*) filter (where users_without_org.obstacle = 'unreachable')
+        )
+    from auth.users
+    left join tenancy.users_without_org on users_without_org.user_id = users.id
+$function$;
+comment on function tenancy.verify() is
+'The plan''s checklist: verify_schema(), and for each table no NULL left and no row lost, and for the users none without organization.'
+' One row per check and table. It counts every table, so it takes as long as that.';
+
+create or replace function org_migration.failed_checks()
+returns text[] language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    unvalidated tenancy.unvalidated_checks;
+    broken bigint;
+    problem text;
+    problems text[] := '{}';
+begin
+    for unvalidated in
+        select unvalidated_checks.*
+        from tenancy.unvalidated_checks
+        where not unvalidated_checks.cannot_fail
+        order by unvalidated_checks.qualified_name
+    loop
+        -- A check may raise whatever it likes: that is the finding.
+        begin
+            set local search_path to default;
+            execute format('select count(*) from only %s where not (%s)', unvalidated.qualified_name, unvalidated.expression)
+            into broken;
+            problem := format('has %s rows that cannot be updated: they break the check %I, which is not valid', broken, unvalidated.name);
+        exception
+            when others then
+                broken := null;
+                problem := format('has the check %I, which is not valid and raises: %s', unvalidated.name, sqlerrm);
+        end;
+        set local search_path = '';
+        if broken is distinct from 0 then
+            problems := problems || format(
+                '%s %s; correct those rows, or drop that check until the push is over [rows_break_check]',
+                unvalidated.qualified_name, problem
+            );
+        end if;
+    end loop;
+    return problems;
+end
+$function$;
+comment on function org_migration.failed_checks() is
+'Tries the checks of tenancy.unvalidated_checks that a query cannot try, each by itself, under the search_path of the application''s own'
+' sessions. Returns a line per check that rows break, or that raises.';
+
+create or replace function tenancy.assert_registry()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    tables text[];
+    problems text[];
+begin
+    select
+        array_agg(distinct coalesce(findings.table_name, findings.object)),
+        array_agg(
+            format('%s %s; %s [%s]', coalesce(findings.table_name, findings.object), findings.problem, findings.remedy, findings.code)
+            order by findings.table_name, findings.code, findings.problem
+        )
+    into tables, problems
+    from tenancy.push_findings as findings
+    where findings.severity = 'stops';
+
+    problems := coalesce(problems, '{}') || org_migration.failed_checks();
+    if problems <> '{}' then
+        raise exception E'the registry does not fit the database, findings that stop the push: %\n%',
+            cardinality(problems),
+            org_migration.list_findings(problems)
+        using
+            errcode = 'object_not_in_prerequisite_state',
+            schema = coalesce((parse_ident(tables[1], false))[1], ''),
+            table = coalesce((parse_ident(tables[1], false))[2], '');
+    end if;
+
+    -- The queries of the steps join these small tables with the catalog.
+    analyze tenancy.settings, tenancy.registry, tenancy.user_orgs;
+end
+$function$;
+comment on function tenancy.assert_registry() is
+'Raises object_not_in_prerequisite_state with every finding that stops the push in the message, a line each.';
+
+create or replace function tenancy.assert_org_id_indexes()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    missing constant text := (
+        select string_agg(table_parts.ddl || ';', E'\n' order by table_parts.qualified_name)
+        from tenancy.index_parts as table_parts
+        where table_parts.part = 'index' and not table_parts.present
+    );
+begin
+    if missing is not null then
+        raise exception E'org_id is not indexed on every org-scoped table: add to the file ending in _EDIT_index_org_id.sql, then push'
+            ' again, or, of a table that a later migration creates, run by hand:\n%', missing
+        using errcode = 'undefined_object';
+    end if;
+
+    insert into tenancy.log (part, table_name, statement, began)
+    select table_parts.part, table_parts.qualified_name, table_parts.ddl, null
+    from tenancy.index_parts as table_parts
+    join org_migration.tables_before on tables_before.relation = table_parts.root
+    join tenancy.application_tables on application_tables.relation = table_parts.root
+    where table_parts.part = 'index'
+        and format('%s %s', table_parts.part, table_parts.name) <> all (tables_before.parts)
+        and not exists (
+            select from tenancy.log
+            where log.table_name = table_parts.qualified_name
+                and log.began > tables_before.counted_at
+                and log.statement = regexp_replace(table_parts.ddl, '^create index concurrently', 'create index')
+        )
+        and not exists (
+            select from tenancy.log
+            where log.table_name = table_parts.qualified_name
+                and log.statement = table_parts.ddl
+                and log.id > (
+                    select max(counted.id)
+                    from tenancy.log as counted
+                    where counted.part = 'count' and counted.table_name = application_tables.qualified_name
+                )
+        )
+    order by application_tables.schema_name, application_tables.table_name, table_parts.qualified_name;
+end
+$function$;
+comment on function tenancy.assert_org_id_indexes() is
+'Raises undefined_object while an org-scoped table, or a partition of one, has no valid index that starts with org_id, with the lines to'
+' add in the message. Otherwise logs those that the index lines have built.';
+
+create or replace function tenancy.assert_complete()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    failures constant text := org_migration.list_findings(array(
+        select concat_ws(' ', failed.table_name, failed.check_name || ':', failed.detail)
+        from tenancy.verify_schema() as failed
+        where not failed.passed
+    ));
+begin
+    if failures is not null then
+        raise exception E'the migration is not complete:\n%', failures
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+end
+$function$;
+comment on function tenancy.assert_complete() is
+'Raises object_not_in_prerequisite_state with the checks of tenancy.verify_schema() that fail in the message.';
+
+-- Whatever the default privileges are: a default privilege of a schema does not take EXECUTE from PUBLIC.
+revoke all on all tables in schema tenancy, org_migration from public, anon, authenticated, service_role;
+revoke all on all sequences in schema tenancy, org_migration from public, anon, authenticated, service_role;
+revoke all on all functions in schema tenancy, org_migration from public, anon, authenticated, service_role;
