@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { root } from "../local/project.ts";
 import type { CliResult } from "../local/supabase-cli.ts";
 
-/** A part of the README with what a reader copies from it. */
+/** A part of the README, or of a page of docs, with what a reader copies from it. */
 export interface Section {
   text: string;
   /** Its blocks of code in this language, in order, without the indentation that they have in a list. */
@@ -14,11 +14,11 @@ export interface Section {
   inlineCommands: string[];
 }
 
-/** The part of the README under this heading, up to the next heading of any level. */
-export function readSection(heading: string): Section {
-  const readme = readFileSync(join(root, "README.md"), "utf8");
+/** The part of the README, or of another file, under this heading, up to the next heading of any level. */
+export function readSection(heading: string, file = "README.md"): Section {
+  const readme = readFileSync(join(root, file), "utf8");
   const start = readme.indexOf(`\n${heading}\n`);
-  if (start < 0) throw new Error(`Cannot find the heading ${JSON.stringify(heading)} in README.md`);
+  if (start < 0) throw new Error(`Cannot find the heading ${JSON.stringify(heading)} in ${file}`);
   const rest = readme.slice(start + heading.length + 2);
   // A # at the start of a line is a heading only outside of blocks.
   const end = [...rest.matchAll(/^ *```[^]*?^ *```|^#+ /gm)].find(([found]) => found.startsWith("#"))?.index;
