@@ -609,14 +609,14 @@ chosen (new_users) as (
     owner_columns.relation, owner_columns.attnum, true as is_user from owner_columns union select reference.relation, reference.attnums[1], exists ( select from owner_columns where owner_columns.relation
     = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ) from references_between_tables as reference ) select policy.oid as policy_oid, format('%I', policy.polname) as name,
     policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, member.isolated, policy.polcmd as command, policy.polroles as roles,
-    policy.polpermissive as is_permissive, clause.kind, pg_get_expr(clause.node, policy.polrelid) as expression, seen.has_org_id, seen.has_user, text.has_functions, case when pg_get_expr(clause.node,
-    policy.polrelid) = 'false' then 'no' when seen.column_count = 0 then 'yes' when seen.has_own or text.has_tables or text.has_functions or pg_get_expr(clause.node, policy.polrelid) ~
-    '(uid|jwt|email|auth_org_id|current_setting)\(' then 'no' else 'probably' end as is_open from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation = policy.polrelid join
-    application_tables as root on root.relation = member.root left join org_id_columns as org_id on org_id.relation = member.relation cross join lateral (values ('using', policy.polqual), ('with check',
-    policy.polwithcheck)) as clause (kind, node) cross join lateral ( select clause.node::text ~ '\{(RTE|RANGETBLENTRY) ' as has_tables, exists ( select from pg_catalog.pg_depend as dependency join
-    pg_catalog.pg_proc as function on function.oid = dependency.refobjid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace where dependency.classid =
-    'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and namespace.nspname <> 'auth' and clause.node::text ~
-    format(':funcid %s ', function.oid) ) as has_functions ) as text cross join lateral ( select count(*) as column_count, bool_or(own_column.relation is not null or used.attnum <= 0 or used.attnum =
+    policy.polpermissive as is_permissive, clause.kind, pg_get_expr(clause.node, policy.polrelid) as expression, seen.has_org_id, seen.has_user, text.has_tables, text.has_functions, case when
+    pg_get_expr(clause.node, policy.polrelid) = 'false' then 'no' when seen.column_count = 0 then 'yes' when seen.has_own or text.has_tables or text.has_functions or pg_get_expr(clause.node,
+    policy.polrelid) ~ '(uid|jwt|email|auth_org_id|current_setting)\(' then 'no' else 'probably' end as is_open from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation =
+    policy.polrelid join application_tables as root on root.relation = member.root left join org_id_columns as org_id on org_id.relation = member.relation cross join lateral (values ('using',
+    policy.polqual), ('with check', policy.polwithcheck)) as clause (kind, node) cross join lateral ( select clause.node::text ~ '\{(RTE|RANGETBLENTRY) ' as has_tables, exists ( select from
+    pg_catalog.pg_depend as dependency join pg_catalog.pg_proc as function on function.oid = dependency.refobjid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace where
+    dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and namespace.nspname <> 'auth' and clause.node::text
+    ~ format(':funcid %s ', function.oid) ) as has_functions ) as text cross join lateral ( select count(*) as column_count, bool_or(own_column.relation is not null or used.attnum <= 0 or used.attnum =
     org_id.attnum) as has_own, coalesce(bool_or(own_column.is_user), false) as has_user, coalesce(bool_or(used.attnum = org_id.attnum), false) as has_org_id from ( select distinct
     variable.part[1]::smallint as attnum from regexp_matches(clause.node::text, '\{VAR :varno 1 :varattno (-?\d+) [^{}]*:varlevelsup (\d+)', 'g') as variable (part) where not text.has_tables or
     variable.part[2] <> '0' union select variable.part[1]::smallint from regexp_matches(split_part(clause.node::text, '{SUBLINK', 1), '\{VAR :varno 1 :varattno (-?\d+) ', 'g') as variable (part) union
@@ -724,11 +724,12 @@ chosen (new_users) as (
     format('shows a row of %s only to the users in it: colleagues in an organization do not see each other''s', clause.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', clause.table_name ) from clause where clause.is_permissive and clause.kind =
     'using' and clause.command in ('r', '*') and clause.relation = clause.root and clause.expression ~ '\muid\(\)' and clause.expression !~ '\mauth_org_id\(' and not clause.has_functions and (
-    clause.has_user or exists ( select from pg_catalog.pg_depend as dependency join user_column on user_column.relation = dependency.refobjid and user_column.attnum = dependency.refobjsubid join
-    org_references on org_references.parent = dependency.refobjid and org_references.relation = clause.relation where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid =
-    clause.policy_oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass ) ) and not exists ( select from clause as wider where wider.relation = clause.relation and wider.is_permissive and
-    wider.kind = 'using' and wider.command in ('r', '*') and (wider.has_org_id or wider.is_open <> 'no') ) group by clause.table_name union all select 'storage_policy', format('%I', policy.polname),
-    'storage.objects', case when said.expression ~ '\m(uid|owner|owner_id)\M' then 'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else
+    clause.has_user or (not clause.has_tables and clause.is_open = 'no') or exists ( select from pg_catalog.pg_depend as dependency join user_column on user_column.relation = dependency.refobjid and
+    user_column.attnum = dependency.refobjsubid join reference on reference.parent = dependency.refobjid and reference.relation = clause.relation where dependency.classid =
+    'pg_catalog.pg_policy'::regclass and dependency.objid = clause.policy_oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass ) ) and not exists ( select from clause as wider where
+    wider.relation = clause.relation and wider.is_permissive and wider.kind = 'using' and wider.command in ('r', '*') and (wider.has_org_id or wider.is_open <> 'no') ) group by clause.table_name union all
+    select 'storage_policy', format('%I', policy.polname), 'storage.objects', case when said.expression ~ '\m(uid|owner|owner_id)\M' then
+    'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else
     'is a policy of storage.objects that goes by bucket alone: it lets users of every organization pass' end,
     'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' from pg_catalog.pg_policy as policy cross join lateral ( select concat_ws(' ',
     pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) ) as said (expression) where policy.polrelid = to_regclass('storage.objects') and policy.polpermissive

@@ -24,7 +24,7 @@ select
     root.qualified_name as table_name, member.row_security, member.isolated, policy.polcmd as command,
     policy.polroles as roles, policy.polpermissive as is_permissive, clause.kind,
     pg_get_expr(clause.node, policy.polrelid) as expression,
-    seen.has_org_id, seen.has_user, text.has_functions,
+    seen.has_org_id, seen.has_user, text.has_tables, text.has_functions,
     case
         when pg_get_expr(clause.node, policy.polrelid) = 'false' then 'no'
         when seen.column_count = 0 then 'yes'

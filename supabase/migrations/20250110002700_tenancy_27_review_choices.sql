@@ -158,15 +158,16 @@ from (
         and not clause.has_functions
         and (
             clause.has_user
+            or (not clause.has_tables and clause.is_open = 'no')
             -- Or to the user in the row that it references.
             or exists (
                 select from pg_catalog.pg_depend as dependency
                 join user_column
                     on user_column.relation = dependency.refobjid
                     and user_column.attnum = dependency.refobjsubid
-                join tenancy.org_references
-                    on org_references.parent = dependency.refobjid
-                    and org_references.relation = clause.relation
+                join reference
+                    on reference.parent = dependency.refobjid
+                    and reference.relation = clause.relation
                 where dependency.classid = 'pg_catalog.pg_policy'::regclass
                     and dependency.objid = clause.policy_oid
                     and dependency.refclassid = 'pg_catalog.pg_class'::regclass
