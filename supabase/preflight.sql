@@ -454,21 +454,39 @@ chosen (new_users) as (
     'in no organization: neither the mapping nor app_metadata.org_id says one',
     'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
     counted_mapping.incomplete, 'rows', 'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
-    'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (select
-    function.oid, function.proname, regexp_replace( case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end, '--[^\n]*|/\*.*?\*/', ' ', 'g' ) as source
-    from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace join pg_catalog.pg_language as language on language.oid = function.prolang and
-    language.lanname not in ('c', 'internal') where function.prokind in ('f', 'p') and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not in
+    'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (with code as (
+    select function.oid, function.proname, coalesce(pg_get_function_sqlbody(function.oid), function.prosrc) as body, case when function.prorettype = 'trigger'::regtype then 'trigger function' else
+    'function' end as kind, format('%I.%I(%s)', namespace.nspname, function.proname, oidvectortypes(function.proargtypes)) as name, function.prosqlbody is not null as is_parsed, coalesce(path.setting,
+    '"$user", public') as search_path from pg_catalog.pg_proc as function join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace join pg_catalog.pg_language as language on
+    language.oid = function.prolang and language.lanname not in ('c', 'internal') left join lateral ( select substr(setting, 13) from unnest(function.proconfig) as setting where setting like
+    'search\_path=%' ) as path (setting) on true where function.prokind in ('f', 'p') and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not in
     ('pg_catalog', 'information_schema') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and
-    dependency.deptype = 'e' )), sign_up_writes as (with recursive written as materialized ( select application_functions.* from application_functions ), insertable as materialized ( select
-    application_tables.relation, application_tables.qualified_name, application_tables.scope, format( '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)',
-    regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1', 'g') ) as pattern from application_tables ), run (function,
-    trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger join written on written.oid = its_trigger.tgfoid where
-    its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid,
-    run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <> run.function and run.source ~* format('\m%s"?\s*\(',
-    regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as fired on fired.tgrelid = insertable.relation and not
-    fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next ) select distinct run.trigger_name,
-    insertable.relation, insertable.qualified_name from run join insertable on insertable.scope = 'org' and run.source ~* insertable.pattern), sign_up_findings as (select 'new_users_unset' as code,
-    'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
+    dependency.deptype = 'e' ) union all select null, null, convert_from(decode(job.command, 'hex'), 'UTF8'), 'cron job', convert_from(decode(job.name, 'hex'), 'UTF8'), false, '"$user", public' from
+    pg_catalog.pg_class as jobs join pg_catalog.pg_roles as owner on owner.oid = jobs.relowner cross join lateral query_to_xml( format(
+    $sql$
+                select
+                    pg_catalog.encode(pg_catalog.convert_to(coalesce(
+                        line operator(pg_catalog.->>) 'jobname'::pg_catalog.text, line operator(pg_catalog.->>) 'jobid'::pg_catalog.text
+                    ), 'UTF8'), 'hex') as name,
+                    pg_catalog.encode(pg_catalog.convert_to(line operator(pg_catalog.->>) 'command'::pg_catalog.text, 'UTF8'), 'hex') as command
+                from (select pg_catalog.to_jsonb(job) from %s as job) as job (line)
+            $sql$,
+    jobs.oid::regclass ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document columns name text path 'name', command text path 'command' ) as job
+    where jobs.oid = to_regclass('cron.job') and jobs.relkind = 'r' and (owner.rolsuper or owner.rolname = current_user) and has_schema_privilege(jobs.relnamespace, 'usage') and
+    has_table_privilege(jobs.oid, 'select') ) select code.oid, code.proname, regexp_replace( code.body,
+    $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$, '\1 ', 'gi' ) as source, regexp_replace( code.body,
+    $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$, '\1 ', 'gi' ) as source_with_text, code.kind,
+    code.name, code.is_parsed, case when code.is_parsed then current_schemas(false)::text[] else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry) end
+    as schema_names from code), sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source from
+    application_functions ), insertable as materialized ( select application_tables.relation, application_tables.qualified_name, application_tables.scope, format(
+    '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)', regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1',
+    'g') ) as pattern from application_tables ), run (function, trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger
+    join written on written.oid = its_trigger.tgfoid where its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and
+    its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <>
+    run.function and run.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as
+    fired on fired.tgrelid = insertable.relation and not fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next )
+    select distinct run.trigger_name, insertable.relation, insertable.qualified_name from run join insertable on insertable.scope = 'org' and run.source ~* insertable.pattern), sign_up_findings as (select
+    'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( (select mapping_state.is_filled from
@@ -491,7 +509,243 @@ chosen (new_users) as (
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
     '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
     format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
-    format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), blockers as ( select format('pid %s',
+    format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), isolation_policies as (select org_id.root,
+    org_id.relation, org_id.qualified_name, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as intact, coalesce(member.relrowsecurity and
+    policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select found.polname, not found.polpermissive and
+    found.polcmd = '*' and found.polroles = array[to_regrole('authenticated')::oid] and pg_get_expr(found.polqual, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$'
+    and pg_get_expr(found.polwithcheck, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' as intact from pg_catalog.pg_policy as found where found.polrelid =
+    org_id.relation order by 2 desc, found.polname = 'org_isolation' desc limit 1 ) as policy on policy.intact or policy.polname = 'org_isolation'), views_over_tables as (with recursive read_by as
+    materialized ( select distinct dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join
+    pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid =
+    'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by
+    on read_by.relation = table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation )
+    select reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname,
+    viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join
+    pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation =
+    reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind,
+    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), table_mentions as (with code as materialized ( select application_functions.* from application_functions ), word as ( select
+    code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
+    (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( regexp_replace(code.source, '\s+', ' ',
+    'g'), '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
+    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null ), target as
+    materialized ( select table_members.relname, table_members.relnamespace, table_members.root, root.qualified_name, false as is_view from table_members join application_tables as root on root.relation =
+    table_members.root where table_members.scope = 'org' union all select views_over_tables.relname, views_over_tables.relnamespace, views_over_tables.root, views_over_tables.table_name, true from
+    views_over_tables ) select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb
+    in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, target.relname as mentioned
+    from word join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] join pg_catalog.pg_namespace as namespace
+    on namespace.oid = target.relnamespace and case when array_length(word.names, 1) = 2 then namespace.nspname = word.names[1] else namespace.nspname = any (code.schema_names) end), review_breaks as
+    (with code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null as has_columns, coalesce('org_id' = any (function.proargnames), false) as
+    returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from
+    pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from application_functions left join pg_catalog.pg_proc as
+    function on function.oid = application_functions.oid ), mention as materialized ( select table_mentions.* from table_mentions ), careless as materialized ( select mention.function, mention.name,
+    mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts and coalesce(mention.column_list !~*
+    '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when settings.fill_org_id then 'decide' else
+    'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), answer as materialized ( select code.oid, code.name,
+    code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ',
+    '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select (regexp_matches(code.line,
+    '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line, '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$',
+    'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace( regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)',
+    ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
+    careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name as object, careless.table_name, format(
+    '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
+    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
+    format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
+    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.name, touched.table_name, case when bool_or(careless.name is not null) then format(
+    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.name), filler.hint ) else
+    format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
+    'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from code as job join mention as touched on touched.name = job.name and touched.kind =
+    'cron job' or touched.function is not null and job.line ~* format('(?<![\w$])%s"? ?\(', regexp_replace(touched.proname, '(\W)', '\\\1', 'g')) left join careless on careless.name = touched.name and
+    careless.root = touched.root cross join filler where job.kind = 'cron job' group by job.name, touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks',
+    mention.name, mention.table_name, format('%sinserts all columns of %s into %s, which has no org_id: more than there are', 'probably ', mention.table_name, copied.part[1]),
+    format('name the columns in %s, on both sides', mention.name) from mention join code on code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join
+    lateral regexp_matches( code.line, format( '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])',
+    regexp_replace(mention.mentioned, '(\W)', '\\\1', 'g') ), 'gi' ) as copied (part) where mention.verb = 'from' and not mention.is_view and not exists ( select from mention as into_org where
+    into_org.function is not distinct from mention.function and into_org.name = mention.name and into_org.inserts and lower(replace(copied.part[1], '"', '')) in (into_org.table_name,
+    split_part(into_org.table_name, '.', 2)) ) union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name,
+    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last',
+    answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join
+    table_members as member on member.relation = row_type.typrelid and member.scope = 'org' join application_tables as root on root.relation = member.root where answer.column_list like '%,%' and
+    answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name, mention.table_name,
+    format('probably returns too many columns: all of %s, and it says which it returns', mention.table_name),
+    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and mention.verb in ('from',
+    'join') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id
+    and not answer.is_parsed and answer.statement ~* format( '\m(from|join) (only )?([\w$"]+ ?\. ?)?"?%s"?%s', regexp_replace(mention.mentioned, '(\W)', '\\\1', 'g'), case when star.part[1] is null or
+    lower(star.part[1]) = mention.mentioned then '(?![\w$"])' else format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) union all select distinct 'partition_by_like', 'breaks', code.name,
+    root.qualified_name, format('probably makes partitions of %s by CREATE TABLE … LIKE, which lack its check of org_id when they are attached', root.qualified_name),
+    format('create table … partition of %s in %s', root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~*
+    format('(?<![\w$])%s(?![\w$])', regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M.*\mlike\M' and code.line_with_text ~* '\mattach partition\M' union
+    all select 'partition_by_like' as code, 'breaks' as severity, config.relation::text as object, root.qualified_name as table_name,
+    format('has %s, whose partitions pg_partman makes by CREATE TABLE … LIKE: they probably lack its check of org_id', root.qualified_name) as problem,
+    format('select partman.run_maintenance(%L) on a copy first; make partitions with create table … partition of', root.qualified_name) as remedy from (select to_regclass('partman.part_config') as
+    relation) as config join pg_catalog.pg_class as class on class.oid = config.relation and class.relkind = 'r' join pg_catalog.pg_roles as owner on owner.oid = class.relowner and (owner.rolsuper or
+    owner.rolname = current_user) cross join lateral query_to_xml( format('select pg_catalog.to_jsonb(config) operator(pg_catalog.->>) ''parent_table''::pg_catalog.text as parent from %s as config',
+    class.oid::regclass), false, false, '' ) as answer (document) cross join lateral xmltable('/table/row' passing answer.document columns parent text path 'parent') as part join application_tables as
+    root on root.scope = 'org' and root.relation = to_regclass(part.parent) union all select 'column_grants' as code, case when bool_or(granted.privilege_type = 'SELECT') then 'breaks' else 'decide' end
+    as severity, granted.grantee as object, granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', lower(string_agg(distinct granted.privilege_type, ' and ')),
+    granted.table_name, case when bool_or(granted.privilege_type = 'SELECT') then 'select * fails' else 'it cannot say org_id' end ) as problem, format( 'grant %s on %s to %s', string_agg(distinct
+    lower(granted.privilege_type) || ' (org_id)', ', '), granted.table_name, granted.grantee ) as remedy from ( select distinct member.root, root.qualified_name as table_name, item.privilege_type,
+    format('%I', grantee.name) as grantee from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    member.relation and column_.attacl is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public'
+    else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation,
+    item.privilege_type) and case when member.attnum > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end ) as granted group by
+    granted.grantee, granted.table_name union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) then 'breaks' else 'decide' end, published.pubname,
+    root.qualified_name, case when bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")',
+    root.qualified_name ) else format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when bool_or(member.attnum is
+    null) then format('at the subscriber, before the push: alter table %s add column org_id uuid', root.qualified_name) else format('at the subscriber: update %s set org_id = %L where org_id is null',
+    root.qualified_name, settings.default_org_id) end from pg_catalog.pg_publication_tables as published join pg_catalog.pg_namespace as namespace on namespace.nspname = published.schemaname join
+    pg_catalog.pg_class as class on class.relnamespace = namespace.oid and class.relname = published.tablename join org_id_columns as member on member.relation = class.oid join application_tables as root
+    on root.relation = member.root cross join settings cross join lateral ( select exists ( select from pg_catalog.pg_replication_slots as slot where slot.database = current_database() and slot.plugin =
+    'pgoutput' and not slot.temporary ) as by_slot ) as subscribed where published.pubname <> 'supabase_realtime' and (member.attnum is null or (member.missing_value is not null and subscribed.by_slot))
+    and not exists ( select from pg_catalog.pg_publication_rel as listed join pg_catalog.pg_publication as publication on publication.oid = listed.prpubid and publication.pubname = published.pubname where
+    listed.prrelid = class.oid and listed.prattrs is not null ) group by published.pubname, root.qualified_name, subscribed.by_slot, settings.default_org_id union all select 'reference_sets_org_id_null',
+    'breaks', format('%I', reference.conname), root.qualified_name, format( 'is a foreign key of %s that sets org_id too, which cannot change: no row of %s that is in use can be %s', root.qualified_name,
+    reference.confrelid::regclass, case when reference.confdeltype in ('n', 'd') then 'deleted' else 'given another key' end ), format( 'alter table %s drop constraint %I, add constraint %I %s',
+    member.qualified_name, reference.conname, reference.conname, regexp_replace( regexp_replace(pg_get_constraintdef(reference.oid), ' ON UPDATE SET (NULL|DEFAULT)', ''),
+    ' ON DELETE SET (NULL|DEFAULT)( \([^)]*\))?', format(' ON DELETE SET \1 (%s)', others.column_names) ) ) from org_id_columns as member join application_tables as root on root.relation = member.root
+    join pg_catalog.pg_constraint as reference on reference.conrelid = member.relation and reference.contype = 'f' and reference.conparentid = 0 and member.attnum = any (reference.conkey) and
+    reference.conkey <> array[member.attnum] cross join lateral ( select string_agg(format('%I', column_.attname), ', ' order by column_.attnum) as column_names from pg_catalog.pg_attribute as column_
+    where column_.attrelid = reference.conrelid and column_.attnum = any (coalesce(reference.confdelsetcols, reference.conkey)) and column_.attnum <> member.attnum ) as others where (reference.confdeltype
+    in ('n', 'd') and member.attnum = any (coalesce(reference.confdelsetcols, reference.conkey))) or reference.confupdtype in ('n', 'd')), policy_clauses as (with own_column as materialized ( select
+    owner_columns.relation, owner_columns.attnum, true as is_user from owner_columns union select reference.relation, reference.attnums[1], exists ( select from owner_columns where owner_columns.relation
+    = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ) from references_between_tables as reference ) select policy.oid as policy_oid, format('%I', policy.polname) as name,
+    policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, member.isolated, policy.polcmd as command, policy.polroles as roles,
+    policy.polpermissive as is_permissive, clause.kind, pg_get_expr(clause.node, policy.polrelid) as expression, seen.has_org_id, seen.has_user, text.has_tables, text.has_functions, case when
+    pg_get_expr(clause.node, policy.polrelid) = 'false' then 'no' when seen.column_count = 0 then 'yes' when seen.has_own or text.has_tables or text.has_functions or pg_get_expr(clause.node,
+    policy.polrelid) ~ '(uid|jwt|email|auth_org_id|current_setting)\(' then 'no' else 'probably' end as is_open from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation =
+    policy.polrelid join application_tables as root on root.relation = member.root left join org_id_columns as org_id on org_id.relation = member.relation cross join lateral (values ('using',
+    policy.polqual), ('with check', policy.polwithcheck)) as clause (kind, node) cross join lateral ( select clause.node::text ~ '\{(RTE|RANGETBLENTRY) ' as has_tables, exists ( select from
+    pg_catalog.pg_depend as dependency join pg_catalog.pg_proc as function on function.oid = dependency.refobjid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace where
+    dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and namespace.nspname <> 'auth' and clause.node::text
+    ~ format(':funcid %s ', function.oid) ) as has_functions ) as text cross join lateral ( select count(*) as column_count, bool_or(own_column.relation is not null or used.attnum <= 0 or used.attnum =
+    org_id.attnum) as has_own, coalesce(bool_or(own_column.is_user), false) as has_user, coalesce(bool_or(used.attnum = org_id.attnum), false) as has_org_id from ( select distinct
+    variable.part[1]::smallint as attnum from regexp_matches(clause.node::text, '\{VAR :varno 1 :varattno (-?\d+) [^{}]*:varlevelsup (\d+)', 'g') as variable (part) where not text.has_tables or
+    variable.part[2] <> '0' union select variable.part[1]::smallint from regexp_matches(split_part(clause.node::text, '{SUBLINK', 1), '\{VAR :varno 1 :varattno (-?\d+) ', 'g') as variable (part) union
+    select dependency.refobjsubid::smallint from pg_catalog.pg_depend as dependency where text.has_tables and dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and
+    dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid = policy.polrelid and dependency.refobjsubid > 0 ) as used left join own_column on own_column.relation = root.relation
+    and own_column.attnum = used.attnum ) as seen where clause.node is not null), review_leaks as (with recursive member as materialized ( select policies.root, policies.relation, policies.qualified_name,
+    policies.row_security, policies.isolated, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join
+    pg_catalog.pg_class as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select role.oid, role.rolname,
+    role.rolbypassrls from pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in
+    ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and not exists ( select from pg_catalog.pg_roles as platforms where platforms.rolname in ('postgres', 'service_role') and
+    pg_has_role(role.oid, platforms.oid, 'usage') ) ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as
+    privileges from member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select
+    privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
+    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select
+    policy_clauses.*, case when policy_clauses.command = 'r' then '{SELECT}' when policy_clauses.command = 'w' then '{UPDATE}' when policy_clauses.command = 'd' then '{DELETE}' when policy_clauses.kind =
+    'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, format('alter policy %s on %s', policy_clauses.name, policy_clauses.qualified_name) as alter_policy from
+    policy_clauses ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges
+    where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid,
+    for_role.oid, 'usage') ) ), open_policy as ( select reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated, bool_and(reader.is_open = 'probably') as
+    is_guess, bool_or(reader.kind = 'using') as is_seen, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression ||
+    ' and ' end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid,
+    reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated ), seen_view as materialized ( select distinct views_over_tables.relation, views_over_tables.qualified_name,
+    views_over_tables.is_invoker, views_over_tables.relnamespace, views_over_tables.relowner from views_over_tables ), above (relation, upper) as ( select seen_view.relation, seen_view.relation from
+    seen_view union select read.refobjid::regclass, upper.relation from seen_view as upper join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation join pg_catalog.pg_depend as read on
+    read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid = 'pg_catalog.pg_class'::regclass where not upper.is_invoker ), view_access as materialized ( select
+    above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct upper.qualified_name, ', ') as names from above join seen_view as upper on upper.relation = above.upper join
+    api_role on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage') and not pg_has_role(api_role.oid, upper.relowner, 'usage') and ( has_table_privilege(api_role.oid, upper.relation,
+    'select, insert, update, delete') or has_any_column_privilege(api_role.oid, upper.relation, 'select') ) group by above.relation ), code as materialized ( select application_functions.*,
+    function.prosecdef as is_definer, function.pronamespace, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_of_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid ),
+    called as materialized ( select distinct caller.oid as caller, callee.oid as callee from code as caller cross join lateral regexp_matches(caller.source, '("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi') as
+    word (part) join code as callee on callee.proname = (parse_ident(word.part[1]))[1] and callee.oid <> caller.oid ), reach (function, table_name, is_parsed) as ( select table_mentions.function,
+    table_mentions.table_name, table_mentions.is_parsed from table_mentions union select called.caller, reach.table_name, false from reach join called on called.callee = reach.function ) select distinct
+    'view_without_security_invoker' as code, 'leaks' as severity, views.qualified_name as object, views.table_name, format('is a view over %s that %s may read past row-level security, as its owner',
+    views.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)', views.qualified_name) as remedy from views_over_tables as views join view_access on
+    view_access.relation = views.relation join pg_catalog.pg_roles as owner on owner.oid = views.relowner join member on member.relation = views.root where views.relkind = 'v' and views.is_direct and not
+    views.is_invoker and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage')) union all select 'materialized_view', 'leaks', views.qualified_name, views.table_name,
+    format('is a materialized view of %s that %s may read: no policy holds its rows apart', views.table_name, view_access.readers), format('revoke all on %s from public, %s', view_access.names,
+    view_access.readers) from views_over_tables as views join view_access on view_access.relation = views.relation where views.relkind = 'm' union all select case when member.is_root then
+    'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, case when member.is_root then format('is open to %s: row-level security is off',
+    string_agg(access.rolname, ', ' order by access.rolname)) else format( 'is a partition of %s that is open to %s: row-level security is off on it', member.table_name, string_agg(access.rolname, ', '
+    order by access.rolname) ) end, format('alter table %s enable row level security', member.qualified_name) from member join access on access.relation = member.relation where not member.row_security
+    group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks', open_policy.name, open_policy.table_name, format(
+    'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end, case when open_policy.is_seen then 'see' else 'add'
+    end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ), format('%s %s', open_policy.alter_policy, open_policy.bound) from
+    open_policy where open_policy.rolname = 'authenticated' and not open_policy.isolated union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
+    format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
+    open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' union all select 'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
+    format('is a policy of %s that trusts user_metadata, which every user writes themselves', clause.table_name), format( '%s %s', clause.alter_policy, string_agg( format('%s (%s)', clause.kind,
+    regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by clause.kind ) ) from clause where clause.expression ~ '(user_metadata|raw_user_meta_data)' group by
+    clause.name, clause.table_name, clause.alter_policy union all select distinct 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name,
+    format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
+    format('alter policy %s on %s: (select public.auth_org_id()) is the organization of app_metadata', clause.name, clause.qualified_name) from clause cross join lateral regexp_matches( clause.expression,
+    '(?:\mjwt\(\)(?: AS jwt)?\)*|request\.jwt\.claims''[^>]*) ->>? ''([^'']+)''', 'g' ) as claim (part) where claim.part[1] not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr',
+    'session_id', 'email', 'phone', 'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists ( select from application_functions where application_functions.source_with_text ~ '\mclaims\M'
+    and strpos(application_functions.source_with_text, claim.part[1]) > 0 and application_functions.source_with_text !~ 'request\.jwt' ) union all select 'role_beyond_authenticated', 'leaks', format('%I',
+    access.rolname), member.table_name, format( 'is a role that reaches rows of %s%s, and isolation, which is to authenticated, does not hold it', member.table_name, case when access.rolbypassrls then
+    ' past row-level security' end ), case when access.rolbypassrls or access.rolname = 'anon' then format('revoke all on %s from %I', member.qualified_name, access.rolname) else format(
+    'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
+    member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
+    member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
+    reader.expression ~ '\mauth_org_id\(') and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no')) ) ) and not exists ( select from clause
+    where clause.relation = member.relation and not clause.is_permissive and clause.has_org_id and (access.role_oid = any (clause.roles) or 0 = any (clause.roles)) ) union all select
+    'security_definer_function', case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then 'decide' else 'leaks' end, code.name, reach.table_name, format(
+    '%sreads or writes %s with its owner''s rights, past row-level security, and %s may call it%s', case when not bool_or(reach.is_parsed) then 'probably ' end, reach.table_name, callable.roles, case when
+    code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.is_of_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it',
+    code.name) else format('alter function %s security invoker', code.name) end from code join reach on reach.function = code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by
+    api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where
+    code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by code.name, code.source, code.is_of_policy, reach.table_name, callable.roles
+    union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
+    'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct role.rolname, ', '), count(distinct member.root) ), format(
+    'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct role.rolname, ', ') ) from member join pg_catalog.pg_namespace as namespace on namespace.oid =
+    member.relnamespace join pg_catalog.pg_roles as role on role.rolname in ('anon', 'authenticated', 'service_role') and has_table_privilege(role.oid, member.relation, 'trigger, truncate, references')
+    group by namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
+    references_between_tables.parent_attnums from references_between_tables ), user_column as materialized ( select owner_columns.relation, owner_columns.attnum from owner_columns union select
+    reference.relation, reference.attnums[1] from reference join owner_columns on owner_columns.relation = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ), clause as
+    materialized ( select policy_clauses.* from policy_clauses ), index_key as materialized ( select index.indexrelid, index.indrelid as relation, root.qualified_name, root.relkind, format('%I',
+    class.relname) as name, index.indisunique as is_unique, index.indisprimary as is_primary, index.indkey[0] as first_attnum, index.indnkeyatts as columns, own.constraint_name, own.is_referenced,
+    pg_get_indexdef(index.indexrelid) as definition, pg_get_expr(index.indpred, index.indrelid) as predicate, key.names, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up from
+    pg_catalog.pg_index as index join pg_catalog.pg_class as class on class.oid = index.indexrelid join application_tables as root on root.relation = index.indrelid and root.scope = 'org' cross join
+    lateral ( select max(format('%I', its.conname)) filter (where its.contype in ('p', 'u')) as constraint_name, coalesce(bool_or(its.contype = 'f'), false) as is_referenced from pg_catalog.pg_constraint
+    as its where its.conindid = index.indexrelid ) as own cross join lateral ( select string_agg(part.definition, ', ' order by part.position) as names, string_agg(part.definition, ', ' order by
+    part.position) filter (where user_column.attnum is null) as others, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
+    coalesce(bool_or(parent.is_parent), false) as has_parent, coalesce(bool_or(column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or made.expression ~ 'nextval'), false) as is_made_up from (
+    select position, index.indkey[position - 1] as attnum, pg_get_indexdef(index.indexrelid, position, true) as definition from generate_series(1, index.indnkeyatts) as position ) as part left join
+    pg_catalog.pg_attribute as column_ on column_.attrelid = index.indrelid and column_.attnum = part.attnum and part.attnum > 0 left join user_column on user_column.relation = index.indrelid and
+    user_column.attnum = part.attnum left join lateral ( select pg_get_expr(pg_attrdef.adbin, pg_attrdef.adrelid) from pg_catalog.pg_attrdef where pg_attrdef.adrelid = index.indrelid and pg_attrdef.adnum
+    = part.attnum ) as made (expression) on true cross join lateral ( select exists ( select from reference where reference.relation = index.indrelid and part.attnum = any (reference.attnums) and
+    user_column.attnum is null ) as is_parent ) as parent ) as key where index.indisvalid ), per_organization as ( select index_key.*, concat_ws(', ', 'org_id', index_key.others) as columns_then, case
+    when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add %s (%s)', index_key.qualified_name, index_key.constraint_name, case when index_key.is_primary then
+    'primary key' else 'unique' end, concat_ws(', ', 'org_id', index_key.others) ) when index_key.relkind = 'p' then format('drop index, and create unique index on %s (%s)', index_key.qualified_name,
+    concat_ws(', ', 'org_id', index_key.others)) else format( 'create unique index concurrently on %s (%s)%s; drop index concurrently %s', index_key.qualified_name, concat_ws(', ', 'org_id',
+    index_key.others), ' where ' || index_key.predicate, index_key.indexrelid::regclass ) end as remedy from index_key where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent
+    and not index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) ) select found.code, 'decide' as severity, found.object, found.table_name, found.problem, found.remedy from (
+    select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, per_organization.name as object, per_organization.qualified_name as table_name, format(
+    'keeps (%s) of %s unique %s: is it (%s) from now on?', per_organization.names, per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations'
+    end, per_organization.columns_then ) as problem, per_organization.remedy from per_organization where per_organization.users > 0 or not per_organization.is_made_up union all select 'index_by_owner',
+    index_key.name, index_key.qualified_name, format('is led by the user in %s, (%s): queries by organization need one led by org_id', index_key.qualified_name, index_key.names), case when
+    index_key.relkind = 'p' then format('per partition, then on %s: create index (org_id, %s)', index_key.qualified_name, index_key.others) else format('create index concurrently on %s%s',
+    index_key.qualified_name, twin.definition) end from index_key join user_column on user_column.relation = index_key.relation and user_column.attnum = index_key.first_attnum cross join lateral ( select
+    replace( substr(index_key.definition, strpos(index_key.definition, ' USING ')), format(' (%s, ', split_part(index_key.names, ', ', 1)), ' (org_id, ' ) as definition ) as twin where index_key.columns >
+    1 and not index_key.is_unique and not exists ( select from index_key as other where other.relation = index_key.relation and substr(other.definition, strpos(other.definition, ' USING ')) =
+    twin.definition ) union all select 'own_rows_policy', string_agg(distinct clause.name, ', '), clause.table_name,
+    format('shows a row of %s only to the users in it: colleagues in an organization do not see each other''s', clause.table_name), format(
+    'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', clause.table_name ) from clause where clause.is_permissive and clause.kind =
+    'using' and clause.command in ('r', '*') and clause.relation = clause.root and clause.expression ~ '\muid\(\)' and clause.expression !~ '\mauth_org_id\(' and not clause.has_functions and (
+    clause.has_user or (not clause.has_tables and clause.is_open = 'no') or exists ( select from pg_catalog.pg_depend as dependency join user_column on user_column.relation = dependency.refobjid and
+    user_column.attnum = dependency.refobjsubid join reference on reference.parent = dependency.refobjid and reference.relation = clause.relation where dependency.classid =
+    'pg_catalog.pg_policy'::regclass and dependency.objid = clause.policy_oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass ) ) and not exists ( select from clause as wider where
+    wider.relation = clause.relation and wider.is_permissive and wider.kind = 'using' and wider.command in ('r', '*') and (wider.has_org_id or wider.is_open <> 'no') ) group by clause.table_name union all
+    select 'storage_policy', format('%I', policy.polname), 'storage.objects', case when said.expression ~ '\m(uid|owner|owner_id)\M' then
+    'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else
+    'is a policy of storage.objects that goes by bucket alone: it lets users of every organization pass' end,
+    'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' from pg_catalog.pg_policy as policy cross join lateral ( select concat_ws(' ',
+    pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) ) as said (expression) where policy.polrelid = to_regclass('storage.objects') and policy.polpermissive
+    and said.expression !~ '\mauth_org_id\M' union all select 'realtime_table', 'supabase_realtime', root.qualified_name,
+    format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
+    'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join pg_catalog.pg_namespace as
+    namespace on namespace.nspname = published.schemaname join table_members as member on member.relnamespace = namespace.oid and member.relname = published.tablename and member.scope = 'org' join
+    application_tables as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by root.qualified_name union all select 'other_membership',
+    application_tables.qualified_name, application_tables.qualified_name, format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct
+    format('%I', column_.attname), ', ')), format('fill the mapping from it, and then either keep both in step by a trigger, or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from
+    application_tables join user_column on user_column.relation = application_tables.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application_tables.relation and column_.attnum >
+    0 and not column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~*
+    '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or exists ( select from reference where reference.relation = application_tables.relation and reference.attnums =
+    array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists ( select from pg_catalog.pg_index as index where index.indrelid = application_tables.relation and
+    index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by application_tables.qualified_name ) as found), review
+    as (select review_breaks.* from review_breaks union all select review_leaks.* from review_leaks union all select review_choices.* from review_choices), blockers as ( select format('pid %s',
     session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
     session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation
     where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
@@ -538,30 +792,21 @@ chosen (new_users) as (
     select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops'
     and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case
     unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
-    unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select 3, 'to decide', push_findings.code, coalesce(push_findings.table_name,
-    push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity <> 'stops' union all select 4, 'in the way now', 'blocker', blockers.object,
-    blockers.finding, blockers.to_do from blockers union all select 5, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ',
-    format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes),
-    pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then
-    left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ',
-    coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL',
-    coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from
-    candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root =
-    candidates.relation union all select 6, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->>
-    'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 6, 'good to know', 'column_grants',
-    candidates.qualified_name, format( 'columns are granted to %s one by one: who may read all of them today cannot select * any more', string_agg(distinct column_privileges.grantee, ', ') ),
-    format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name) from candidates join information_schema.column_privileges on column_privileges.table_schema =
-    candidates.schema_name and column_privileges.table_name = candidates.table_name and column_privileges.privilege_type = 'SELECT' and column_privileges.grantee <> 'PUBLIC' where not
-    has_table_privilege(column_privileges.grantee, candidates.relation, 'select') group by candidates.qualified_name union all select 6, 'good to know', 'published', candidates.qualified_name,
-    format('is published by %s', string_agg(distinct published.pubname, ', ')), 'with several organizations each row that is filled in is a change there; with one there is none' from candidates join
-    table_members as member on member.root = candidates.relation join pg_catalog.pg_namespace as member_schema on member_schema.oid = member.relnamespace join pg_catalog.pg_publication_tables as published
-    on published.schemaname = member_schema.nspname and published.tablename = member.relname group by candidates.qualified_name union all select 6, 'good to know', 'materialized_view',
-    viewed.oid::regclass::text, format( 'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart', string_agg(distinct candidates.qualified_name, ', ') ),
-    'keep it from the API''s roles, or add org_id to its query after the push' from candidates join pg_catalog.pg_depend as dependency on dependency.refclassid = 'pg_catalog.pg_class'::regclass and
-    dependency.refobjid = candidates.relation and dependency.classid = 'pg_catalog.pg_rewrite'::regclass join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as
-    viewed on viewed.oid = rule.ev_class and viewed.relkind = 'm' group by viewed.oid union all select 6 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s',
-    plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds)
-    ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem,
+    findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from
+    push_findings union all select review.severity, review.code, review.object, review.problem, review.remedy from review ) as findings join ( values (3, 'breaks', 'breaks'), (4, 'leaks', 'leaks'), (5,
+    'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 6, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do
+    from blockers union all select 7, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes',
+    coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when
+    candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else
+    decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from,
+    'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else
+    'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation =
+    candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 8, 'good to know', 'users', 'auth.users',
+    format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
+    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 8 + plan.number, 'plan', plan.part, plan.relation::text,
+    concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
+    ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

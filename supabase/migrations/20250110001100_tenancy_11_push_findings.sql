@@ -6,31 +6,91 @@
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create or replace view tenancy.application_functions as
+with code as (
+    select
+        function.oid, function.proname,
+        coalesce(pg_get_function_sqlbody(function.oid), function.prosrc) as body,
+        case when function.prorettype = 'trigger'::regtype then 'trigger function' else 'function' end as kind,
+        format('%I.%I(%s)', namespace.nspname, function.proname, oidvectortypes(function.proargtypes)) as name,
+        function.prosqlbody is not null as is_parsed,
+        coalesce(path.setting, '"$user", public') as search_path
+    from pg_catalog.pg_proc as function
+    join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace
+    join pg_catalog.pg_language as language
+        on language.oid = function.prolang
+        and language.lanname not in ('c', 'internal')
+    left join lateral (
+        select substr(setting, 13) from unnest(function.proconfig) as setting where setting like 'search\_path=%'
+    ) as path (setting)
+        on true
+    where function.prokind in ('f', 'p')
+        and namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
+        and namespace.nspname not in ('pg_catalog', 'information_schema')
+        and not exists (
+            select from pg_catalog.pg_depend as dependency
+            where dependency.classid = 'pg_catalog.pg_proc'::regclass
+                and dependency.objid = function.oid
+                and dependency.deptype = 'e'
+        )
+    union all
+    select
+        null, null, convert_from(decode(job.command, 'hex'), 'UTF8'), 'cron job',
+        convert_from(decode(job.name, 'hex'), 'UTF8'), false, '"$user", public'
+    from pg_catalog.pg_class as jobs
+    join pg_catalog.pg_roles as owner on owner.oid = jobs.relowner
+    cross join lateral query_to_xml(
+        -- In digits: not every character may stand in XML.
+        format(
+            $sql$
+                select
+                    pg_catalog.encode(pg_catalog.convert_to(coalesce(
+                        line operator(pg_catalog.->>) 'jobname'::pg_catalog.text, line operator(pg_catalog.->>) 'jobid'::pg_catalog.text
+                    ), 'UTF8'), 'hex') as name,
+                    pg_catalog.encode(pg_catalog.convert_to(line operator(pg_catalog.->>) 'command'::pg_catalog.text, 'UTF8'), 'hex') as command
+                from (select pg_catalog.to_jsonb(job) from %s as job) as job (line)
+            $sql$,
+            jobs.oid::regclass
+        ),
+        false, false, ''
+    ) as answer (document)
+    cross join lateral xmltable(
+        '/table/row' passing answer.document columns name text path 'name', command text path 'command'
+    ) as job
+    where jobs.oid = to_regclass('cron.job')
+        and jobs.relkind = 'r'
+        -- Not one that another role has made, with policies of its own.
+        and (owner.rolsuper or owner.rolname = current_user)
+        and has_schema_privilege(jobs.relnamespace, 'usage')
+        and has_table_privilege(jobs.oid, 'select')
+)
 select
-    function.oid, function.proname,
+    code.oid, code.proname,
+    -- Each is one of: a quoted name, a comment, text. The shortest match is the whole, as what follows must not continue it.
     regexp_replace(
-        case when function.prosqlbody is not null then pg_get_functiondef(function.oid) else function.prosrc end,
-        '--[^\n]*|/\*.*?\*/', ' ', 'g'
-    ) as source
-from pg_catalog.pg_proc as function
-join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace
-join pg_catalog.pg_language as language
-    on language.oid = function.prolang
-    and language.lanname not in ('c', 'internal')
-where function.prokind in ('f', 'p')
-    and namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
-    and namespace.nspname not in ('pg_catalog', 'information_schema')
-    and not exists (
-        select from pg_catalog.pg_depend as dependency
-        where dependency.classid = 'pg_catalog.pg_proc'::regclass
-            and dependency.objid = function.oid
-            and dependency.deptype = 'e'
-    );
-comment on view tenancy.application_functions is 'The application''s functions with their text, without its comments.';
+        code.body,
+        $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$,
+        '\1 ', 'gi'
+    ) as source,
+    regexp_replace(
+        code.body,
+        $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$,
+        '\1 ', 'gi'
+    ) as source_with_text,
+    code.kind, code.name, code.is_parsed,
+    case
+        -- Written out for the path of whoever asks.
+        when code.is_parsed then current_schemas(false)::text[]
+        else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry)
+    end as schema_names
+from code;
+comment on view tenancy.application_functions is
+'The application''s functions, and the commands of its cron jobs (oid NULL), with their text: source has neither comments nor what is'
+' quoted as text, source_with_text no comments. schema_names: where names without a schema are looked for. is_parsed: a body that'
+' PostgreSQL keeps parsed, so that its dependencies are known.';
 
 create or replace view tenancy.sign_up_writes as
 with recursive written as materialized (
-    select application_functions.*
+    select application_functions.oid, application_functions.proname, application_functions.source
     from tenancy.application_functions
 ),
 insertable as materialized (

@@ -151,6 +151,7 @@ mapping_findings as (
     where found.number > 0
 ),
 {{views: application_functions sign_up_writes sign_up_findings push_findings}}
+{{views: isolation_policies views_over_tables table_mentions review_breaks policy_clauses review_leaks review_choices review}}
 blockers as (
     select
         format('pid %s', session.pid) as object,
@@ -365,19 +366,43 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        3,
-        'to decide',
-        push_findings.code,
-        coalesce(push_findings.table_name, push_findings.object),
-        push_findings.problem,
-        push_findings.remedy
-    from push_findings
-    where push_findings.severity <> 'stops'
+        topics.ordinal,
+        topics.topic,
+        findings.code,
+        findings.about,
+        findings.problem,
+        findings.remedy
+    from (
+        select
+            push_findings.severity,
+            push_findings.code,
+            coalesce(push_findings.table_name, push_findings.object) as about,
+            push_findings.problem,
+            push_findings.remedy
+        from push_findings
+
+        union all
+
+        select
+            review.severity,
+            review.code,
+            review.object,
+            review.problem,
+            review.remedy
+        from review
+    ) as findings
+    join (
+        values
+            (3, 'breaks', 'breaks'),
+            (4, 'leaks', 'leaks'),
+            (5, 'to decide', 'decide')
+    ) as topics (ordinal, topic, severity)
+        on topics.severity = findings.severity
 
     union all
 
     select
-        4,
+        6,
         'in the way now',
         'blocker',
         blockers.object,
@@ -388,7 +413,7 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        5,
+        7,
         case when candidates.is_guess then 'would get org_id' else 'gets org_id' end,
         'table',
         candidates.qualified_name,
@@ -429,7 +454,7 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        6,
+        8,
         'good to know',
         'users',
         'auth.users',
@@ -444,71 +469,7 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        6,
-        'good to know',
-        'column_grants',
-        candidates.qualified_name,
-        format(
-            'columns are granted to %s one by one: who may read all of them today cannot select * any more',
-            string_agg(distinct column_privileges.grantee, ', ')
-        ),
-        format('grant select (org_id) on %s to …, after phase 2', candidates.qualified_name)
-    from candidates
-    join information_schema.column_privileges
-        on column_privileges.table_schema = candidates.schema_name
-        and column_privileges.table_name = candidates.table_name
-        and column_privileges.privilege_type = 'SELECT'
-        and column_privileges.grantee <> 'PUBLIC'
-    where not has_table_privilege(column_privileges.grantee, candidates.relation, 'select')
-    group by candidates.qualified_name
-
-    union all
-
-    select
-        6,
-        'good to know',
-        'published',
-        candidates.qualified_name,
-        format('is published by %s', string_agg(distinct published.pubname, ', ')),
-        'with several organizations each row that is filled in is a change there; with one there is none'
-    from candidates
-    join table_members as member
-        on member.root = candidates.relation
-    join pg_catalog.pg_namespace as member_schema
-        on member_schema.oid = member.relnamespace
-    join pg_catalog.pg_publication_tables as published
-        on published.schemaname = member_schema.nspname
-        and published.tablename = member.relname
-    group by candidates.qualified_name
-
-    union all
-
-    select
-        6,
-        'good to know',
-        'materialized_view',
-        viewed.oid::regclass::text,
-        format(
-            'is a materialized view of %s: it gets no org_id, and no policy can hold its rows apart',
-            string_agg(distinct candidates.qualified_name, ', ')
-        ),
-        'keep it from the API''s roles, or add org_id to its query after the push'
-    from candidates
-    join pg_catalog.pg_depend as dependency
-        on dependency.refclassid = 'pg_catalog.pg_class'::regclass
-        and dependency.refobjid = candidates.relation
-        and dependency.classid = 'pg_catalog.pg_rewrite'::regclass
-    join pg_catalog.pg_rewrite as rule
-        on rule.oid = dependency.objid
-    join pg_catalog.pg_class as viewed
-        on viewed.oid = rule.ev_class
-        and viewed.relkind = 'm'
-    group by viewed.oid
-
-    union all
-
-    select
-        6 + plan.number,
+        8 + plan.number,
         'plan',
         plan.part,
         plan.relation::text,
