@@ -29,12 +29,13 @@ do $$ begin while tenancy.advance('filler') loop commit; end loop; end $$;
 do $$ begin while tenancy.advance('backfill') loop commit; end loop; end $$;
 do $$ begin while tenancy.advance('invalid_index') loop commit; end loop; end $$;
 
--- One line per table, for a partitioned table one per partition. A build waits for every older transaction, and holds nobody up.
+-- One line per table over 8 MB (tenancy.settings.small_table_bytes), for a partitioned table one per such partition. A build waits for every older transaction, and holds nobody up.
 set lock_timeout = 0;
 create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);
 set lock_timeout = '1s';
 
 select tenancy.assert_org_id_indexes();
+do $$ begin while tenancy.advance('index') loop commit; end loop; end $$;
 
 do $$ begin while tenancy.advance('index_root') loop commit; end loop; end $$;
 do $$ begin while tenancy.advance('foreign_key') loop commit; end loop; end $$;

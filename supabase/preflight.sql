@@ -24,93 +24,98 @@ chosen (new_users) as (
     -- And what the list's file calls tenancy.enable_new_users with, if it does: 'personal', 'default' or 'application'.
     select null::text
 ),
-    settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ 'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration', 'pgbouncer', 'pgmq',
-    'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as scan_mb_per_second, 50000 as backfill_rows_per_second,
-    chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false), backfills (relation,
-    state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
-    gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
-    one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated from
-    listed where listed.table_name is not null ), mapping_state as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled), table_inventory as (select
-    relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname,
-    relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in
-    ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not
-    like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where
-    dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation,
-    pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as
-    constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names,
-    referencing.attnums, referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross
-    join lateral ( select array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as
-    parent_column_names, array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
-    '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid, parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then
-    format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then
-    format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@',
-    parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key,
-    equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on
-    parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type,
-    coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and
-    left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand
-    where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive
-    classified as ( select table_inventory.*, registry.scope from table_inventory left join listed_registry as registry on registry.schema_name = table_inventory.schema_name and registry.table_name =
-    table_inventory.table_name ), reference as materialized ( select references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from
-    classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and (
-    reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) )
-    ) ), evident (relation, reason) as ( select candidate.relation, format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid
-    = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s',
-    known.name, reference.column_names[1]) from classified as candidate join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name
-    union all select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known
-    on known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from
-    reference join classified as candidate on candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <>
-    candidate.relation join ( select org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on
-    org_scoped_or_evident.relation = parent.relation ), hinted as ( select candidate.relation, string_agg( format(
-    'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, candidate.qualified_name, hint.attname,
-    named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not
-    hint.attisdropped and hint.attname like '%\_id' join ( select classified.relation, classified.table_name, classified.qualified_name, classified.scope from classified union all select
-    to_regclass('public.organizations'), 'organizations', 'public.organizations', null where to_regclass('public.organizations') is not null ) as named on named.scope is distinct from 'excluded' and
-    named.relation <> candidate.relation and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where
-    candidate.scope is null and not exists ( select from reference where reference.relation = candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select
-    classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as
-    suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''), 'has nothing that says whose its rows are') as reason,
-    format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name,
-    classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by
-    evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops'
-    as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when
-    unclassified_tables.suggested_scope = 'excluded' then format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s',
-    unclassified_tables.excluded_row, unclassified_tables.org_row ) else format( 'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s',
-    unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered.is_missing then 'missing_table' else 'not_a_table' end,
-    'stops', registered.qualified_name, registered.qualified_name, case when registered.is_missing then 'is registered and does not exist' else 'is registered as org and is no table of the application'
-    end, case when registered.is_missing then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
-    'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from ( select named.*, to_regclass(named.qualified_name) is null and
-    named.qualified_name <> 'public.organizations' as is_missing from ( select registry.scope, format('%I.%I', registry.schema_name, registry.table_name) as qualified_name from listed_registry as registry
-    ) as named ) as registered where registered.is_missing or ( registered.scope = 'org' and registered.qualified_name not in (select table_inventory.qualified_name from table_inventory) )), registry as (
-    select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false from unclassified_tables where
-    unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name, table_inventory.qualified_name,
-    table_inventory.relkind, registry.scope, registry.priority, registry.isolated, registry.org_from from table_inventory left join registry on registry.schema_name = table_inventory.schema_name and
-    registry.table_name = table_inventory.table_name), table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as
-    qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples, application_tables.scope from application_tables left join lateral
-    pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid, application_tables.relation) join
-    pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root, table_members.relation, table_members.qualified_name, table_members.relname,
-    table_members.relkind, table_members.relation = table_members.root as is_root, table_members.relkind <> 'p' as is_leaf, org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not
-    exists ( select from pg_catalog.pg_constraint as not_null where not_null.conrelid = table_members.relation and not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not
-    not_null.convalidated ) as is_not_null, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin,
-    its_default.adrelid) as default_expression from table_members left join pg_catalog.pg_attribute as org_id on org_id.attrelid = table_members.relation and org_id.attname = 'org_id' and not
-    org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = table_members.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where
-    table_members.scope = 'org'), coined_names as (select relation.oid::regclass as relation, coined.kind, case when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63 then
-    coined.prefix || relation.relname || coined.suffix else ( select coined.prefix || left(relation.relname, kept) || digest || coined.suffix from (select '_' || left(md5(relation.relname), 8)) as
-    shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63 limit 1 )
-    end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key', 'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '', '_org_id_not_null'), ('other_check', '',
-    '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_', ''), ('guard_move', 'zzz_org_id_immutable_', ''), ('guard_statement', 'org_id_immutable_rows_', '') ) as
-    coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with recursive org_scoped as materialized ( select application_tables.* from application_tables where
-    application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation, references_between_tables.parent from references_between_tables join org_scoped as
-    child on child.relation = references_between_tables.relation join org_scoped as parent on parent.relation = references_between_tables.parent and parent.relation <> child.relation ), level (relation,
-    depth) as ( select org_scoped.relation, 0 from org_scoped union select reference.relation, level.depth + 1 from level join reference on reference.parent = level.relation where level.depth < (select
-    count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, row_number() over (order by deepest.depth,
-    org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth from level group by level.relation ) as deepest using (relation)),
-    org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position
-    from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation =
-    reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as
-    is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from
-    unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid =
-    base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
+    settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net',
+    'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
+    scan_mb_per_second, 50000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select
+    null::regclass, null::boolean where false), backfills (relation, state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false),
+    user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
+    'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where one.document::text like '%found%' ),
+    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as privileges_before, to_regclass(format('%I.%I',
+    listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state as (select exists (select from user_orgs where
+    user_orgs.org_id is not null) as is_filled), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate
+    "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on
+    namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select
+    settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from
+    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and
+    dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
+    pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as
+    parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition,
+    coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate
+    "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg(child_column.attnum order by
+    pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid,
+    parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid,
+    child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <>
+    parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from
+    unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on
+    child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and
+    parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
+    from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
+    right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
+    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*,
+    registered_tables.scope from table_inventory left join listed_registry as registered_tables on registered_tables.relation = table_inventory.relation ), reference as materialized ( select
+    references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists (
+    select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from
+    unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) ) ) ), evident (relation, reason) as ( select candidate.relation,
+    format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id',
+    'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from classified as candidate
+    join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'),
+    'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where
+    candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on
+    candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select
+    org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation =
+    parent.relation ), hinted as ( select candidate.relation, string_agg( format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid',
+    hint.attname, named.qualified_name, candidate.qualified_name, hint.attname, named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as
+    hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not hint.attisdropped and hint.attname like '%\_id' join ( select classified.relation, classified.table_name,
+    classified.qualified_name, classified.scope from classified union all select to_regclass('public.organizations'), 'organizations', 'public.organizations', null where
+    to_regclass('public.organizations') is not null ) as named on named.scope is distinct from 'excluded' and named.relation <> candidate.relation and named.table_name in (left(hint.attname, -3),
+    left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and not exists ( select from reference where reference.relation =
+    candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case
+    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''),
+    'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
+    cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
+    is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
+    format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
+    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row, unclassified_tables.org_row ) else format(
+    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from
+    unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when registered_tables.relation is null then 'missing_table' else 'not_a_table' end, case when
+    registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded' then 'decide' else 'stops' end, named.qualified_name, named.qualified_name, case when
+    registered_tables.is_dropped then 'is registered and was dropped' when registered_tables.relation is null then 'is registered and does not exist' else
+    'is registered as org and is no table of the application' end, case when registered_tables.is_dropped then format('delete from registry where (schema_name, table_name) = (%L, %L)',
+    registered_tables.schema_name, registered_tables.table_name) when registered_tables.relation is null then
+    'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
+    'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from listed_registry as registered_tables cross join lateral ( select
+    format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name ) as named where registered_tables.relation is null and named.qualified_name <> 'public.organizations' or
+    ( registered_tables.scope = 'org' and registered_tables.relation is not null and registered_tables.relation not in (select table_inventory.relation from table_inventory) )), registered_tables as (
+    select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false, null, unclassified_tables.relation,
+    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
+    table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority, registered_tables.isolated, registered_tables.privileges_before,
+    registered_tables.org_from from table_inventory left join registered_tables on registered_tables.relation = table_inventory.relation), table_members as (select application_tables.relation as root,
+    member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples,
+    application_tables.scope from application_tables left join lateral pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on
+    member.oid = coalesce(tree.relid, application_tables.relation) join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root,
+    table_members.relation, table_members.qualified_name, table_members.relname, table_members.relkind, table_members.relation = table_members.root as is_root, table_members.relkind <> 'p' as is_leaf,
+    org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not exists ( select from pg_catalog.pg_constraint as not_null where not_null.conrelid = table_members.relation and
+    not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not not_null.convalidated ) as is_not_null, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
+    org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from table_members left join pg_catalog.pg_attribute as org_id on org_id.attrelid
+    = table_members.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = table_members.relation and its_default.adnum
+    = org_id.attnum and org_id.attgenerated = '' where table_members.scope = 'org'), coined_names as (select relation.oid::regclass as relation, coined.kind, case when octet_length(coined.prefix ||
+    relation.relname || coined.suffix) <= 63 then coined.prefix || relation.relname || coined.suffix else ( select coined.prefix || left(relation.relname, kept) || digest || coined.suffix from (select '_'
+    || left(md5(relation.relname), 8)) as shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept where octet_length(coined.prefix || left(relation.relname, kept) || digest
+    || coined.suffix) <= 63 limit 1 ) end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key', 'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '',
+    '_org_id_not_null'), ('other_check', '', '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_', ''), ('guard_move', 'zzz_org_id_immutable_', ''),
+    ('guard_statement', 'org_id_immutable_rows_', '') ) as coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with recursive org_scoped as materialized ( select
+    application_tables.* from application_tables where application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation, references_between_tables.parent
+    from references_between_tables join org_scoped as child on child.relation = references_between_tables.relation join org_scoped as parent on parent.relation = references_between_tables.parent and
+    parent.relation <> child.relation ), level (relation, depth) as ( select org_scoped.relation, 0 from org_scoped union select reference.relation, level.depth + 1 from level join reference on
+    reference.parent = level.relation where level.depth < (select count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name,
+    org_scoped.priority, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth from
+    level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation order by
+    reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org'
+    join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate
+    "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by'
+    then 3 else 4 end as rank, exists ( select from unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when
+    base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
     'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
@@ -200,42 +205,46 @@ chosen (new_users) as (
     index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid =
     org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as
     index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root'
-    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name), existing.name is not null, case when org_id.is_leaf then
-    format('create index concurrently if not exists %I on %s (org_id)', coined_names.name, org_id.qualified_name) else format('create index %I on %s (org_id)', coined_names.name, org_id.qualified_name)
-    end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and
-    coined_names.kind = 'index' left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not index_class.relispartition then
-    format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid join
-    pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] = org_id.attnum and index_class.relam = (select oid
-    from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1) order by
-    index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or org_id.is_root), constraint_parts as (select step.phase,
-    step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or not step.validates) as present, case when step.validates
-    then format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as
-    ddl, case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as
-    org_id join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
+    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
+    existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
+    = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
+    namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join pg_catalog.pg_attribute as its_column on
+    its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname = coined_names.name ) then (left(coined_names.name, 61) ||
+    '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not
+    index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on
+    index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] =
+    org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root
+    and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or
+    org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or
+    not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and org_id.is_not_null as present, case when step.validates then
+    format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as ddl,
+    case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as org_id
+    join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
     'SHARE ROW EXCLUSIVE, on public.organizations too' ), (2, 10, 'foreign_key_valid', 'foreign_key', true, true, false, null, 'SHARE UPDATE EXCLUSIVE'), ( 2, 11, 'foreign_key_root', 'foreign_key', false,
     false, true, 'foreign key (org_id) references public.organizations (id) on delete cascade', 'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations' ), (4, 12, 'check', 'check', false,
-    true, true, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, true, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase, ordinal, part, kind,
-    validates, of_leaf, of_partitioned, definition, lock) on (step.of_leaf and org_id.is_leaf or step.of_partitioned and not org_id.is_leaf) and (step.kind = 'foreign_key' and org_id.is_leaf or
-    org_id.is_root) join coined_names on coined_names.relation = org_id.relation and coined_names.kind = step.kind left join lateral ( select found.conname as name, found.convalidated as is_valid,
-    found.conparentid <> 0 as is_inherited from pg_catalog.pg_constraint as found where found.conrelid = org_id.relation and found.conkey = array[org_id.attnum] and case step.kind when 'foreign_key' then
-    found.contype = 'f' and found.confrelid = to_regclass('public.organizations') and found.confdeltype = 'c' and found.confkey = array( select id.attnum from pg_catalog.pg_attribute as id where
-    id.attrelid = found.confrelid and id.attname = 'id' ) else found.contype = 'c' and pg_get_expr(found.conbin, found.conrelid) = '(org_id IS NOT NULL)' end order by found.convalidated desc,
-    found.conname limit 1 ) as existing on true cross join lateral ( select coalesce( existing.name, case when step.kind = 'check' and exists ( select from pg_catalog.pg_constraint as namesake where
-    namesake.conrelid = org_id.relation and namesake.conname = coined_names.name ) then ( select other.name from coined_names as other where other.relation = org_id.relation and other.kind = 'other_check'
-    ) else coined_names.name end ) as name ) as named union all select 4, 14, 'not_null', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.is_not_null, false),
-    format('alter table %s alter column org_id set not null', org_id.qualified_name), case when org_id.has_not_null then format('alter table %s alter column org_id drop not null', org_id.qualified_name)
-    end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root), guard_forms as (select form.* from ( values ( 15, 'guard', true, 17, 'after update on',
-    'for each row when (old.org_id is distinct from new.org_id)', 'FOR EACH ROW WHEN \(\(old\.org_id IS DISTINCT FROM new\.org_id\)\)' ), ( 16, 'guard_move', true, 19, 'before update on',
-    'for each row when (old.org_id <> new.org_id)', 'FOR EACH ROW WHEN \(\(old\.org_id <> new\.org_id\)\)' ), ( 17, 'guard_statement', false, 16, 'after update on',
-    'referencing old table as old_rows new table as new_rows for each statement', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT' ) ) as form (ordinal, part, is_inherited,
-    trigger_type, event, condition, pattern)), guard_triggers as (select org_id.root, org_id.relation, org_id.qualified_name, existing.tgname as name, form.part, existing.tgparentid = 0 as is_own,
-    existing.tgenabled = 'A' and existing.tgtype = form.trigger_type and existing.tgattr::text = '' and pg_get_triggerdef(existing.oid) ~ (form.pattern ||
-    ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join pg_catalog.pg_trigger as existing on existing.tgrelid = org_id.relation join guard_forms as form
-    on form.part = case when existing.tgtype::integer & 1 = 0 then 'guard_statement' when existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end
-    where existing.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()')), guard_parts as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name,
-    coalesce(existing.name, coined_names.name) as name, not exists ( select from org_id_columns as member where member.root = org_id.root and (form.is_inherited or member.relation = org_id.relation) and
-    not exists ( select from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = member.relation and guard_triggers.part = form.part and guard_triggers.intact ) ) as
-    present, format( 'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
+    true, false, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, false, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase, ordinal, part, kind,
+    validates, of_leaf, of_partitioned, definition, lock) on (step.of_leaf and org_id.is_leaf or step.of_partitioned and org_id.is_root and not org_id.is_leaf) join coined_names on coined_names.relation =
+    org_id.relation and coined_names.kind = step.kind left join lateral ( select found.conname as name, found.convalidated as is_valid, found.conparentid <> 0 or found.coninhcount > 0 as is_inherited from
+    pg_catalog.pg_constraint as found where found.conrelid = org_id.relation and found.conkey = array[org_id.attnum] and case step.kind when 'foreign_key' then found.contype = 'f' and found.confrelid =
+    to_regclass('public.organizations') and found.confdeltype = 'c' and found.confkey = array( select id.attnum from pg_catalog.pg_attribute as id where id.attrelid = found.confrelid and id.attname = 'id'
+    ) else found.contype = 'c' and pg_get_expr(found.conbin, found.conrelid) = '(org_id IS NOT NULL)' end order by found.convalidated desc, found.conname limit 1 ) as existing on true cross join lateral (
+    select coalesce( existing.name, case when step.kind = 'check' and exists ( select from pg_catalog.pg_constraint as namesake where namesake.conrelid = org_id.relation and namesake.conname =
+    coined_names.name ) then ( select other.name from coined_names as other where other.relation = org_id.relation and other.kind = 'other_check' ) else coined_names.name end ) as name ) as named union
+    all select 4, 14, 'not_null', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.is_not_null, false), format('alter table %s alter column org_id set not null',
+    org_id.qualified_name), case when org_id.has_not_null then format('alter table %s alter column org_id drop not null', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where
+    org_id.is_root), guard_forms as (select form.* from ( values ( 15, 'guard', true, 17, 'after update on', 'for each row when (old.org_id is distinct from new.org_id)',
+    'FOR EACH ROW WHEN \(\(old\.org_id IS DISTINCT FROM new\.org_id\)\)' ), ( 16, 'guard_move', true, 19, 'before update on', 'for each row when (old.org_id <> new.org_id)',
+    'FOR EACH ROW WHEN \(\(old\.org_id <> new\.org_id\)\)' ), ( 17, 'guard_statement', false, 16, 'after update on', 'referencing old table as old_rows new table as new_rows for each statement',
+    'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT' ) ) as form (ordinal, part, is_inherited, trigger_type, event, condition, pattern)), guard_triggers as (select org_id.root,
+    org_id.relation, org_id.qualified_name, existing.tgname as name, form.part, existing.tgparentid = 0 as is_own, existing.tgenabled = 'A' and existing.tgtype = form.trigger_type and
+    existing.tgattr::text = '' and pg_get_triggerdef(existing.oid) ~ (form.pattern || ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join
+    pg_catalog.pg_trigger as existing on existing.tgrelid = org_id.relation join guard_forms as form on form.part = case when existing.tgtype::integer & 1 = 0 then 'guard_statement' when
+    existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end where existing.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()')), guard_parts
+    as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name) as name, not exists ( select from org_id_columns as
+    member where member.root = org_id.root and (form.is_inherited or member.relation = org_id.relation) and not exists ( select from guard_triggers where guard_triggers.root = org_id.root and
+    guard_triggers.relation = member.relation and guard_triggers.part = form.part and guard_triggers.intact ) ) as present, format(
+    'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
     ' alter table %3$s enable always trigger %2$I', case when existing.name is not null then 'or replace ' end, coalesce(existing.name, coined_names.name), org_id.qualified_name, form.event,
     form.condition ) as ddl, ( select format('drop trigger %I on %s', own.name, own.qualified_name) from guard_triggers as own where own.root = org_id.root and (form.is_inherited or own.relation =
     org_id.relation) and own.part = form.part and own.is_own limit 1 ) as undo, 'SHARE ROW EXCLUSIVE' as lock from org_id_columns as org_id join guard_forms as form on case when form.is_inherited then
@@ -279,9 +288,15 @@ chosen (new_users) as (
     'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried from
     pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as
     severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version'))
-    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'organizations_missing', 'public.organizations', 'does not exist',
+    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
+    'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
+    to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
     'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
-    'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
+    'organizations_without_trigger', 'public.organizations', 'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
+    'create trigger tenancy_leave_users_without_organization after delete on public.organizations referencing old table as'
+    ' old_organizations for each statement execute function tenancy.leave_users_without_organization()' from organizations where to_regprocedure('tenancy.leave_users_without_organization()') is not null
+    and not exists ( select from pg_catalog.pg_trigger where tgrelid = organizations.oid and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()') and tgenabled in ('O', 'A') ) union all
+    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
     organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
     pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
     organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
@@ -426,12 +441,13 @@ chosen (new_users) as (
     format('cannot have the index %I: there is something else of that name', namesake.relname), format('rename %I.%I', namesake_schema.nspname, namesake.relname) from org_id_columns as member join
     application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation join coined_names as coined on coined.relation =
     member.relation and coined.kind = 'index' join pg_catalog.pg_class as namesake on namesake.relnamespace = member_class.relnamespace and namesake.relname = coined.name join pg_catalog.pg_namespace as
-    namesake_schema on namesake_schema.oid = namesake.relnamespace where not exists ( select from pg_catalog.pg_index where pg_index.indexrelid = namesake.oid and pg_index.indrelid = member.relation and
-    pg_index.indkey[0] = member.attnum ) union all select 'trigger_name_taken', namesake.tgname::text, root.qualified_name, format('has a trigger %I, the name of one that keeps org_id, that is none',
-    namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name) from org_id_columns as member join application_tables as root on root.relation = member.root join
-    coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on
-    namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid = namesake.tgfoid and function.pronamespace is distinct from
-    to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join lateral query_to_xml( format(
+    namesake_schema on namesake_schema.oid = namesake.relnamespace where not exists ( select from pg_catalog.pg_index join pg_catalog.pg_attribute as its_column on its_column.attrelid = pg_index.indrelid
+    and its_column.attnum = pg_index.indkey[0] and its_column.attname = 'org_id' where pg_index.indexrelid = namesake.oid ) union all select 'trigger_name_taken', namesake.tgname::text,
+    root.qualified_name, format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name)
+    from org_id_columns as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in
+    ('filler', 'guard', 'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function
+    on function.oid = namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join
+    lateral query_to_xml( format(
     $sql$
                 with mapping (user_id, org_id) as (%1$s)
                 select

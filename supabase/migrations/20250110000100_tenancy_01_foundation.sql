@@ -32,8 +32,9 @@ create table if not exists tenancy.settings (
     new_users_anonymous boolean not null default false,
     small_table_bytes bigint not null default 8388608 check (small_table_bytes >= 0),
     platform_schemas text[] not null default array[
-        'auth', 'cron', 'extensions', 'graphql', 'graphql_public', 'net', 'org_migration', 'pgbouncer', 'pgmq', 'pgsodium',
-        'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault'
+        '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net', 'org_migration',
+        'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy',
+        'vault'
     ]
 );
 comment on table tenancy.settings is 'One row. A change counts from the next step or batch on, also while a push is running.';
@@ -61,7 +62,8 @@ comment on column tenancy.settings.new_users is
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
 comment on column tenancy.settings.small_table_bytes is
 'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
-comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s.';
+comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s: the platform''s, and those of tools that make their own. Add yours:'
+' update tenancy.settings set platform_schemas = platform_schemas || ''queue''::text.';
 
 insert into tenancy.settings default values
 on conflict do nothing;
@@ -175,8 +177,28 @@ from (
     where current_setting('server_version_num')::integer < 150000
     union all
     select
+        'settings_missing', 'tenancy.settings', 'has no row, as after a restore of the schema alone, and nothing is looked at without it',
+        'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs'
+    where to_regclass('tenancy.settings') is not null
+        and not exists (select from tenancy.settings)
+    union all
+    select
         'organizations_missing', 'public.organizations', 'does not exist', 'rename it back, or restore it: every org_id references it'
     where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null
+    union all
+    select
+        'organizations_without_trigger', 'public.organizations',
+        'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
+        'create trigger tenancy_leave_users_without_organization after delete on public.organizations referencing old table as'
+        ' old_organizations for each statement execute function tenancy.leave_users_without_organization()'
+    from organizations
+    where to_regprocedure('tenancy.leave_users_without_organization()') is not null
+        and not exists (
+            select from pg_catalog.pg_trigger
+            where tgrelid = organizations.oid
+                and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()')
+                and tgenabled in ('O', 'A')
+        )
     union all
     select
         'organizations_not_referable', 'public.organizations',

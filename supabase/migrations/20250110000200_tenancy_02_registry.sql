@@ -13,10 +13,13 @@ create table if not exists tenancy.registry (
     reason text,
     org_from text[],
     isolated boolean not null default false,
+    privileges_before jsonb,
+    table_oid oid,
+    home_oid oid,
     primary key (schema_name, table_name),
     constraint an_org_scoped_table_has_a_priority check ((scope = 'org') = (priority is not null)),
     constraint an_excluded_table_has_a_reason check ((scope = 'excluded') = (reason is not null)),
-    constraint only_an_org_scoped_table_has_sources check (scope = 'org' or (org_from is null and not isolated))
+    constraint only_an_org_scoped_table_has_sources check (scope = 'org' or (org_from is null and not isolated and privileges_before is null))
 );
 comment on table tenancy.registry is 'Every table of the application, once: scope org gets org_id, scope excluded stays as it is.';
 comment on column tenancy.registry.org_from is
@@ -24,6 +27,13 @@ comment on column tenancy.registry.org_from is
 ' user), parents (keys of org-scoped tables) and organizations (keys of public.organizations); a key of several columns is one entry,'
 ' ''a, b''. NULL: the order that tenancy.sources detects. {}: nothing decides, all rows belong to the default organization.';
 comment on column tenancy.registry.isolated is 'True: tenancy.enable_org_isolation was called, and the table is to have its policy.';
+comment on column tenancy.registry.privileges_before is
+'Not NULL: tenancy.enable_least_privilege was called, and the roles of the API are to have neither TRIGGER, TRUNCATE nor REFERENCES. Per oid of'
+' the table and its partitions, what gives them those that they had, as a form.';
+comment on column tenancy.registry.table_oid is
+'The table that the row means since tenancy.note_tables saw it, so that it still does after a rename. NULL: whatever has the name.';
+comment on column tenancy.registry.home_oid is
+'The oid of tenancy.registry itself when that was noted: with another one the row comes from another database, where numbers mean other tables.';
 
 create table if not exists tenancy.user_orgs (
     user_id uuid primary key,
@@ -126,12 +136,15 @@ create table if not exists org_migration.tables_before (
     rows_deleted bigint not null,
     follows_org_id boolean not null,
     parts text[] not null,
-    counted_at timestamptz not null default clock_timestamp()
+    counted_at timestamptz not null default clock_timestamp(),
+    storage text
 );
 comment on table org_migration.tables_before is
 'Each table as it was: how many rows, so that none can be lost unseen, and which parts it had already, so that undo leaves them.';
 comment on column org_migration.tables_before.rows_inserted is
 'The statistics'' count of rows ever inserted, to tell the application''s own changes apart.';
+comment on column org_migration.tables_before.storage is
+'org_migration.storage_of then: while it is the same, the statistics tell of every row that went.';
 comment on column org_migration.tables_before.follows_org_id is
 'True if a table that it references had org_id then: its rows follow those, and do not all belong to the default organization.';
 comment on column org_migration.tables_before.parts is 'Of tenancy.parts those that were present, each as "part name".';

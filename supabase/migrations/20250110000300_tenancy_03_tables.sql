@@ -29,15 +29,35 @@ where relation.relkind in ('r', 'p', 'f')
     );
 comment on view tenancy.table_inventory is 'Every table of the application. Partitions stand behind their root.';
 
+create or replace view tenancy.registered_tables as
+select
+    registry.schema_name, registry.table_name, registry.scope, registry.priority, registry.reason, registry.org_from, registry.isolated,
+    registry.privileges_before,
+    coalesce(noted.oid, named.oid)::regclass as relation,
+    noted.oid is null and named.oid is null and registry.home_oid = 'tenancy.registry'::regclass as is_dropped
+from tenancy.registry
+left join pg_catalog.pg_class as noted
+    on noted.oid = registry.table_oid
+    and registry.home_oid = 'tenancy.registry'::regclass
+left join pg_catalog.pg_class as named
+    on noted.oid is null
+    and named.oid = to_regclass(format('%I.%I', registry.schema_name, registry.table_name))
+    -- Another table that has come to this name has a row of its own.
+    and not exists (
+        select from tenancy.registry as other
+        where other.table_oid = named.oid and other.home_oid = 'tenancy.registry'::regclass
+    );
+comment on view tenancy.registered_tables is
+'The registry with the table that each row means: the one that tenancy.note_tables saw, whatever it is called now, else the one of its'
+' name; relation NULL where there is none. is_dropped: there was one.';
+
 create or replace view tenancy.application_tables as
 select
     table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
-    table_inventory.qualified_name, table_inventory.relkind, registry.scope, registry.priority,
-    registry.isolated, registry.org_from
+    table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority,
+    registered_tables.isolated, registered_tables.privileges_before, registered_tables.org_from
 from tenancy.table_inventory
-left join tenancy.registry
-    on registry.schema_name = table_inventory.schema_name
-    and registry.table_name = table_inventory.table_name;
+left join tenancy.registered_tables on registered_tables.relation = table_inventory.relation;
 comment on view tenancy.application_tables is 'tenancy.table_inventory with each table''s classification, if it has one.';
 
 create or replace view tenancy.table_members as

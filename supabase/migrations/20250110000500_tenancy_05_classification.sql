@@ -7,11 +7,9 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create or replace view tenancy.unclassified_tables as
 with recursive classified as (
-    select table_inventory.*, registry.scope
+    select table_inventory.*, registered_tables.scope
     from tenancy.table_inventory
-    left join tenancy.registry
-        on registry.schema_name = table_inventory.schema_name
-        and registry.table_name = table_inventory.table_name
+    left join tenancy.registered_tables on registered_tables.relation = table_inventory.relation
 ),
 reference as materialized (
     select references_between_tables.*
@@ -147,31 +145,39 @@ select
 from tenancy.unclassified_tables
 union all
 select
-    case when registered.is_missing then 'missing_table' else 'not_a_table' end,
-    'stops', registered.qualified_name, registered.qualified_name,
     case
-        when registered.is_missing then 'is registered and does not exist'
+        when registered_tables.is_dropped then 'dropped_table'
+        when registered_tables.relation is null then 'missing_table'
+        else 'not_a_table'
+    end,
+    -- One that is to stay as it is may be missing: tools make tables where they run.
+    case
+        when registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded' then 'decide'
+        else 'stops'
+    end,
+    named.qualified_name, named.qualified_name,
+    case
+        when registered_tables.is_dropped then 'is registered and was dropped'
+        when registered_tables.relation is null then 'is registered and does not exist'
         else 'is registered as org and is no table of the application'
     end,
     case
-        when registered.is_missing
+        when registered_tables.is_dropped
+            then format('delete from tenancy.registry where (schema_name, table_name) = (%L, %L)', registered_tables.schema_name, registered_tables.table_name)
+        when registered_tables.relation is null
             then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql'
         else 'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table'
     end
-from (
-    select
-        named.*,
-        -- The migrations create public.organizations where there is none.
-        to_regclass(named.qualified_name) is null and named.qualified_name <> 'public.organizations' as is_missing
-    from (
-        select registry.scope, format('%I.%I', registry.schema_name, registry.table_name) as qualified_name
-        from tenancy.registry
-    ) as named
-) as registered
-where registered.is_missing
+from tenancy.registered_tables
+cross join lateral (
+    select format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name
+) as named
+-- The migrations create public.organizations where there is none.
+where registered_tables.relation is null and named.qualified_name <> 'public.organizations'
     or (
-        registered.scope = 'org'
-        and registered.qualified_name not in (select table_inventory.qualified_name from tenancy.table_inventory)
+        registered_tables.scope = 'org'
+        and registered_tables.relation is not null
+        and registered_tables.relation not in (select table_inventory.relation from tenancy.table_inventory)
     );
 comment on view tenancy.registry_findings is
 'What is wrong with the registry: tables that nobody classified, that do not exist, or that are none of the application''s.';

@@ -55,8 +55,6 @@ comment on view tenancy.decision_rules is
 create table if not exists tenancy.fillers (
     table_oid oid primary key,
     home_oid oid not null,
-    schema_name text not null,
-    table_name text not null,
     entries jsonb not null,
     form text not null,
     counter regclass
@@ -66,7 +64,6 @@ comment on table tenancy.fillers is
 comment on column tenancy.fillers.table_oid is 'The table''s oid, as a number.';
 comment on column tenancy.fillers.home_oid is
 'The oid of this table: a row with another one is of another database, where numbers mean other tables, and does not count.';
-comment on column tenancy.fillers.table_name is 'With schema_name: what the table was registered as.';
 comment on column tenancy.fillers.entries is 'The numbers of the columns of each entry of registry.org_from, as {"user_id": [3]}.';
 comment on column tenancy.fillers.counter is 'The sequence that counts the rows it filled, see tenancy.filled_rows.';
 
@@ -97,14 +94,12 @@ declare
 begin
     delete from tenancy.fillers
     where fillers.home_oid <> 'tenancy.fillers'::regclass;
-    perform tenancy.follow_renames();
+    perform tenancy.note_tables();
 
     for prepared in
         select
-            filler_forms.root::oid, 'tenancy.fillers'::regclass::oid, application_tables.schema_name, application_tables.table_name,
-            coalesce(named.entries, '{}'), filler_forms.form, counter.oid::regclass
+            filler_forms.root::oid, 'tenancy.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form, counter.oid::regclass
         from tenancy.filler_forms
-        join tenancy.application_tables on application_tables.relation = filler_forms.root
         left join (
             select sources.root, jsonb_object_agg(sources.entry, sources.attnums) as entries
             from tenancy.sources
@@ -121,8 +116,6 @@ begin
         select prepared.*
         on conflict (table_oid) do update
         set
-            schema_name = excluded.schema_name,
-            table_name = excluded.table_name,
             entries = excluded.entries,
             form = excluded.form,
             counter = excluded.counter;
@@ -152,60 +145,69 @@ end
 $function$;
 comment on function tenancy.create_counter(regclass) is 'Creates the sequence that counts what a table''s filler fills, and returns it.';
 
-create or replace function tenancy.follow_renames()
+create or replace function tenancy.note_tables()
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
-declare
-    renamed record;
 begin
-    for renamed in
-        select
-            fillers.table_oid, fillers.schema_name, fillers.table_name, namespace.nspname::text as new_schema, class.relname::text as new_table,
-            registered.org_from, entries.new_from
-        from tenancy.fillers
-        join pg_catalog.pg_class as class on class.oid = fillers.table_oid
-        join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-        join tenancy.registry as registered
-            on registered.schema_name = fillers.schema_name
-            and registered.table_name = fillers.table_name
+    update tenancy.registry
+    set org_from = renamed.new_from
+    from tenancy.registered_tables
+    join tenancy.fillers on fillers.table_oid = registered_tables.relation::oid and fillers.home_oid = 'tenancy.fillers'::regclass
+    cross join lateral (
+        select array_agg(coalesce(now_called.name, entry.name) order by entry.place) as new_from
+        from unnest(registered_tables.org_from) with ordinality as entry (name, place)
         cross join lateral (
-            select array_agg(coalesce(now_called.name, entry.name) order by entry.place) as new_from
-            from unnest(registered.org_from) with ordinality as entry (name, place)
-            cross join lateral (
-                select string_agg(attribute.attname::text, ', ' order by key.position) as name
-                from jsonb_array_elements_text(fillers.entries -> entry.name) with ordinality as key (attnum, position)
-                join pg_catalog.pg_attribute as attribute
-                    on attribute.attrelid = fillers.table_oid
-                    and attribute.attnum = key.attnum::smallint
-                    and not attribute.attisdropped
-            ) as now_called
-        ) as entries
-        where fillers.home_oid = 'tenancy.fillers'::regclass
-    loop
-        if renamed.new_from is distinct from renamed.org_from and renamed.org_from <> '{}' then
-            update tenancy.registry
-            set org_from = renamed.new_from
-            where registry.schema_name = renamed.schema_name and registry.table_name = renamed.table_name;
-        end if;
-        if (renamed.new_schema, renamed.new_table) <> (renamed.schema_name, renamed.table_name)
-            and to_regclass(format('%I.%I', renamed.schema_name, renamed.table_name)) is null
-            and not exists (
-                select from tenancy.registry
-                where (registry.schema_name, registry.table_name) = (renamed.new_schema, renamed.new_table)
-            )
-        then
-            update tenancy.registry
-            set schema_name = renamed.new_schema, table_name = renamed.new_table
-            where registry.schema_name = renamed.schema_name and registry.table_name = renamed.table_name;
-            update tenancy.fillers
-            set schema_name = renamed.new_schema, table_name = renamed.new_table
-            where fillers.table_oid = renamed.table_oid;
-        end if;
-    end loop;
+            select string_agg(attribute.attname::text, ', ' order by key.position) as name
+            from jsonb_array_elements_text(fillers.entries -> entry.name) with ordinality as key (attnum, position)
+            join pg_catalog.pg_attribute as attribute
+                on attribute.attrelid = fillers.table_oid
+                and attribute.attnum = key.attnum::smallint
+                and not attribute.attisdropped
+        ) as now_called
+    ) as renamed
+    where (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
+        and registered_tables.org_from <> '{}'
+        and renamed.new_from is distinct from registered_tables.org_from;
+
+    update tenancy.registry
+    set
+        schema_name = case when is_free.is_free then namespace.nspname else registry.schema_name end,
+        table_name = case when is_free.is_free then class.relname else registry.table_name end,
+        table_oid = class.oid,
+        home_oid = 'tenancy.registry'::regclass
+    from tenancy.registered_tables
+    join pg_class as class on class.oid = registered_tables.relation
+    join pg_namespace as namespace on namespace.oid = class.relnamespace
+    cross join lateral (
+        select not exists (
+            select from tenancy.registry as other
+            where (other.schema_name, other.table_name) = (namespace.nspname, class.relname)
+        ) as is_free
+    ) as is_free
+    where (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
+        and (
+            (registry.table_oid, registry.home_oid) is distinct from (class.oid, 'tenancy.registry'::regclass::oid)
+            or is_free.is_free
+        );
 end
 $function$;
-comment on function tenancy.follow_renames() is
-'Registers tables with a filler, and the columns of their org_from, under the names that they have now, where nothing else has the old'
-' name of the table or is registered under the new one.';
+comment on function tenancy.note_tables() is
+'Notes which table each row of the registry means, and registers tables, and the columns of org_from where there is a filler, under the'
+' names that they have now, where no other row has that name.';
+
+create or replace function tenancy.note_tables_before_insert()
+returns trigger language plpgsql security invoker set search_path = '' as $function$
+begin
+    perform tenancy.note_tables();
+    return null;
+end
+$function$;
+comment on function tenancy.note_tables_before_insert() is
+'Trigger function: a table that was renamed gives its old name in the registry free for the one that has it now.';
+
+create or replace trigger note_tables_before_insert
+before insert on tenancy.registry
+for each statement
+execute function tenancy.note_tables_before_insert();
 
 create or replace function tenancy.forget_fillers()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

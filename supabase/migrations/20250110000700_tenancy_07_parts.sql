@@ -88,12 +88,12 @@ select
     case when org_id.is_leaf then 7 else 8 end,
     case when org_id.is_leaf then 'index' else 'index_root' end,
     org_id.root, org_id.relation, org_id.qualified_name,
-    coalesce(existing.name, coined_names.name),
+    coalesce(existing.name, free.name),
     existing.name is not null,
     case
         when org_id.is_leaf
-            then format('create index concurrently if not exists %I on %s (org_id)', coined_names.name, org_id.qualified_name)
-        else format('create index %I on %s (org_id)', coined_names.name, org_id.qualified_name)
+            then format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name)
+        else format('create index %I on %s (org_id)', free.name, org_id.qualified_name)
     end,
     existing.undo,
     case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end
@@ -101,6 +101,22 @@ from tenancy.org_id_columns as org_id
 join tenancy.coined_names
     on coined_names.relation = org_id.relation
     and coined_names.kind = 'index'
+cross join lateral (
+    -- A table that had this one's name before has kept its index of that name.
+    select case
+        when exists (
+            select from pg_catalog.pg_class as namesake
+            join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace = namesake.relnamespace
+            join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation
+            join pg_catalog.pg_attribute as its_column
+                on its_column.attrelid = its_index.indrelid
+                and its_column.attnum = its_index.indkey[0]
+                and its_column.attname = 'org_id'
+            where namesake.relname = coined_names.name
+        ) then (left(coined_names.name, 61) || '_2')::name
+        else coined_names.name
+    end as name
+) as free
 left join lateral (
     select
         index_class.relname as name,

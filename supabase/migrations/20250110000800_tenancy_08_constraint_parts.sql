@@ -8,7 +8,9 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 create or replace view tenancy.constraint_parts as
 select
     step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name,
-    existing.name is not null and (existing.is_valid or not step.validates) as present,
+    existing.name is not null and (existing.is_valid or not step.validates)
+        -- A partition that came later has NOT NULL from its table, and needs nothing to prove it.
+        or step.kind = 'check' and existing.name is null and not org_id.is_root and org_id.is_not_null as present,
     case
         when step.validates then format('alter table %s validate constraint %I', org_id.qualified_name, named.name)
         else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition)
@@ -32,17 +34,16 @@ join (
             'foreign key (org_id) references public.organizations (id) on delete cascade',
             'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations'
         ),
-        (4, 12, 'check', 'check', false, true, true, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'),
-        (4, 13, 'check_valid', 'check', true, true, true, null, 'SHARE UPDATE EXCLUSIVE')
+        (4, 12, 'check', 'check', false, true, false, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'),
+        (4, 13, 'check_valid', 'check', true, true, false, null, 'SHARE UPDATE EXCLUSIVE')
 ) as step (phase, ordinal, part, kind, validates, of_leaf, of_partitioned, definition, lock)
-    on (step.of_leaf and org_id.is_leaf or step.of_partitioned and not org_id.is_leaf)
-    and (step.kind = 'foreign_key' and org_id.is_leaf or org_id.is_root)
+    on (step.of_leaf and org_id.is_leaf or step.of_partitioned and org_id.is_root and not org_id.is_leaf)
 join tenancy.coined_names
     on coined_names.relation = org_id.relation
     and coined_names.kind = step.kind
 left join lateral (
     -- Under whatever name: of org_id alone to organizations (id), cascading deletes; or check (org_id is not null).
-    select found.conname as name, found.convalidated as is_valid, found.conparentid <> 0 as is_inherited
+    select found.conname as name, found.convalidated as is_valid, found.conparentid <> 0 or found.coninhcount > 0 as is_inherited
     from pg_catalog.pg_constraint as found
     where found.conrelid = org_id.relation
         and found.conkey = array[org_id.attnum]
@@ -91,7 +92,8 @@ from tenancy.org_id_columns as org_id
 where org_id.is_root;
 comment on view tenancy.constraint_parts is
 'Of every org-scoped table: its foreign key, per leaf not valid first, then that of the partitioned table, which takes those in without'
-' another scan; the validated CHECK, with which SET NOT NULL scans nothing; and that. Columns as tenancy.parts.';
+' another scan; the validated CHECK, with which SET NOT NULL scans nothing, per leaf too, since a table made by LIKE could not be attached to'
+' one that has a CHECK; and that. Columns as tenancy.parts.';
 
 create or replace function tenancy.refuse_org_id_change()
 returns trigger language plpgsql security invoker set search_path = '' as $function$

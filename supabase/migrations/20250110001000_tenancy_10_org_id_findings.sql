@@ -313,9 +313,11 @@ from (
     join pg_catalog.pg_namespace as namesake_schema on namesake_schema.oid = namesake.relnamespace
     where not exists (
         select from pg_catalog.pg_index
+        join pg_catalog.pg_attribute as its_column
+            on its_column.attrelid = pg_index.indrelid
+            and its_column.attnum = pg_index.indkey[0]
+            and its_column.attname = 'org_id'
         where pg_index.indexrelid = namesake.oid
-            and pg_index.indrelid = member.relation
-            and pg_index.indkey[0] = member.attnum
     )
     union all
     select

@@ -64,101 +64,223 @@ where application_tables.isolated;
 comment on view tenancy.isolation_parts is
 'The policy of every table that tenancy.enable_org_isolation was called for, and of each of its partitions. Columns as tenancy.parts.';
 
-create or replace function tenancy.assert_isolatable(target regclass)
+create or replace view tenancy.api_privileges as
+select
+    table_members.root, table_members.relation, table_members.qualified_name, held.privileges as held,
+    held.form as held_form, by_default.form as default_form
+from tenancy.table_members
+join pg_catalog.pg_class as class on class.oid = table_members.relation
+cross join lateral (
+    select
+        string_agg(distinct privilege.privilege_type, ', ') as privileges,
+        string_agg(
+            format('grant %s on @r%s@ to %I', lower(privilege.privilege_type), class.oid, pg_get_userbyid(privilege.grantee)), '; '
+            order by privilege.privilege_type, pg_get_userbyid(privilege.grantee)
+        ) as form
+    from aclexplode(class.relacl) as privilege
+    where privilege.privilege_type in ('TRIGGER', 'TRUNCATE', 'REFERENCES')
+        and pg_get_userbyid(privilege.grantee) in ('anon', 'authenticated', 'service_role')
+) as held
+cross join lateral (
+    select string_agg(
+        format('grant %s on @r%s@ to %I', lower(privilege.privilege_type), class.oid, pg_get_userbyid(privilege.grantee)), '; '
+        order by privilege.privilege_type, pg_get_userbyid(privilege.grantee)
+    ) as form
+    from pg_catalog.pg_default_acl as default_acl
+    cross join lateral aclexplode(default_acl.defaclacl) as privilege
+    where default_acl.defaclrole = class.relowner
+        and default_acl.defaclnamespace = class.relnamespace
+        and default_acl.defaclobjtype = 'r'
+        and privilege.privilege_type in ('TRIGGER', 'TRUNCATE', 'REFERENCES')
+        and pg_get_userbyid(privilege.grantee) in ('anon', 'authenticated', 'service_role')
+) as by_default
+where table_members.scope = 'org';
+comment on view tenancy.api_privileges is
+'Which of TRIGGER, TRUNCATE and REFERENCES the roles of the API have on each org-scoped table and partition (held; NULL: none), and what'
+' grants these, or those that the default privileges give a new table of the schema, as forms of tenancy.with_names.';
+
+create or replace view tenancy.least_privilege_parts as
+select
+    7 as phase, 21 as ordinal, 'least_privilege' as part, api_privileges.root, api_privileges.relation, api_privileges.qualified_name,
+    'least_privilege'::name as name,
+    api_privileges.held is null as present,
+    format('revoke trigger, truncate, references on %s from anon, authenticated, service_role', api_privileges.qualified_name) as ddl,
+    case
+        when api_privileges.held is null then replace(
+            case
+                when application_tables.privileges_before ? api_privileges.relation::oid::text
+                    then application_tables.privileges_before ->> api_privileges.relation::oid::text
+                -- A partition that came later.
+                else api_privileges.default_form
+            end,
+            format('@r%s@', api_privileges.relation::oid), api_privileges.qualified_name
+        )
+    end as undo,
+    'ACCESS SHARE' as lock
+from tenancy.api_privileges
+join tenancy.application_tables on application_tables.relation = api_privileges.root
+where application_tables.privileges_before is not null;
+comment on view tenancy.least_privilege_parts is
+'Of every table that tenancy.enable_least_privilege was called for, and of its partitions: that the roles of the API have no privilege by'
+' which they get past policies and guards. Columns as tenancy.parts.';
+
+create or replace function tenancy.isolation_losses(target regclass)
+returns table (org_id uuid, rows bigint, what text)
+language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    source record;
+    reference record;
+begin
+    for source in
+        select
+            sources.entry,
+            tenancy.with_names(format(
+                'select todo.org_id, count(*) from @r%1$s@ as todo %2$s where %3$s <> todo.org_id group by todo.org_id',
+                sources.root::oid, replace(sources.joins, '{child}', 'todo'), sources.org_id
+            )) as query
+        from tenancy.sources
+        where sources.root = target and sources.kind = 'owner'
+        order by sources.ordinal
+    loop
+        for org_id, rows in execute source.query loop
+            what := format('are out of sight for the user of another organization whom %s names', source.entry);
+            return next;
+        end loop;
+    end loop;
+
+    for reference in
+        select crossing.constraint_name, crossing.parent, crossing.org_id, crossing.parent_org_id, count(*) as rows
+        from tenancy.cross_org_references(target) as crossing
+        group by crossing.constraint_name, crossing.parent, crossing.org_id, crossing.parent_org_id
+    loop
+        rows := reference.rows;
+        org_id := reference.org_id;
+        what := format('reference by %s a row of %s of another organization, which is out of sight for theirs', reference.constraint_name, reference.parent);
+        return next;
+        org_id := reference.parent_org_id;
+        what := format('of %s are referenced by %s from rows of another organization, which are out of sight for theirs', reference.parent, reference.constraint_name);
+        return next;
+    end loop;
+end
+$function$;
+comment on function tenancy.isolation_losses(regclass) is
+'What of a table isolation takes from somebody''s sight, before it is switched on: per organization how many rows, and why. It reads the'
+' table, and those that it references. No row: everyone sees what they saw of their own organization.';
+
+create or replace function tenancy.isolation_objections(target regclass)
+returns text[] language plpgsql stable security invoker set search_path = '' as $function$
+begin
+    return array(
+        select format('%s %s; %s [%s]', review.object, review.problem, review.remedy, review.code)
+        from tenancy.review
+        join tenancy.application_tables on application_tables.qualified_name = review.table_name
+        where application_tables.relation = target
+            and review.severity = 'leaks'
+            -- The policy closes these, or the step that makes it; that one is an opt-in of its own.
+            and review.code not in (
+                'policy_open', 'policy_on_user_metadata', 'policy_on_unset_claim', 'partition_reachable', 'api_privileges'
+            )
+        order by review.code, review.object
+    ) || array(
+        select format('%s rows of %s organizations %s [rows_lost_from_sight]', sum(losses.rows), count(distinct losses.org_id), losses.what)
+        from tenancy.isolation_losses(target) as losses
+        group by losses.what
+        order by losses.what
+    ) || array(
+        select format(
+            '%s users have no organization in app_metadata, and see nothing until they have, among them %s; call the function'
+            ' update-user-org-metadata, then wait until tenancy.stale_sessions() is empty [users_without_org]',
+            count(*), array_to_string((array_agg(users_without_org.user_id order by users_without_org.user_id))[:5], ', ')
+        )
+        from tenancy.users_without_org
+        having count(*) > 0
+    );
+end
+$function$;
+comment on function tenancy.isolation_objections(regclass) is
+'What speaks against isolating a table now: leaks that its policy does not close, rows that go out of somebody''s sight, users who would see'
+' nothing. Empty for nothing.';
+
+create or replace function tenancy.assert_isolatable(target regclass, despite_findings boolean)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    users_without_org constant bigint := (select count(*) from tenancy.users_without_org);
-    policy_of_another constant regclass := (
-        select policies.relation
-        from tenancy.isolation_policies as policies
-        where policies.root = target
-            and policies.policy_name is not null
-            and not policies.isolated
-            and policies.row_security
-        limit 1
-    );
+    problem text;
+    state text := 'object_not_in_prerequisite_state';
+    objections text[];
 begin
     if not coalesce((select org_id.is_not_null from tenancy.org_id_columns as org_id where org_id.relation = target), false) then
-        raise exception '% has no org_id that is not null: isolation is for org-scoped tables after the push, or after tenancy.onboard',
-            target
-        using
-            errcode = 'object_not_in_prerequisite_state',
-            schema = tenancy.schema_of(target),
-            table = tenancy.table_of(target);
-    end if;
-
-    if users_without_org > 0 then
-        raise exception 'isolation of % would lock out users: % lack their organization in app_metadata, see'
-            ' tenancy.users_without_org; call the function update-user-org-metadata until it is done, then wait until'
-            ' tenancy.stale_sessions() is empty', target, users_without_org
-        using
-            errcode = 'object_not_in_prerequisite_state',
-            schema = tenancy.schema_of(target),
-            table = tenancy.table_of(target);
-    end if;
-
-    if exists (select from tenancy.isolation_policies where root = target and not row_security) then
-        raise exception 'row-level security of % is off: a policy would change nothing; it is off on %, where the roles of the API see'
-            ' all rows that they have privileges for: alter table … enable row level security, with a policy for those who are to see rows',
-            target,
+        problem := 'has no org_id that is not null: isolation is for org-scoped tables after the push, or after tenancy.onboard';
+    elsif exists (select from tenancy.isolation_policies where root = target and not row_security) then
+        problem := format(
+            'has row-level security off: a policy would change nothing; it is off on %s, where the roles of the API see all rows that they'
+            ' have privileges for: alter table … enable row level security, with a policy for those who are to see rows',
             (
                 select string_agg(policies.qualified_name, ', ' order by policies.qualified_name)
                 from tenancy.isolation_policies as policies
                 where not policies.row_security
             )
-        using
-            errcode = 'object_not_in_prerequisite_state',
-            schema = tenancy.schema_of(target),
-            table = tenancy.table_of(target);
+        );
+    else
+        select
+            format('has a policy org_isolation that is not the one that isolates organizations, on %s; drop or rename it, then call again', policies.relation),
+            'duplicate_object'
+        into problem, state
+        from tenancy.isolation_policies as policies
+        where policies.root = target
+            and policies.policy_name is not null
+            and not policies.isolated
+            and policies.row_security
+        limit 1;
+
+        objections := tenancy.isolation_objections(target);
+        if problem is null and objections <> '{}' and not despite_findings then
+            problem := format(
+                E'would not be isolated by a policy alone, or not without a loss:\n%s\nMend these, or go on in spite of them:'
+                ' tenancy.enable_org_isolation(%L, despite_findings => true)',
+                array_to_string(objections, E'\n'), target::text
+            );
+            state := 'object_not_in_prerequisite_state';
+        end if;
     end if;
 
-    if policy_of_another is not null then
-        raise exception 'the policy org_isolation on % is not the one that isolates organizations; drop or rename it, then call again',
-            policy_of_another
-        using
-            errcode = 'duplicate_object',
-            schema = tenancy.schema_of(policy_of_another),
-            table = tenancy.table_of(policy_of_another);
+    if problem is not null then
+        raise exception '% %', target, problem
+        using errcode = state, schema = tenancy.schema_of(target), table = tenancy.table_of(target);
     end if;
 end
 $function$;
-comment on function tenancy.assert_isolatable(regclass) is
-'Raises object_not_in_prerequisite_state for a table without an org_id that is not null, while users lack their organization, and where'
-' row-level security is off, naming every org-scoped table where it is; duplicate_object where a policy of that name is another one.';
+comment on function tenancy.assert_isolatable(regclass, boolean) is
+'Raises object_not_in_prerequisite_state for a table without an org_id that is not null, where row-level security is off, naming every'
+' org-scoped table where it is, and, unless despite_findings, with tenancy.isolation_objections in the message; duplicate_object where a'
+' policy of that name is another one.';
 
 create or replace function tenancy.remember_isolation(target regclass, isolated boolean)
 returns void language sql volatile security invoker set search_path = '' as $function$
     update tenancy.registry
     set isolated = remember_isolation.isolated
-    from tenancy.application_tables
-    where application_tables.relation = target
-        and registry.schema_name = application_tables.schema_name
-        and registry.table_name = application_tables.table_name
+    from tenancy.registered_tables
+    where registered_tables.relation = target
+        and (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
         and registry.isolated <> remember_isolation.isolated
 $function$;
 comment on function tenancy.remember_isolation(regclass, boolean) is 'Notes in the registry whether a table is to be isolated.';
 
-create or replace function tenancy.enable_org_isolation(target regclass)
+create or replace function tenancy.enable_org_isolation(target regclass, despite_findings boolean default false)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 begin
-    if exists (
-        select from tenancy.isolation_policies as policies
-        where policies.root = target
-            and not policies.isolated
-            and (select not application_tables.isolated from tenancy.application_tables where application_tables.relation = target)
-    ) or not exists (select from tenancy.org_id_columns as org_id where org_id.root = target) then
-        perform tenancy.assert_isolatable(target);
+    if not coalesce((select application_tables.isolated from tenancy.application_tables where application_tables.relation = target), false) then
+        perform tenancy.assert_isolatable(target, despite_findings);
+        perform tenancy.remember_isolation(target, true);
     end if;
-
-    perform tenancy.remember_isolation(target, true);
     return org_migration.build(target, 'isolation');
 end
 $function$;
-comment on function tenancy.enable_org_isolation(regclass) is
+comment on function tenancy.enable_org_isolation(regclass, boolean) is
 'Opt-in, and remembered: adds the restrictive policy org_isolation: whatever the other policies let authenticated see or write, it is of its own'
 ' organization. One policy per call, a partition has its own; returns true if it changed something, so call it until it returns false,'
 ' and commit after each call, since on the platform policy DDL locks the auth tables:'
-' do $$ begin while tenancy.enable_org_isolation(''…'') loop commit; end loop; end $$. Raises what tenancy.assert_isolatable raises.';
+' do $$ begin while tenancy.enable_org_isolation(''…'') loop commit; end loop; end $$. Raises what tenancy.assert_isolatable raises, before'
+' the first policy; despite_findings: goes on in spite of what tenancy.isolation_objections lists.';
 
 create or replace function tenancy.disable_org_isolation(target regclass)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
@@ -173,6 +295,54 @@ end
 $function$;
 comment on function tenancy.disable_org_isolation(regclass) is
 'Undo of enable_org_isolation, by the same protocol: one policy per call, true if it changed something.';
+
+create or replace function tenancy.enable_least_privilege(target regclass)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update tenancy.registry
+    set privileges_before = coalesce(
+        registry.privileges_before,
+        (
+            select jsonb_object_agg(api_privileges.relation::oid::text, api_privileges.held_form)
+            from tenancy.api_privileges
+            where api_privileges.root = target
+        )
+    )
+    from tenancy.registered_tables
+    where registered_tables.relation = target
+        and (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
+        and registry.scope = 'org';
+    if not found then
+        raise exception '% is not registered as org-scoped', target
+        using errcode = 'wrong_object_type', schema = tenancy.schema_of(target), table = tenancy.table_of(target);
+    end if;
+    return org_migration.build(target, 'least_privilege');
+end
+$function$;
+comment on function tenancy.enable_least_privilege(regclass) is
+'Opt-in, and remembered: takes TRIGGER, TRUNCATE and REFERENCES on a table and its partitions from anon, authenticated and service_role,'
+' which the platform gives them on every new table and the API has no use for: who may make triggers on a table can move rows past its'
+' guards and policies. One revoke per call, true if it changed something, as tenancy.enable_org_isolation. Raises wrong_object_type for'
+' what is no org-scoped table.';
+
+create or replace function tenancy.disable_least_privilege(target regclass)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    if org_migration.take_back(target, 'least_privilege') then
+        return true;
+    end if;
+
+    update tenancy.registry
+    set privileges_before = null
+    from tenancy.registered_tables
+    where registered_tables.relation = target
+        and (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name);
+    return false;
+end
+$function$;
+comment on function tenancy.disable_least_privilege(regclass) is
+'Undo of enable_least_privilege, by the same protocol: grants what there was before, and to partitions that came later what the default'
+' privileges of the schema grant.';
 
 create or replace function tenancy.cross_org_references(target regclass default null)
 returns table (

@@ -364,7 +364,7 @@ declare
     known constant text[] := array[
         'count', 'column', 'default', 'filler', 'backfill', 'invalid_index', 'index', 'index_root', 'foreign_key', 'foreign_key_valid',
         'foreign_key_root', 'leftovers', 'last_resort', 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation',
-        'binding', 'binding_valid'
+        'binding', 'binding_valid', 'least_privilege'
     ];
     unknown constant text[] := array(select name from unnest(parts) as name where name is null or name <> all (known));
 begin

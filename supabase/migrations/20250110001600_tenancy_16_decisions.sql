@@ -55,11 +55,12 @@ begin
         follows := target in (select following_tables.relation from tenancy.following_tables);
     end if;
 
-    insert into org_migration.tables_before
+    insert into org_migration.tables_before (relation, row_count, rows_inserted, rows_deleted, storage, follows_org_id, parts)
     values (
         target, counted,
         org_migration.rows_inserted(target),
         org_migration.rows_deleted(target),
+        org_migration.storage_of(target),
         follows, parts
     );
     insert into tenancy.log (part, table_name, statement, began, seconds, rows)
@@ -83,6 +84,19 @@ returns bigint language sql volatile security invoker set search_path = '' as $f
     from tenancy.leaves(target) as leaf
 $function$;
 comment on function org_migration.rows_deleted(regclass) is 'How many rows were ever deleted from the table, as the statistics count them.';
+
+create or replace function org_migration.storage_of(target regclass)
+returns text language sql volatile security invoker set search_path = '' as $function$
+    select concat_ws(
+        ' since ',
+        string_agg(pg_relation_filenode(leaf)::text, ', ' order by leaf),
+        coalesce(pg_stat_get_db_stat_reset_time((select oid from pg_catalog.pg_database where datname = current_database()))::text, 'ever')
+    )
+    from tenancy.leaves(target) as leaf
+$function$;
+comment on function org_migration.storage_of(regclass) is
+'The files of the table and its partitions, and since when rows are counted: after a truncate, a rewrite, a partition more or less, or a'
+' reset of the statistics these do not tell how many rows went.';
 
 create or replace function org_migration.key_of(target regclass, row_name text)
 returns text language sql stable security invoker set search_path = '' as $function$

@@ -20,7 +20,9 @@ select push_parts.* from tenancy.push_parts
 union all
 select isolation_parts.* from tenancy.isolation_parts
 union all
-select binding_parts.* from tenancy.binding_parts;
+select binding_parts.* from tenancy.binding_parts
+union all
+select least_privilege_parts.* from tenancy.least_privilege_parts;
 comment on view tenancy.table_parts is
 'What every org-scoped table is to have, the one place where that is said: made, found, verified, undone and listed from here.'
 ' Columns as tenancy.parts.';

@@ -60,12 +60,7 @@ begin
     elsif registered.scope = 'excluded' then
         problem := format(
             'is registered as excluded: %s; change its row in tenancy.registry first, if it is to have org_id after all',
-            (
-                select registry.reason
-                from tenancy.registry
-                where registry.schema_name = registered.schema_name
-                    and registry.table_name = registered.table_name
-            )
+            (select registered_tables.reason from tenancy.registered_tables where registered_tables.relation = target)
         );
     elsif tenancy.onboarding_problems(target) <> '{}' then
         problem := E'cannot be onboarded:\n' || array_to_string(tenancy.onboarding_problems(target), E'\n');
@@ -96,6 +91,7 @@ language plpgsql volatile security invoker set search_path = '' as $function$
 begin
     perform pg_advisory_xact_lock(hashtext('org_migration.advance'));
 
+    perform tenancy.note_tables();
     insert into tenancy.registry (schema_name, table_name, scope, priority)
     select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary'
     from tenancy.unclassified_tables
@@ -103,6 +99,7 @@ begin
 
     perform tenancy.assert_onboardable(target);
 
+    perform tenancy.note_tables();
     perform org_migration.count_rows(target);
     perform tenancy.prepare_fillers(target)
     from tenancy.settings
@@ -115,7 +112,8 @@ begin
     ) loop null; end loop;
     while org_migration.fill_last(target) loop null; end loop;
     while org_migration.build(
-        target, 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation', 'binding', 'binding_valid'
+        target, 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation', 'binding', 'binding_valid',
+        'least_privilege'
     ) loop null; end loop;
 
     return query
@@ -128,21 +126,57 @@ comment on function tenancy.onboard(regclass) is
 ' Returns tenancy.verify_table(target). A table that has all of it already is left as it is. Raises what'
 ' tenancy.assert_onboardable raises, and lock_not_available where the table is in use: nothing is done then, call it again.';
 
-create or replace function tenancy.refuse_unclassified_table()
+create table if not exists tenancy.new_tables (
+    table_oid oid primary key
+);
+comment on table tenancy.new_tables is
+'The tables that the transaction has created or attached, until tenancy.check_new_tables looks at them at its end.';
+
+create or replace function tenancy.note_new_tables()
 returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
-declare
-    unclassified record;
 begin
+    insert into tenancy.new_tables
+    select distinct class.oid
+    from pg_event_trigger_ddl_commands() as command
+    join pg_class as class
+        on command.classid = 'pg_class'::regclass
+        and class.oid = command.objid
+        and class.relkind in ('r', 'p', 'f')
+        and class.relpersistence <> 't'
+    -- Of ALTER TABLE only ATTACH PARTITION matters, which names the partitioned table.
+    where tg_tag <> 'ALTER TABLE' or class.relkind = 'p'
+    on conflict do nothing;
+end
+$function$;
+comment on function tenancy.note_new_tables() is
+'Event trigger function of the new-table check: notes what is to be looked at when the transaction ends. Security definer, because whoever'
+' creates a table need not be able to write tenancy.';
+
+create or replace function tenancy.check_new_tables()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1500ms' as $function$
+declare
+    noted oid[];
+    unclassified tenancy.unclassified_tables;
+    missing text;
+begin
+    -- The first of the transaction looks at all of them.
+    if not exists (select from tenancy.new_tables where new_tables.table_oid = new.table_oid) then
+        return null;
+    end if;
+    noted := array(select new_tables.table_oid from tenancy.new_tables);
+    delete from tenancy.new_tables;
+    if not exists (select from tenancy.settings) then
+        raise exception 'tenancy.settings has no row, so that no new table can be checked: insert into tenancy.settings default values [settings_missing]'
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+
     select unclassified_tables.*
     into unclassified
-    from pg_event_trigger_ddl_commands() as command
-    join tenancy.unclassified_tables
-        on command.classid = 'pg_catalog.pg_class'::regclass
-        and unclassified_tables.relation = command.objid
+    from tenancy.unclassified_tables
+    where unclassified_tables.relation = any (noted)
     limit 1;
-
     if found then
-        raise exception 'table % is not classified: it %; before the table is created, insert into'
+        raise exception 'table % is not classified: it %; in the transaction that creates it, insert into'
             ' tenancy.registry (schema_name, table_name, scope, priority, reason, org_from) values %, or %; and after it, where that is org,'
             ' select tenancy.onboard(%) [unclassified_table]', unclassified.relation, unclassified.reason,
             case unclassified.suggested_scope when 'excluded' then unclassified.excluded_row else unclassified.org_row end,
@@ -153,12 +187,44 @@ begin
             schema = unclassified.schema_name,
             table = unclassified.table_name;
     end if;
+
+    for missing in
+        select isolation_parts.ddl
+        from tenancy.isolation_parts
+        where isolation_parts.root in (
+            select coalesce(pg_partition_root(class.oid), class.oid) from pg_class as class where class.oid = any (noted)
+        )
+            and not isolation_parts.present
+    loop
+        -- A partition is not refused for want of its policy: tenancy.verify() finds it.
+        begin
+            execute missing;
+        exception
+            when insufficient_privilege or lock_not_available or object_in_use then
+                null;
+        end;
+    end loop;
+    return null;
 end
 $function$;
-comment on function tenancy.refuse_unclassified_table() is
-'Event trigger function of the new-table check: raises object_not_in_prerequisite_state for a new table without a row in'
-' tenancy.registry. Security definer, because whoever creates a table need not be able to read tenancy; it returns nothing of what it'
-' reads but the table''s own name.';
+comment on function tenancy.check_new_tables() is
+'Trigger function of the new-table check, at the end of a transaction: raises object_not_in_prerequisite_state for a new table without a row'
+' in tenancy.registry that is there and no partition then, and isolates new partitions of isolated tables. Security definer, because whoever'
+' creates a table need not be able to read tenancy; it returns nothing of what it reads but the table''s own name.';
+
+do $do$
+begin
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'tenancy.new_tables'::regclass and tgname = 'check_new_tables') then
+        create constraint trigger check_new_tables
+        after insert on tenancy.new_tables
+        deferrable initially deferred
+        for each row
+        execute function tenancy.check_new_tables();
+        -- In a replica session too.
+        alter table tenancy.new_tables enable always trigger check_new_tables;
+    end if;
+end
+$do$;
 
 create or replace function tenancy.enable_new_table_check()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -168,17 +234,18 @@ begin
     on ddl_command_end
     when tag in (
         'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA',
-        'IMPORT FOREIGN SCHEMA'
+        'IMPORT FOREIGN SCHEMA', 'ALTER TABLE'
     )
-    execute function tenancy.refuse_unclassified_table();
+    execute function tenancy.note_new_tables();
     alter event trigger tenancy_new_table_check enable always;
 end
 $function$;
 comment on function tenancy.enable_new_table_check() is
-'Opt-in: from here on a new table is refused unless tenancy.registry has a row for it. Temporary tables, partitions and extensions'''
-' tables are not meant. A replica session does not pass it by. Raises insufficient_privilege where the caller may not create event'
-' triggers: the platform lets postgres. Superusers and the platform''s own roles pass it by, and so does a table that is renamed or'
-' detached: tenancy.verify() finds those.';
+'Opt-in: from here on a transaction is refused that ends with a new table without a row in tenancy.registry. Temporary tables, partitions,'
+' also those that are made by LIKE and attached, extensions'' tables and those in settings.platform_schemas are not meant. A replica session does'
+' not pass it by. New partitions of isolated tables are isolated. Raises insufficient_privilege where the caller may not create event triggers:'
+' the platform lets postgres. Superusers and the platform''s own roles pass it by, and so does a table that is renamed or detached:'
+' tenancy.verify() finds those.';
 
 create or replace function tenancy.disable_new_table_check()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

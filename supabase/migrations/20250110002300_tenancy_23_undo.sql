@@ -52,9 +52,9 @@ where its_default.adnum is distinct from org_id.attnum
             and constraint_parts.present
     )
     and not exists (
-        select from tenancy.bound_references
-        where bound_references.relation in (its_constraint.conrelid, its_constraint.confrelid)
-            and bound_references.constraint_name = its_constraint.conname
+        select from tenancy.bound_keys
+        where bound_keys.relation = its_constraint.conrelid
+            and bound_keys.constraint_name = its_constraint.conname
     );
 comment on view tenancy.dependent_findings is
 'What of yours uses an org_id that a roll back to phase 1 would drop: views, policies, triggers, constraints, publications. Indexes are'
@@ -64,23 +64,20 @@ create or replace function org_migration.forget(to_phase integer)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 begin
     update tenancy.registry
-    set isolated = false
-    from tenancy.application_tables as tables
-    where tables.schema_name = registry.schema_name
-        and tables.table_name = registry.table_name
-        and registry.isolated
+    set isolated = false, privileges_before = null
+    from tenancy.registered_tables as tables
+    where (registry.schema_name, registry.table_name) = (tables.schema_name, tables.table_name)
+        and (registry.isolated or registry.privileges_before is not null)
         and not exists (
             select from tenancy.isolation_parts
             where isolation_parts.root = tables.relation and isolation_parts.undo is not null
         );
 
-    -- What was renamed since is not undone, and not forgotten either: it is a finding.
     delete from tenancy.bound_references as bound
-    where not exists (select from pg_catalog.pg_class where pg_class.oid = bound.relation)
-        or exists (
-            select from tenancy.bound_definitions as found
-            where found.relation = bound.relation and found.constraint_name = bound.constraint_name and not found.is_bound
-        );
+    where not exists (
+        select from tenancy.bound_keys
+        where bound_keys.relation = bound.relation and bound_keys.noted_name = bound.constraint_name and bound_keys.is_bound
+    );
 
     if to_phase < 3 then
         delete from org_migration.backfill_conflicts
@@ -118,8 +115,11 @@ begin
 
     -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
     loop_to := to_phase;
-    if exists (select from tenancy.registry where registry.isolated) or exists (select from tenancy.bound_references) then
+    if exists (select from tenancy.registry where registry.isolated or registry.privileges_before is not null)
+        or exists (select from tenancy.bound_references)
+    then
         if exists (select from tenancy.isolation_parts where isolation_parts.undo is not null)
+            or exists (select from tenancy.least_privilege_parts where least_privilege_parts.undo is not null)
             or exists (select from tenancy.binding_parts where binding_parts.undo is not null)
         then
             loop_to := 6;

@@ -27,9 +27,11 @@ begin
     into is_here
     using new;
 
-    -- How a filler decides is noted by numbers of tables, which are others here.
+    -- What is noted by numbers of tables, which are others here, is noted anew.
     if tg_relid = 'tenancy.fillers'::regclass then
-        is_here := is_here or new.table_oid is distinct from to_regclass(format('%I.%I', new.schema_name, new.table_name))::oid;
+        is_here := true;
+    elsif tg_relid = 'tenancy.registry'::regclass then
+        new.home_oid := null;
     elsif tg_relid = 'public.organizations'::regclass then
         is_here := is_here and new.id = (select settings.default_org_id from tenancy.settings);
     end if;

@@ -76,15 +76,12 @@ where not table_parts.present
 union all
 select
     'bound_key_gone', 'leaks',
-    bound_references.constraint_name::text, application_tables.qualified_name,
+    bound_keys.noted_name::text, application_tables.qualified_name,
     'has lost a foreign key that kept its rows from referencing those of another organization',
-    format('add it again, or forget it: select tenancy.disable_binding(%L)', application_tables.qualified_name)
-from tenancy.bound_references
-join tenancy.application_tables on application_tables.relation = bound_references.relation
-where not exists (
-    select from pg_catalog.pg_constraint as bound
-    where bound.conrelid = bound_references.relation and bound.conname = bound_references.constraint_name
-);
+    format('add it again, and call tenancy.enable_binding(%1$L); or forget it: select tenancy.disable_binding(%1$L)', application_tables.qualified_name)
+from tenancy.bound_keys
+join tenancy.application_tables on application_tables.relation = bound_keys.relation
+where bound_keys.is_gone;
 comment on view tenancy.part_findings is
 'The parts that are not present on tables that a push has begun with: after it there are none. remedy is the statement that makes the part;'
 ' do $$ begin while tenancy.advance(''…'') loop commit; end loop; end $$ runs it under the lock rules.';
@@ -155,8 +152,28 @@ language sql volatile security invoker set search_path = '' as $function$
         )
     from (
         values
-            ('registry', null),
+            (
+                'registry',
+                case when not exists (select from tenancy.application_tables where scope = 'org') then 'no table is registered as org-scoped' end
+            ),
             ('fillers', null),
+            ('bound_keys', null),
+            (
+                'api_privileges',
+                (
+                    select format(
+                        'isolation can be passed by, since anon, authenticated or service_role have %s on %s isolated tables and partitions, %s first:'
+                        ' tenancy.enable_least_privilege takes it from them', string_agg(distinct api_privileges.held, ', '), count(*),
+                        min(api_privileges.qualified_name)
+                    )
+                    from tenancy.api_privileges
+                    join tenancy.application_tables on application_tables.relation = api_privileges.root
+                    where application_tables.isolated
+                        and application_tables.privileges_before is null
+                        and api_privileges.held is not null
+                    having count(*) > 0
+                )
+            ),
             ('auth_org_id', 'public.auth_org_id() ' || nullif(array_to_string(tenancy.failed_probes(), ', '), ''))
     ) as topic (name, failed)
     left join (
@@ -168,6 +185,10 @@ language sql volatile security invoker set search_path = '' as $function$
         union all
         select 'fillers', filler_findings.code, filler_findings.object, filler_findings.problem
         from tenancy.filler_findings
+        union all
+        select 'bound_keys', part_findings.code, part_findings.object, part_findings.problem
+        from tenancy.part_findings
+        where part_findings.code = 'bound_key_gone'
     ) as findings
         on findings.topic = topic.name
     group by topic.name, topic.failed
@@ -185,6 +206,7 @@ declare
     rows_without_org bigint;
     inserted bigint;
     deleted bigint;
+    is_comparable boolean;
 begin
     execute format('select count(*), count(*) filter (where org_id is null) from %s', target)
     into row_count, rows_without_org;
@@ -201,12 +223,14 @@ begin
 
     inserted := org_migration.rows_inserted(target) - before.rows_inserted;
     deleted := org_migration.rows_deleted(target) - before.rows_deleted;
+    is_comparable := coalesce(before.storage = org_migration.storage_of(target), false);
     check_name := 'row_count';
-    passed := coalesce(row_count >= before.row_count - greatest(deleted, 0), false);
+    passed := not is_comparable or row_count >= before.row_count - deleted;
     detail := case
-        when before.relation is null then 'not counted before phase 2'
-        when inserted < 0 or deleted < 0 then format(
-            '%s before, %s now; the statistics were reset between', before.row_count, row_count
+        when before.relation is null then format('%s now; not counted before phase 2', row_count)
+        when not is_comparable then format(
+            '%s before, %s now; truncated, rewritten, with other partitions or with other statistics since, so it is not known how many were deleted',
+            before.row_count, row_count
         )
         else format(
             '%s before, %s now; the application inserted %s and deleted %s', before.row_count, row_count,
@@ -217,7 +241,7 @@ begin
 end
 $function$;
 comment on function tenancy.verify_rows(regclass) is
-'The checks of one table that count its rows: no NULL left, no row lost. It takes as long as that.';
+'The checks of one table that count its rows: no NULL left, and no row lost, as far as the statistics can tell. It takes as long as that.';
 
 create or replace function tenancy.verify()
 returns table (check_name text, table_name text, passed boolean, detail text)
@@ -316,6 +340,7 @@ begin
             table = coalesce((parse_ident(tables[1], false))[2], '');
     end if;
 
+    perform tenancy.note_tables();
     -- The queries of the steps join these small tables with the catalog.
     analyze tenancy.settings, tenancy.registry, tenancy.user_orgs;
 end
@@ -329,12 +354,17 @@ declare
     missing constant text := (
         select string_agg(table_parts.ddl || ';', E'\n' order by table_parts.qualified_name)
         from tenancy.index_parts as table_parts
-        where table_parts.part = 'index' and not table_parts.present
+        cross join tenancy.settings
+        where table_parts.part = 'index'
+            and not table_parts.present
+            -- Those up to that size are indexed by the next step.
+            and pg_relation_size(table_parts.relation) > settings.small_table_bytes
     );
 begin
     if missing is not null then
-        raise exception E'org_id is not indexed on every org-scoped table: add to the file ending in _EDIT_index_org_id.sql, then push'
-            ' again, or, of a table that a later migration creates, run by hand:\n%', missing
+        raise exception E'org_id is not indexed on org-scoped tables that are too large to be indexed while their writes wait: run these by hand,'
+            ' each outside a transaction, then push again; or add them to the file ending in _EDIT_index_org_id.sql, those of tables that'
+            ' a fresh database has too:\n%', missing
         using errcode = 'undefined_object';
     end if;
 
@@ -344,6 +374,7 @@ begin
     join org_migration.tables_before on tables_before.relation = table_parts.root
     join tenancy.application_tables on application_tables.relation = table_parts.root
     where table_parts.part = 'index'
+        and table_parts.present
         and format('%s %s', table_parts.part, table_parts.name) <> all (tables_before.parts)
         and not exists (
             select from tenancy.log
@@ -365,8 +396,8 @@ begin
 end
 $function$;
 comment on function tenancy.assert_org_id_indexes() is
-'Raises undefined_object while an org-scoped table, or a partition of one, has no valid index that starts with org_id, with the lines to'
-' add in the message. Otherwise logs those that the index lines have built.';
+'Raises undefined_object while an org-scoped table, or a partition of one, over settings.small_table_bytes has no valid index that starts with'
+' org_id, with the lines to run in the message. Otherwise logs those that the index lines have built.';
 
 create or replace function tenancy.assert_complete()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

@@ -1,5 +1,5 @@
 -- pg-delta: transaction=false
--- Purpose: phase 2, indexes: one on org_id for every org-scoped table or partition, one plain line each; the other file to edit.
+-- Purpose: phase 2, indexes: one on org_id for every org-scoped table or partition, one plain line per large one; the other file to edit.
 -- Touches: new indexes only. After the backfill, because an index on org_id would make every one of its updates dearer.
 -- Locks:   SHARE UPDATE EXCLUSIVE: reads and writes go on; a long transaction anywhere delays the build, never the other way round.
 -- Undo:    tenancy.roll_back(1).
@@ -61,3 +61,5 @@ create index concurrently if not exists idx_payments_org_id on public.payments (
 create index concurrently if not exists idx_billing_cycles_org_id on public.billing_cycles (org_id);
 
 select tenancy.assert_org_id_indexes();
+-- Tables and partitions up to settings.small_table_bytes need no line.
+do $$ begin while tenancy.advance('index') loop commit; end loop; end $$;

@@ -54,13 +54,16 @@ listed_registry as (
         listed.scope,
         listed.priority,
         listed.org_from,
-        false as isolated
+        false as isolated,
+        null::jsonb as privileges_before,
+        to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation,
+        false as is_dropped
     from listed
     where listed.table_name is not null
 ),
 {{views: mapping_state table_inventory unique_columns references_between_tables}}
-{{views with listed_registry for registry: unclassified_tables registry_findings}}
-registry as (
+{{views with listed_registry for registered_tables: unclassified_tables registry_findings}}
+registered_tables as (
     select listed_registry.* from listed_registry
     union all
     -- What looks like an org-scoped table is looked at as if it were one.
@@ -70,6 +73,9 @@ registry as (
         'org',
         'secondary',
         null,
+        false,
+        null,
+        unclassified_tables.relation,
         false
     from unclassified_tables
     where unclassified_tables.suggested_scope = 'org'

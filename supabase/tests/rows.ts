@@ -53,9 +53,16 @@ export async function readAllTables(sql: Sql): Promise<Table[]> {
   `;
 }
 
-/** Calls a function of the loop protocol, such as tenancy.enable_org_isolation, for every org-scoped table. */
-export async function callForAllTables(sql: Sql, name: string): Promise<void> {
-  for (const { relation } of await readAllTables(sql)) await repeat(sql, `${name}('${relation}')`);
+/** Calls a function of the loop protocol, such as tenancy.enable_least_privilege, for every org-scoped table. */
+export async function callForAllTables(sql: Sql, name: string, ...others: string[]): Promise<void> {
+  for (const { relation } of await readAllTables(sql)) {
+    await repeat(sql, `${name}(${[`'${relation}'`, ...others].join(", ")})`);
+  }
+}
+
+/** Isolates every org-scoped table, whatever speaks against it. */
+export async function isolateAllTables(sql: Sql): Promise<void> {
+  await callForAllTables(sql, "tenancy.enable_org_isolation", "despite_findings => true");
 }
 
 /** The 45 org-scoped tables of the shipped application. */

@@ -90,7 +90,7 @@ select throws_ok(
 drop table harbour.ships;
 
 -- The registry follows.
-select tenancy.follow_renames();
+select tenancy.note_tables();
 select results_eq(
     $$ select schema_name, table_name, org_from from tenancy.registry order by 2 $$,
     $$

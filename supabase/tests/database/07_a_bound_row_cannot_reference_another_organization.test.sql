@@ -43,9 +43,11 @@ insert into harbour.docks (id, ship_id, org_id) values (1, 2, 'b0000000-0000-400
 select throws_ok(
     $$ select tenancy.enable_binding('harbour.docks') $$,
     '55000',
-    E'the foreign key its_ship of harbour.docks cannot be bound: it needs indexes; run these, each outside a transaction, then call again:'
+    E'harbour.docks has foreign keys that cannot be bound; all others of it are:\nits_ship: it needs indexes'
+    '\nRun these, each outside a transaction, then call again; they are those of all tables:'
+    '\ncreate index concurrently on harbour.docks (org_id, ship_id);'
     '\ncreate unique index concurrently on harbour.ships (org_id, id);'
-    '\ncreate index concurrently on harbour.docks (org_id, ship_id);',
+    '\nOnce a key is bound, supabase-js no longer embeds by its column, as call:call_id(*); call:calls(*) and call:calls!<foreign key>(*) go on.',
     'the message has the indexes that a bound foreign key needs'
 );
 create unique index on harbour.ships (org_id, id);

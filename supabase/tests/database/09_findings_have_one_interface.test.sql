@@ -19,7 +19,9 @@ where relnamespace = 'tenancy'::regnamespace
 create temp table codes (view_name, code) as
 values
     ('foundation_findings', 'old_postgresql'),
+    ('foundation_findings', 'settings_missing'),
     ('foundation_findings', 'organizations_missing'),
+    ('foundation_findings', 'organizations_without_trigger'),
     ('foundation_findings', 'organizations_not_referable'),
     ('foundation_findings', 'organizations_of_another_role'),
     ('foundation_findings', 'no_default_organization'),
@@ -29,6 +31,7 @@ values
     ('foundation_findings', 'auth_org_id_wrong'),
     ('registry_findings', 'unclassified_table'),
     ('registry_findings', 'missing_table'),
+    ('registry_findings', 'dropped_table'),
     ('registry_findings', 'not_a_table'),
     ('table_findings', 'foreign_table'),
     ('table_findings', 'foreign_partition'),

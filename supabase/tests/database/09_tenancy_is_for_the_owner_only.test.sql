@@ -44,10 +44,11 @@ select results_eq(
     $$,
     $$
         values
+            ('tenancy.check_new_tables()'),
             ('tenancy.create_organization(text)'),
             ('tenancy.fill_org_id()'),
             ('tenancy.leave_users_without_organization()'),
-            ('tenancy.refuse_unclassified_table()'),
+            ('tenancy.note_new_tables()'),
             ('tenancy.set_org_of_new_user()'),
             ('tenancy.skip_restored_row()')
     $$,
@@ -63,7 +64,7 @@ select is_empty(
                 when prosecdef
                     -- What those call runs with the same rights.
                     or proname in (
-                        'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'follow_renames',
+                        'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'note_tables',
                         'refuse_row_without_organization', 'org_of_orphan', 'filler_query'
                     )
                     then 'search_path=pg_catalog, pg_temp'

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { become, claimsOf, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { giveUsersTheirOrganization, north, south } from "../organizations.ts";
-import { callForAllTables, columnsOf, insert, newRow, readTables, type Row, type Table } from "../rows.ts";
+import { isolateAllTables, columnsOf, insert, newRow, readTables, type Row, type Table } from "../rows.ts";
 
 /** Who tries: users of two organizations, each with the organization that is not theirs. */
 const sides = [
@@ -22,7 +22,7 @@ describe("isolation, where policies and privileges let everyone signed in do eve
     tables = await readTables(sql);
     await giveUsersTheirOrganization(sql);
     for (const { relation } of tables) await sql.unsafe(`alter table ${relation} enable row level security`);
-    await callForAllTables(sql, "tenancy.enable_org_isolation");
+    await isolateAllTables(sql);
     await sql.unsafe(`
         create schema lens;
         grant usage on schema lens to anon, authenticated;

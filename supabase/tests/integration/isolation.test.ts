@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { become, claimsOf, refusal, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { giveUsersTheirOrganization, north, south } from "../organizations.ts";
-import { callForAllTables, insert, newRow, readTables, type Table } from "../rows.ts";
+import { callForAllTables, insert, isolateAllTables, newRow, readTables, type Table } from "../rows.ts";
 import { describeSchema } from "../schema.ts";
 import { advance, repeat } from "../steps.ts";
 
@@ -27,7 +27,7 @@ describe("isolation of organizations", () => {
     const before = await describeSchema(sql);
     expect(await refusal(sql`select tenancy.enable_org_isolation('public.calls')`)).toMatchObject({
       code: "55000",
-      message: expect.stringMatching(/\b60\b.*tenancy\.users_without_org/),
+      message: expect.stringMatching(/\b60 users have no organization in app_metadata.*\[users_without_org\]/),
       schema_name: "public",
       table_name: "calls",
     });
@@ -56,6 +56,24 @@ describe("isolation of organizations", () => {
     }
   });
 
+  test("is refused while rows would go out of somebody's sight, and says how many of whose", async () => {
+    const lost = await sql<{ organizations: number; rows: number }[]>`
+      select count(distinct org_id)::integer as organizations, sum(rows)::integer as rows
+      from tenancy.isolation_losses('public.calls') group by what order by what
+    `;
+    expect(lost.length).toBeGreaterThan(0);
+    const [crossing] = await sql`
+      select count(*)::integer as rows from tenancy.cross_org_references('public.calls') where constraint_name = 'calls_lead_id_fkey'
+    `;
+    const message = (await refusal(sql`select tenancy.enable_org_isolation('public.calls')`))?.message ?? "";
+    for (const { rows, organizations } of lost) {
+      expect(message).toContain(`${rows} rows of ${organizations} organizations`);
+    }
+    expect(message).toContain(`${crossing?.["rows"]} rows of 2 organizations reference by calls_lead_id_fkey`);
+    expect(message).toContain("despite_findings => true");
+    expect(await sql`select from tenancy.registry where isolated`).toHaveLength(0);
+  });
+
   test("goes through every table once row-level security is on, one restrictive policy each", async () => {
     for (const table of withoutRowSecurity) await sql.unsafe(`alter table public.${table} enable row level security`);
     schemaBefore = await describeSchema(sql);
@@ -64,7 +82,7 @@ describe("isolation of organizations", () => {
         select row_security, isolated, count(*)::integer as tables from tenancy.status group by 1, 2 order by 1, 2
       `;
     expect(await status()).toEqual([{ row_security: true, isolated: false, tables: 45 }]);
-    await callForAllTables(sql, "tenancy.enable_org_isolation");
+    await isolateAllTables(sql);
     expect(await status()).toEqual([{ row_security: true, isolated: true, tables: 45 }]);
     const policies = await sql`
       select polname, polpermissive, polcmd, polroles::regrole[]::text as roles, count(*)::integer as tables
@@ -121,12 +139,40 @@ describe("isolation of organizations", () => {
     expect(await sql`select from tenancy.status where isolated`).toHaveLength(0);
     expect(await sql`select from tenancy.registry where isolated`).toHaveLength(0);
     expect(await sql`select tenancy.advance('isolation') as worked`).toEqual([{ worked: false }]);
-    await callForAllTables(sql, "tenancy.enable_org_isolation");
+    await isolateAllTables(sql);
   });
 
   const failedChecks = async () => [
     ...(await sql`select table_name, check_name from tenancy.verify_schema() where not passed`),
   ];
+
+  test("can be passed by with privileges that the platform gives everyone: verify() says so until they are taken", async () => {
+    const privileged = async () =>
+      (await sql`
+        select from pg_class, unnest(array['anon', 'authenticated', 'service_role']) as role
+        where relnamespace = 'public'::regnamespace and relkind = 'r' and relname in (select table_name from tenancy.registry where scope = 'org')
+          and (has_table_privilege(role, pg_class.oid, 'trigger') or has_table_privilege(role, pg_class.oid, 'truncate')
+            or has_table_privilege(role, pg_class.oid, 'references'))
+      `).length;
+    const before = await privileged();
+    expect(before).toBeGreaterThan(0);
+    const [check] = await sql`select passed, detail from tenancy.verify_schema() where check_name = 'api_privileges'`;
+    expect(check).toMatchObject({
+      passed: false,
+      detail: expect.stringMatching(/TRIGGER.* 45 isolated tables .*tenancy\.enable_least_privilege/),
+    });
+    await callForAllTables(sql, "tenancy.enable_least_privilege");
+    expect(await privileged()).toBe(0);
+    expect(await failedChecks()).toEqual([]);
+    await sql`grant trigger on public.calls to authenticated`;
+    expect(await failedChecks()).toEqual([{ table_name: "public.calls", check_name: "least_privilege" }]);
+    await advance(sql, "least_privilege");
+    expect(await failedChecks()).toEqual([]);
+    await callForAllTables(sql, "tenancy.disable_least_privilege");
+    expect(await privileged()).toBe(before);
+    await callForAllTables(sql, "tenancy.enable_least_privilege");
+  });
+
   const makers = [
     ["enable_org_isolation", async () => await repeat(sql, "tenancy.enable_org_isolation('public.calls')")],
     ["advance('isolation')", async () => await advance(sql, "isolation")],

@@ -100,9 +100,14 @@ describe("a new table that nobody classified", () => {
   const by = (net: Net) => cases.filter(([, { route }]) => route.net === net);
   /** Runs a route's statements as the role. */
   const take = async ({ before = "select 1", sql: statements, after = "select 1" }: Route, role: string) => {
-    await sql.unsafe(before).simple();
+    await sql.unsafe(`${before}; set constraints all immediate`).simple();
+    await sql`set constraints all deferred`;
     await sql`set local role ${sql(role)}`;
-    const error = await refusalOf(sql, async () => await sql.unsafe(statements).simple());
+    const error = await refusalOf(
+      sql,
+      async () => await sql.unsafe(`${statements}; set constraints all immediate`).simple(),
+    );
+    await sql`set constraints all deferred`;
     await sql`set local role postgres`;
     await sql.unsafe(after).simple();
     return error;

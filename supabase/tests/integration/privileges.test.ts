@@ -9,7 +9,7 @@ import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId, otherOrgId } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
-import { callForAllTables } from "../rows.ts";
+import { isolateAllTables } from "../rows.ts";
 import { bind, checkNewTables } from "../steps.ts";
 import { addUsers, numberedUsers } from "../users.ts";
 
@@ -283,7 +283,7 @@ describe("the platform's advisors", () => {
     for (const table of ["credit_transactions", "payment_events_log", "user_twilio_subaccounts"]) {
       await sql.unsafe(`alter table public.${table} enable row level security`);
     }
-    await callForAllTables(sql, "tenancy.enable_org_isolation");
+    await isolateAllTables(sql);
     const lines: string[] = [];
     const children = await sql`select distinct relation::text as relation from tenancy.org_references`;
     for (const { relation } of children) lines.push(...(await bind(sql, relation)));

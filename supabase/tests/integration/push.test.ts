@@ -68,10 +68,26 @@ describe("the push stops before it touches a table", () => {
     expect(stillRefused.code, "the check stands above the rows that were appended").toBe(1);
   });
 
-  test("and goes on once the table has its row and its index line", async () => {
+  test("and goes on once the table has its row, with no index line while it is small", async () => {
+    const database = await clone("small");
+    await database.sql`create table public.invoices (id uuid primary key, user_id uuid not null)`;
+    const copy = project("small");
+    copy.edit(
+      "_EDIT_list_of_tables.sql",
+      "values\n",
+      "values\n    ('public', 'invoices', 'org', 'secondary', null, null),\n",
+    );
+    const { code, output } = await copy.push(database.url);
+    expect(code, output).toBe(0);
+    expect(await database.sql`select from pg_indexes where indexname = 'idx_invoices_org_id'`).toHaveLength(1);
+  });
+
+  test("and goes on once a large table has its index line", async () => {
     const database = await clone("classified");
     await database.sql`create table public.invoices (id uuid primary key, user_id uuid not null)`;
+    await database.sql`insert into public.invoices values (gen_random_uuid(), gen_random_uuid())`;
     const copy = project("classified");
+    copy.append("_EDIT_list_of_tables.sql", "update tenancy.settings set small_table_bytes = 0;");
     copy.edit(
       "_EDIT_list_of_tables.sql",
       "values\n",
@@ -79,7 +95,7 @@ describe("the push stops before it touches a table", () => {
     );
     const withoutIndex = await copy.push(database.url);
     expect(withoutIndex.code).toBe(1);
-    expect(withoutIndex.output).toContain("org_id is not indexed on every org-scoped table");
+    expect(withoutIndex.output).toContain("org_id is not indexed on org-scoped tables that are too large");
     expect(withoutIndex.output).toContain(
       "create index concurrently if not exists idx_invoices_org_id on public.invoices (org_id);",
     );

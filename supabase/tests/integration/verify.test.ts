@@ -72,11 +72,12 @@ describe("tenancy.verify()", () => {
             sql: `alter table harbour.${table} alter column org_id drop not null`,
             ...lacks("not_null"),
           },
-          {
+          // A partition needs none while it is NOT NULL.
+          ...(table === "voyages" ? [] : [{
             name: `the check of harbour.${table}`,
             sql: `alter table harbour.${table} drop constraint ${table}_org_id_not_null`,
             ...lacks("check", "check_valid"),
-          },
+          }]),
           {
             name: `the foreign key of harbour.${table}`,
             sql: `alter table harbour.${table} drop constraint fk_${table}_org_id`,

@@ -19,7 +19,7 @@ export const referenceFeatures = {
   "circle of references": { weight: 6, needs: ["no owner"], elsewhere: ["key of text"], excludes: ["no primary key"] },
   "reference from another type": { weight: 8, elsewhere: ["key of numeric"] },
   "reference to what ignores case": { weight: 6, elsewhere: ["key that ignores case"] },
-  "plain reference to what ignores case": { weight: 4, until: 17, needs: ["reference to what ignores case"] },
+  "plain reference to what ignores case": { weight: 40, until: 17, needs: ["reference to what ignores case"] },
   "reference to citext": { weight: 6, elsewhere: ["key of citext"] },
   "reference to an enum": { weight: 5, elsewhere: ["key of an enum"] },
   "reference to a domain": { weight: 5, elsewhere: ["key of a domain"] },
