@@ -32,11 +32,11 @@ export function read({ name, root, readable }: Relation, { orgId }: Self): strin
   return `select row(${list(readable)})::text as line from ${name} ${foreign}`;
 }
 
-/** The columns that statistics have samples of. Row-level security hides those of tables, and nothing those of views. */
-export const readStatistics = (tables: string[]) => `
-  select format('%I.%I.%I', schemaname, tablename, attname) as line
+/** What statistics have samples of. Row-level security hides those of tables, and nothing those of materialized views. */
+export const readStatistics = (names: string[]) => `
+  select distinct format('%I.%I', schemaname, tablename) as line
   from pg_stats
-  where format('%I.%I', schemaname, tablename) in (${tables.map(quote).join(", ")})
+  where format('%I.%I', schemaname, tablename) = any (array[${names.map(quote).join(", ")}]::text[])
 `;
 
 /** Inserts a row by its columns, but for those that are left out or that the role may not write. */

@@ -16,12 +16,14 @@ import {
   writes,
 } from "./intruder-ways.ts";
 
-/** Rows of another organization were read or written. */
-export interface Hit {
+interface Try {
   role: string;
   way: string;
   /** The table, partition, view or function that was used, qualified. */
   through: string;
+}
+/** Rows of another organization were read or written. */
+export interface Hit extends Try {
   /** The org-scoped tables whose rows were reached, as far as that is known. */
   reached: string[];
 }
@@ -35,20 +37,29 @@ interface Outcome {
 
 const otherHeaders = (orgId: string) => JSON.stringify({ "x-org-id": orgId, "x-tenant-id": orgId });
 
+export interface Intrusions {
+  hits: Hit[];
+  /** What was not refused, whether it reached anything or not. */
+  accepted: Try[];
+}
 export interface Limits {
   /** Only what has such a name is used. */
   through?: RegExp;
 }
 
 /** Tries everything that the catalog offers, as everyone, in transactions that leave nothing behind. Needs a superuser. */
-export async function intrude(sql: Sql, intruders: Intruder[], limits: Limits = {}): Promise<Hit[]> {
+export async function intrude(sql: Sql, intruders: Intruder[], limits: Limits = {}): Promise<Intrusions> {
   // For pg_stats, which shows samples of what was analyzed.
   await sql`analyze`;
   const tables = await readTables(sql);
   await createDigest(sql, tables);
-  const hits: Hit[] = [];
-  for (const intruder of intruders) hits.push(...await new Intrusion(sql, intruder, tables).run(limits));
-  return hits;
+  const all: Intrusions = { hits: [], accepted: [] };
+  for (const intruder of intruders) {
+    const { hits, accepted } = await new Intrusion(sql, intruder, tables).run(limits);
+    all.hits.push(...hits);
+    all.accepted.push(...accepted);
+  }
+  return all;
 }
 
 /**
@@ -78,7 +89,7 @@ class Intrusion {
   #sql: Sql;
   #intruder: Intruder;
   #tables: string[];
-  #hits: Hit[] = [];
+  #found: Intrusions = { hits: [], accepted: [] };
   /** What was read that may or may not depend on other organizations' rows, by the statement. */
   #doubtful = new Map<string, { through: string; lines: string[] }>();
   #before = "";
@@ -89,7 +100,7 @@ class Intrusion {
     this.#tables = tables;
   }
 
-  async run({ through = /./ }: Limits): Promise<Hit[]> {
+  async run({ through = /./ }: Limits): Promise<Intrusions> {
     const { role, claims, orgId } = this.#intruder;
     const relations = (await readRelations(this.#sql, role)).filter(({ name }) => through.test(name));
     const callables = (await readCallables(this.#sql, role)).filter(({ name }) => through.test(name));
@@ -106,19 +117,19 @@ class Intrusion {
       `;
       await this.#refresh();
       this.#before = await this.#digest();
-      await this.#readStatistics();
+      await this.#readStatistics(relations);
       for (const relation of relations) await this.#use(relation);
       const guesses = await this.#guess(other?.id ?? "");
       for (const callable of callables) await this.#call(callable, guesses);
       await this.#resolveDoubts();
-      return this.#hits;
+      return this.#found;
     } finally {
       await this.#sql`rollback`;
     }
   }
 
   #hit(way: string, through: string, reached: string[] = []): void {
-    this.#hits.push({ role: this.#intruder.role, way, through, reached });
+    this.#found.hits.push({ role: this.#intruder.role, way, through, reached });
   }
 
   /** Reads and writes a relation in every way. */
@@ -126,7 +137,7 @@ class Intrusion {
     const { name, root, readable } = relation;
     if (readable.length > 0) {
       const statement = read(relation, this.#intruder);
-      const { lines } = await this.#attempt(statement);
+      const { lines } = await this.#attempt("select", name, statement);
       if (lines?.length && root && readable.includes("org_id")) this.#hit("select", name, [root]);
       else if (lines?.length && (root || relation.kind === "view")) {
         this.#doubtful.set(statement, { through: name, lines });
@@ -146,14 +157,14 @@ class Intrusion {
   }
 
   async #write(through: string, { name, statement }: Way): Promise<void> {
-    const { written } = await this.#attempt(statement);
+    const { written } = await this.#attempt(name, through, statement);
     if (written.length > 0) this.#hit(name, through, written);
   }
 
   async #call(callable: Callable, guesses: Guesses): Promise<void> {
     const written = new Set<string>();
     for (const statement of calls(callable, guesses)) {
-      const outcome = await this.#attempt(statement);
+      const outcome = await this.#attempt("call", callable.signature, statement);
       if (outcome.lines?.length) this.#doubtful.set(statement, { through: callable.signature, lines: outcome.lines });
       for (const table of outcome.written) written.add(table);
     }
@@ -168,8 +179,8 @@ class Intrusion {
     const suspects = new Map<string, string[]>();
     await this.#without(this.#tables.map((table) => deleteForeign(table, this.#intruder)).join("; "), async () => {
       await this.#refresh();
-      for (const [statement, { lines }] of this.#doubtful) {
-        const without = new Set((await this.#attempt(statement)).lines ?? []);
+      for (const [statement, { through, lines }] of this.#doubtful) {
+        const without = new Set((await this.#attempt("again", through, statement)).lines ?? []);
         const gone = lines.filter((line) => !without.has(line));
         if (gone.length > 0) suspects.set(statement, gone);
       }
@@ -178,7 +189,7 @@ class Intrusion {
     const found = new Set<string>();
     for (const [statement, gone] of suspects) {
       const { through } = this.#doubtful.get(statement) ?? { through: statement };
-      const again = new Set((await this.#attempt(statement)).lines ?? []);
+      const again = new Set((await this.#attempt("again", through, statement)).lines ?? []);
       if (gone.some((line) => again.has(line) || keys.some((key) => line.includes(key)))) found.add(through);
     }
     for (const through of found) this.#hit(/\)$/.test(through) ? "call that reads" : "select", through);
@@ -201,7 +212,7 @@ class Intrusion {
   }
 
   /** Runs a statement as the intruder and takes it back. */
-  async #attempt(statement: string): Promise<Outcome> {
+  async #attempt(way: string, through: string, statement: string): Promise<Outcome> {
     await this.#sql`savepoint attempt`;
     try {
       const results = await this.#sql.unsafe(`
@@ -217,6 +228,7 @@ class Intrusion {
         end as digest
       `).simple().then((all) => (all as unknown as Record<string, string | null>[][]).flat(), () => null);
       if (!results) return { lines: null, written: [] };
+      this.#found.accepted.push({ role: this.#intruder.role, way, through });
       const lines = results.flatMap(({ line }) => line ?? []);
       return { lines, written: differences(this.#before, results.at(-1)?.["digest"] ?? this.#before) };
     } finally {
@@ -341,9 +353,10 @@ class Intrusion {
     return guesses;
   }
 
-  async #readStatistics(): Promise<void> {
-    const { lines } = await this.#attempt(readStatistics(this.#tables));
-    for (const line of lines ?? []) this.#hit("statistics", line.replace(/\.[^.]+$/, ""));
+  async #readStatistics(relations: Relation[]): Promise<void> {
+    const names = relations.filter(({ root, kind }) => root || kind === "view").map(({ name }) => name);
+    const { lines } = await this.#attempt("statistics", "pg_stats", readStatistics(names));
+    for (const line of new Set(lines)) this.#hit("statistics", line);
   }
 }
 

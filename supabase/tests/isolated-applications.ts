@@ -3,6 +3,7 @@ import { pushTarget } from "../local/application.ts";
 import { supabase } from "../local/supabase-cli.ts";
 import { addMigrations, copyApplication, prepareApplication, readData } from "./applications.ts";
 import { cloneDatabase, type Database } from "./databases.ts";
+import type { Hit } from "./intruder.ts";
 import { defaultOrgId, giveUsersTheirOrganization } from "./organizations.ts";
 import { repeat } from "./steps.ts";
 
@@ -24,8 +25,8 @@ export interface Leak {
 }
 
 /** Pushes an application as its owner has prepared it, places every user, and isolates every org-scoped table. */
-export async function isolateApplication(name: IsolatedApplication): Promise<Isolated> {
-  const database = await pushApplication(name);
+export async function isolateApplication(name: IsolatedApplication, suffix = ""): Promise<Isolated> {
+  const database = await pushApplication(name, `two_${name.replaceAll("-", "_")}${suffix}`);
   const { sql } = database;
   await placeEveryone(sql);
   const named = await readLeaks(sql);
@@ -33,8 +34,7 @@ export async function isolateApplication(name: IsolatedApplication): Promise<Iso
   return { database, named };
 }
 
-async function pushApplication(name: IsolatedApplication): Promise<Database> {
-  const database = `two_${name.replaceAll("-", "_")}`;
+async function pushApplication(name: IsolatedApplication, database: string): Promise<Database> {
   if (name === "call-centre") return await cloneDatabase(database, "two_organizations");
   const { sql, url, drop } = await cloneDatabase(database, "postgres");
   // The platform has it, and the CRM adds its tables to it.
@@ -63,6 +63,33 @@ export async function readLeaks(sql: Sql): Promise<Leak[]> {
   const [found] = await sql`select to_regclass('tenancy.review') is not null as exists`;
   if (!found?.["exists"]) return [];
   return [...await sql<Leak[]>`select code, object, table_name from tenancy.review where severity = 'leaks'`];
+}
+
+/** The hits that no leak names: neither what was used nor what was reached through it. */
+export function findUnnamed(hits: Hit[], leaks: Leak[]): Hit[] {
+  const withoutPublic = (name: string) => name.replace(/^public\./, "");
+  const names = new Set(leaks.flatMap(({ object, table_name }) => [object, table_name ?? object]).map(withoutPublic));
+  const isNamed = (name: string) =>
+    names.has(withoutPublic(name)) || names.has(withoutPublic(name).replace(/\(.*$/, ""));
+  return hits.filter(({ through, reached }) => !isNamed(through) && !(reached.length > 0 && reached.every(isNamed)));
+}
+
+/** Tables with rows that reference a row of another organization. */
+export async function readCrossing(sql: Sql): Promise<Set<string>> {
+  const tables = await sql<{ name: string }[]>`
+    select distinct application_tables.qualified_name as name
+    from tenancy.cross_org_references() as crossing
+    join tenancy.application_tables on application_tables.relation = crossing.relation
+  `;
+  return new Set(tables.map(({ name }) => name));
+}
+
+/** Drops the foreign keys between rows of two organizations, which binding would not let be. */
+export async function dropCrossingKeys(sql: Sql): Promise<void> {
+  const keys = await sql<{ table: string; name: string }[]>`
+    select distinct relation::text as table, constraint_name as name from tenancy.cross_org_references()
+  `;
+  for (const { table, name } of keys) await sql.unsafe(`alter table ${table} drop constraint "${name}"`);
 }
 
 /** Isolates the table, with whatever leaks there are: what they let through is what the test is about. */
