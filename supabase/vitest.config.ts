@@ -4,7 +4,10 @@ import type { PostgresMajor } from "./local/postgres.ts";
 /** The version of PostgreSQL for all projects except versions-*. */
 const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 
-/** What takes minutes: kills and storms, a push while the application writes, other applications, npm start, the platform closed, intruders. */
+/**
+ * What takes minutes: kills and storms, a push while the application writes, other applications, intruders, npm start, the
+ * platform closed.
+ */
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start,two-organizations}.test.ts",
