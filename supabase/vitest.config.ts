@@ -7,7 +7,7 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 /** What takes minutes: kills and storms, a push while the application writes, other applications, npm start, the platform closed. */
 const kills = [
   "tests/kills/**/*.test.ts",
-  "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
+  "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,copied-tests,privileges,pace,start}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs on every version: the path of the migrations, up and down, and the attacks on what they leave. */

@@ -39,8 +39,9 @@ join tenancy.application_tables on application_tables.relation = org_id_columns.
 where application_tables.isolated
     and org_id_columns.attnum is not null;
 
--- A row of that organization with the user's id in every uuid, so that policies which go by the user show it.
-create function pg_temp.insert_row(target regclass, organization uuid, owner uuid)
+-- A row of that organization with the owner's id in every uuid, so that policies which go by the user show it. What a sequence would
+-- number has a number of its own, since a sequence takes nothing back.
+create function pg_temp.insert_row(target regclass, organization uuid, owner uuid, number bigint)
 returns void
 language plpgsql
 as $function$
@@ -48,13 +49,14 @@ begin
     perform set_config('session_replication_role', 'replica', true);
     execute (
         select format(
-            'insert into %s (%s) values (%s)', target, string_agg(quote_ident(attribute.attname), ', '),
+            'insert into %s (%s) overriding system value values (%s)', target, string_agg(quote_ident(attribute.attname), ', '),
             string_agg(
                 format(
                     '%L::%s',
                     case
                         when attribute.attname = 'org_id' then organization::text
-                        when uuid.is_base or type.typcategory = 'S' then owner::text
+                        when filled.is_uuid or type.typcategory = 'S' then owner::text
+                        when filled.is_numbered then (-number)::text
                         when type.typcategory = 'E'
                             then (select min(enumlabel) from pg_catalog.pg_enum where enumtypid in (type.oid, type.typbasetype))
                         else jsonb_build_object(
@@ -68,13 +70,17 @@ begin
         )
         from pg_catalog.pg_attribute as attribute
         join pg_catalog.pg_type as type on type.oid = attribute.atttypid
-        cross join lateral (select 'uuid'::regtype in (type.oid, type.typbasetype)) as uuid (is_base)
+        left join pg_catalog.pg_attrdef on adrelid = attribute.attrelid and adnum = attribute.attnum
+        cross join lateral (
+            select
+                'uuid'::regtype in (type.oid, type.typbasetype),
+                attribute.attidentity <> '' or coalesce(pg_get_expr(adbin, adrelid) ~ 'nextval\(', false)
+        ) as filled (is_uuid, is_numbered)
         where attribute.attrelid = target
             and attribute.attnum > 0
             and not attribute.attisdropped
             and attribute.attgenerated = ''
-            and attribute.attidentity = ''
-            and (uuid.is_base or attribute.attnotnull and not attribute.atthasdef)
+            and (filled.is_uuid or filled.is_numbered or attribute.attnotnull and not attribute.atthasdef)
     );
     perform set_config('session_replication_role', 'origin', true);
 exception
@@ -111,7 +117,7 @@ begin
 end
 $function$;
 
-select pg_temp.insert_row(isolated.relation, other.org_id, reader.user_id)
+select pg_temp.insert_row(isolated.relation, other.org_id, reader.user_id, reader.number)
 from isolated
 join readers as reader on isolated.is_root
 join readers as other on other.number <> reader.number;
