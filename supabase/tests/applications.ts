@@ -54,9 +54,9 @@ export const applications: Application[] = [marketplace, teamChat, halfMigrated]
 
 const fixture = (name: string, ...path: string[]) => join(root, "supabase/local/fixtures", name, ...path);
 
-/** Copies the application as its developers have it, into a folder of this name. Returns the folder. */
-export function copyApplication(name: string, folder = name): string {
-  const project = join(inject("folder"), "applications", folder);
+/** Copies the application as its developers have it, among others of that kind. Returns the folder. */
+export function copyApplication(name: string, kind = "applications"): string {
+  const project = join(inject("folder"), kind, name);
   mkdirSync(project, { recursive: true });
   cpSync(fixture(name, "supabase"), join(project, "supabase"), { recursive: true });
   return project;

@@ -1,4 +1,4 @@
-import { join, relative } from "node:path";
+import { dirname, join, relative } from "node:path";
 import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { root } from "../../local/project.ts";
@@ -70,6 +70,11 @@ describe.each([inject("major") === 17 ? "migrated_with_data" : "migrated"] as co
     });
   },
 );
+
+test("two files are for the CI of any application, which the README copies, and no other lies beside them", () => {
+  const beside = files.flatMap(([name]) => dirname(name) === "database" ? [name] : []);
+  expect(beside).toEqual(["database/everything_is_classified_and_right.test.sql", "database/nothing_leaks.test.sql"]);
+});
 
 describe("a file fails", () => {
   test.each([

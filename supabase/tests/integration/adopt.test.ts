@@ -235,7 +235,10 @@ describe("another application follows the README", () => {
   test("the copied tests pass", async () => {
     const copied = join(site.project, "supabase/tests/database");
     const files = findPgtapFiles(copied);
-    expect(files.length).toBeGreaterThan(10);
+    expect(files.map((file) => basename(file))).toEqual([
+      "everything_is_classified_and_right.test.sql",
+      "nothing_leaks.test.sql",
+    ]);
     const failed: Record<string, string[]> = {};
     for (const file of files) {
       const { passed, failures } = await runPgtapFile(database.url, file);

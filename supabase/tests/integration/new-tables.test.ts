@@ -183,7 +183,7 @@ describe("a new table that nobody classified", () => {
   });
 
   test("is found by pgTAP as well", async () => {
-    const file = join(root, "supabase/tests/database/01_every_table_is_classified.test.sql");
+    const file = join(root, "supabase/tests/database/everything_is_classified_and_right.test.sql");
     expect((await runPgtapFile(database.url, file)).failures).toEqual([]);
     await sql`create table marina.escapee (id integer)`;
     const { failures } = await runPgtapFile(database.url, file);
