@@ -608,7 +608,7 @@ chosen (new_users) as (
     in ('n', 'd') and member.attnum = any (coalesce(reference.confdelsetcols, reference.conkey))) or reference.confupdtype in ('n', 'd')), policy_clauses as (with own_column as materialized ( select
     owner_columns.relation, owner_columns.attnum, true as is_user from owner_columns union select reference.relation, reference.attnums[1], exists ( select from owner_columns where owner_columns.relation
     = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ) from references_between_tables as reference ) select policy.oid as policy_oid, format('%I', policy.polname) as name,
-    policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, member.isolated, policy.polcmd as command, policy.polroles as roles,
+    policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, policy.polcmd as command, policy.polroles as roles,
     policy.polpermissive as is_permissive, clause.kind, pg_get_expr(clause.node, policy.polrelid) as expression, seen.has_org_id, seen.has_user, text.has_tables, text.has_functions, case when
     pg_get_expr(clause.node, policy.polrelid) = 'false' then 'no' when seen.column_count = 0 then 'yes' when seen.has_own or text.has_tables or text.has_functions or pg_get_expr(clause.node,
     policy.polrelid) ~ '(uid|jwt|email|auth_org_id|current_setting)\(' then 'no' else 'probably' end as is_open from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation =
@@ -623,53 +623,55 @@ chosen (new_users) as (
     select dependency.refobjsubid::smallint from pg_catalog.pg_depend as dependency where text.has_tables and dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and
     dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid = policy.polrelid and dependency.refobjsubid > 0 ) as used left join own_column on own_column.relation = root.relation
     and own_column.attnum = used.attnum ) as seen where clause.node is not null), review_leaks as (with recursive member as materialized ( select policies.root, policies.relation, policies.qualified_name,
-    policies.row_security, policies.isolated, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join
-    pg_catalog.pg_class as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select role.oid, role.rolname,
-    role.rolbypassrls from pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in
-    ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and not exists ( select from pg_catalog.pg_roles as platforms where platforms.rolname in ('postgres', 'service_role') and
-    pg_has_role(role.oid, platforms.oid, 'usage') ) ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as
-    privileges from member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select
-    privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
-    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select
-    policy_clauses.*, case when policy_clauses.command = 'r' then '{SELECT}' when policy_clauses.command = 'w' then '{UPDATE}' when policy_clauses.command = 'd' then '{DELETE}' when policy_clauses.kind =
-    'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, format('alter policy %s on %s', policy_clauses.name, policy_clauses.qualified_name) as alter_policy from
-    policy_clauses ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges
-    where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid,
-    for_role.oid, 'usage') ) ), open_policy as ( select reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated, bool_and(reader.is_open = 'probably') as
-    is_guess, bool_or(reader.kind = 'using') as is_seen, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression ||
-    ' and ' end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid,
-    reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated ), seen_view as materialized ( select distinct views_over_tables.relation, views_over_tables.qualified_name,
-    views_over_tables.is_invoker, views_over_tables.relnamespace, views_over_tables.relowner from views_over_tables ), above (relation, upper) as ( select seen_view.relation, seen_view.relation from
-    seen_view union select read.refobjid::regclass, upper.relation from seen_view as upper join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation join pg_catalog.pg_depend as read on
-    read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid = 'pg_catalog.pg_class'::regclass where not upper.is_invoker ), view_access as materialized ( select
-    above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct upper.qualified_name, ', ') as names from above join seen_view as upper on upper.relation = above.upper join
-    api_role on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage') and not pg_has_role(api_role.oid, upper.relowner, 'usage') and ( has_table_privilege(api_role.oid, upper.relation,
-    'select, insert, update, delete') or has_any_column_privilege(api_role.oid, upper.relation, 'select') ) group by above.relation ), code as materialized ( select application_functions.*,
-    function.prosecdef as is_definer, function.pronamespace, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_of_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid ),
-    called as materialized ( select distinct caller.oid as caller, callee.oid as callee from code as caller cross join lateral regexp_matches(caller.source, '("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi') as
-    word (part) join code as callee on callee.proname = (parse_ident(word.part[1]))[1] and callee.oid <> caller.oid ), reach (function, table_name, is_parsed) as ( select table_mentions.function,
-    table_mentions.table_name, table_mentions.is_parsed from table_mentions union select called.caller, reach.table_name, false from reach join called on called.callee = reach.function ) select distinct
-    'view_without_security_invoker' as code, 'leaks' as severity, views.qualified_name as object, views.table_name, format('is a view over %s that %s may read past row-level security, as its owner',
-    views.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)', views.qualified_name) as remedy from views_over_tables as views join view_access on
-    view_access.relation = views.relation join pg_catalog.pg_roles as owner on owner.oid = views.relowner join member on member.relation = views.root where views.relkind = 'v' and views.is_direct and not
-    views.is_invoker and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage')) union all select 'materialized_view', 'leaks', views.qualified_name, views.table_name,
-    format('is a materialized view of %s that %s may read: no policy holds its rows apart', views.table_name, view_access.readers), format('revoke all on %s from public, %s', view_access.names,
-    view_access.readers) from views_over_tables as views join view_access on view_access.relation = views.relation where views.relkind = 'm' union all select case when member.is_root then
-    'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, case when member.is_root then format('is open to %s: row-level security is off',
-    string_agg(access.rolname, ', ' order by access.rolname)) else format( 'is a partition of %s that is open to %s: row-level security is off on it', member.table_name, string_agg(access.rolname, ', '
-    order by access.rolname) ) end, format('alter table %s enable row level security', member.qualified_name) from member join access on access.relation = member.relation where not member.row_security
-    group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks', open_policy.name, open_policy.table_name, format(
-    'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end, case when open_policy.is_seen then 'see' else 'add'
-    end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ), format('%s %s', open_policy.alter_policy, open_policy.bound) from
-    open_policy where open_policy.rolname = 'authenticated' and not open_policy.isolated union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
+    policies.row_security, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join pg_catalog.pg_class
+    as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select role.oid, role.rolname, role.rolbypassrls from
+    pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
+    'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
+    not true ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role
+    on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT',
+    'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation,
+    privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select policy_clauses.*, case when policy_clauses.command = 'r' then
+    '{SELECT}' when policy_clauses.command = 'w' then '{UPDATE}' when policy_clauses.command = 'd' then '{DELETE}' when policy_clauses.kind = 'with check' then '{INSERT}' else
+    '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, format('alter policy %s on %s', policy_clauses.name, policy_clauses.qualified_name) as alter_policy from policy_clauses ), reader as
+    materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and
+    clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not
+    exists ( select from clause as held where held.relation = clause.relation and not held.is_permissive and held.command = '*' and held.has_org_id and (0 = any (held.roles) or access.role_oid = any
+    (held.roles)) ) ), open_policy as ( select reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.kind =
+    'using') as is_seen, bool_or(not reader.has_functions and not reader.has_tables and reader.expression !~ '\m(uid|role|jwt|email)\(') as is_anyones, string_agg( format(
+    '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound from reader where
+    reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.alter_policy, reader.roles ),
+    above (relation, upper) as ( select views_over_tables.relation, views_over_tables.relation from views_over_tables union select read.refobjid::regclass, upper.relation from views_over_tables as upper
+    join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid
+    = 'pg_catalog.pg_class'::regclass where not upper.is_invoker ), view_access as materialized ( select above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct
+    upper.qualified_name, ', ') as names from above join views_over_tables as upper on upper.relation = above.upper join api_role on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage') and not
+    pg_has_role(api_role.oid, upper.relowner, 'usage') and ( has_table_privilege(api_role.oid, upper.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, upper.relation,
+    'select') ) group by above.relation ), code as materialized ( select application_functions.*, function.prosecdef as is_definer, function.pronamespace, array( select dependency.objid from
+    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
+    policy_oids from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid ), called as materialized ( select distinct caller.oid as caller, callee.oid as
+    callee from code as caller cross join lateral regexp_matches(caller.source, '("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi') as word (part) join code as callee on callee.proname =
+    (parse_ident(word.part[1]))[1] and callee.oid <> caller.oid ), reach (function, table_name, is_parsed) as ( select table_mentions.function, table_mentions.table_name, table_mentions.is_parsed from
+    table_mentions union select called.caller, reach.table_name, false from reach join called on called.callee = reach.function ) select distinct 'view_without_security_invoker' as code, case when
+    said.definition ~ '\m(uid|jwt|email)\(' then 'decide' else 'leaks' end as severity, views.qualified_name as object, views.table_name,
+    format('is a view over %s that %s may read past row-level security, as its owner', views.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)',
+    views.qualified_name) as remedy from views_over_tables as views join view_access on view_access.relation = views.relation join pg_catalog.pg_roles as owner on owner.oid = views.relowner join member on
+    member.relation = views.root cross join lateral (select pg_get_viewdef(views.relation)) as said (definition) where views.relkind = 'v' and said.definition !~ '\mauth_org_id\(' and views.is_direct and
+    not views.is_invoker and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage')) union all select 'materialized_view', 'leaks', views.qualified_name,
+    views.table_name, format('is a materialized view of %s that %s may read: no policy holds its rows apart', views.table_name, view_access.readers), format('revoke all on %s from public, %s',
+    view_access.names, view_access.readers) from views_over_tables as views join view_access on view_access.relation = views.relation where views.relkind = 'm' union all select case when member.is_root
+    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
+    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
+    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks',
+    open_policy.name, open_policy.table_name, format( 'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end, case
+    when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ), format('%s %s',
+    open_policy.alter_policy, open_policy.bound) from open_policy where open_policy.rolname = 'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
     format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
-    open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' union all select 'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that trusts user_metadata, which every user writes themselves', clause.table_name), format( '%s %s', clause.alter_policy, string_agg( format('%s (%s)', clause.kind,
-    regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by clause.kind ) ) from clause where clause.expression ~ '(user_metadata|raw_user_meta_data)' group by
-    clause.name, clause.table_name, clause.alter_policy union all select distinct 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
-    format('alter policy %s on %s: (select public.auth_org_id()) is the organization of app_metadata', clause.name, clause.qualified_name) from clause cross join lateral regexp_matches( clause.expression,
+    open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata', 'leaks', clause.name,
+    clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(code.name)), coalesce( 'read app_metadata instead in '
+    || min(code.name), concat_ws(' ', clause.alter_policy, string_agg( format('%s (%s)', clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by
+    clause.kind )) ) from clause left join code on clause.policy_oid = any (code.policy_oids) and code.source_with_text ~ '\m(user_metadata|raw_user_meta_data)\M' where code.oid is not null or
+    clause.expression ~ '(user_metadata|raw_user_meta_data)' group by clause.name, clause.table_name, clause.alter_policy union all select distinct 'policy_on_unset_claim', 'leaks', clause.name,
+    clause.table_name, format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause cross join lateral regexp_matches( clause.expression,
     '(?:\mjwt\(\)(?: AS jwt)?\)*|request\.jwt\.claims''[^>]*) ->>? ''([^'']+)''', 'g' ) as claim (part) where claim.part[1] not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr',
     'session_id', 'email', 'phone', 'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists ( select from application_functions where application_functions.source_with_text ~ '\mclaims\M'
     and strpos(application_functions.source_with_text, claim.part[1]) > 0 and application_functions.source_with_text !~ 'request\.jwt' ) union all select 'role_beyond_authenticated', 'leaks', format('%I',
@@ -678,15 +680,14 @@ chosen (new_users) as (
     'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
     member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
     member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
-    reader.expression ~ '\mauth_org_id\(') and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no')) ) ) and not exists ( select from clause
-    where clause.relation = member.relation and not clause.is_permissive and clause.has_org_id and (access.role_oid = any (clause.roles) or 0 = any (clause.roles)) ) union all select
+    reader.expression ~ '\mauth_org_id\(') and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no')) ) ) union all select
     'security_definer_function', case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then 'decide' else 'leaks' end, code.name, reach.table_name, format(
     '%sreads or writes %s with its owner''s rights, past row-level security, and %s may call it%s', case when not bool_or(reach.is_parsed) then 'probably ' end, reach.table_name, callable.roles, case when
-    code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.is_of_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it',
-    code.name) else format('alter function %s security invoker', code.name) end from code join reach on reach.function = code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by
-    api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where
-    code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by code.name, code.source, code.is_of_policy, reach.table_name, callable.roles
-    union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
+    code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.policy_oids <> '{}' then
+    format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name) else format('alter function %s security invoker', code.name) end from code join reach on reach.function =
+    code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and
+    has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by
+    code.name, code.source, code.policy_oids, reach.table_name, callable.roles union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
     'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct role.rolname, ', '), count(distinct member.root) ), format(
     'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct role.rolname, ', ') ) from member join pg_catalog.pg_namespace as namespace on namespace.oid =
