@@ -663,10 +663,10 @@ chosen (new_users) as (
     then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
     format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
     join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks',
-    open_policy.name, open_policy.table_name, format( 'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end, case
-    when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ), format('%s %s',
-    open_policy.alter_policy, open_policy.bound) from open_policy where open_policy.rolname = 'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
-    format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
+    open_policy.name, open_policy.table_name, format( 'is a policy that %slets whoever passes it %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
+    case when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ),
+    format('%s %s', open_policy.alter_policy, open_policy.bound) from open_policy where open_policy.rolname = 'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name,
+    open_policy.table_name, format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
     open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata', 'leaks', clause.name,
     clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(code.name)), coalesce( 'read app_metadata instead in '
     || min(code.name), concat_ws(' ', clause.alter_policy, string_agg( format('%s (%s)', clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by

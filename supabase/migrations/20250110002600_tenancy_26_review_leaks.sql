@@ -271,7 +271,7 @@ union all
 select
     'policy_open', 'leaks', open_policy.name, open_policy.table_name,
     format(
-        'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
+        'is a policy that %slets whoever passes it %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
         case when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name,
         case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end
     ),

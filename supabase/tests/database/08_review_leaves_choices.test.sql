@@ -36,7 +36,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', severity, object, table_name), ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_choices as review
     where review.code = found.code and table_name like 'harbour.%'
 $function$;
 -- Runs the remedies, those of an index without CONCURRENTLY, which no transaction takes.
@@ -47,7 +47,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select remedy from tenancy.review where review.code = remedy.code and table_name like 'harbour.%'
+    for statement in select remedy from tenancy.review_choices as review where review.code = remedy.code and table_name like 'harbour.%'
     loop
         execute replace(statement, ' concurrently', '');
     end loop;
@@ -84,7 +84,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s', object, (regexp_match(problem, 'Collisions: \d+'))[1]), ', ' order by object collate "C")
-    from tenancy.review
+    from tenancy.review_choices
     where code = 'unique_per_owner' and table_name like 'harbour.%'
 $function$;
 select doesnt_match(pg_temp.collisions(), 'Collisions', 'with one organization nothing is counted');
@@ -169,7 +169,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s: %s', severity, object, problem), E'\n' order by object)
-    from tenancy.review
+    from tenancy.review_choices
     where code = 'storage_policy' and object like 'harbour%'
 $function$;
 create policy harbour_org on storage.objects for select using (name like (select public.auth_org_id())::text || '/%');

@@ -26,7 +26,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', severity, object, table_name), ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_breaks as review
     where review.code = found.code and table_name like 'harbour.%'
 $function$;
 create function pg_temp.said(code text)
@@ -34,7 +34,7 @@ returns text
 language sql
 as $function$
     select string_agg(problem, ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_breaks as review
     where review.code = said.code and table_name like 'harbour.%'
 $function$;
 -- Runs the remedies, each of which is statements with semicolons between them.
@@ -45,7 +45,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select remedy from tenancy.review where review.code = remedy.code and table_name like 'harbour.%'
+    for statement in select remedy from tenancy.review_breaks as review where review.code = remedy.code and table_name like 'harbour.%'
     loop
         execute statement;
     end loop;
@@ -371,7 +371,7 @@ select is(pg_temp.found('column_grants'), null, 'who may read the table may read
 create publication harbour_all for table harbour.ships (id), harbour.lighthouses, harbour.logs;
 select is(pg_temp.found('published'), 'decide harbour_all harbour.logs', 'a subscriber needs the column, unless it is sent a list of columns');
 select is_empty(
-    $$ select * from tenancy.review where code = 'published' and table_name like 'harbour.%' and problem not like '%missing replicated column "org_id"%' $$,
+    $$ select * from tenancy.review_breaks where code = 'published' and table_name like 'harbour.%' and problem not like '%missing replicated column "org_id"%' $$,
     'the words are those of the subscriber''s log'
 );
 

@@ -29,7 +29,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', severity, object, table_name), ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_leaks as review
     where review.code = found.code and (table_name like 'harbour.%' or object = 'harbour')
 $function$;
 create function pg_temp.remedy(code text)
@@ -39,7 +39,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select remedy from tenancy.review where review.code = remedy.code and (table_name like 'harbour.%' or object = 'harbour')
+    for statement in select remedy from tenancy.review_leaks as review where review.code = remedy.code and (table_name like 'harbour.%' or object = 'harbour')
     loop
         execute statement;
     end loop;
@@ -187,7 +187,7 @@ select is(
 grant insert on harbour.logs to authenticated;
 select matches(pg_temp.found('policy_open'), '"signed in" harbour.logs', 'and who may insert does');
 select matches(
-    (select problem from tenancy.review where code = 'policy_open' and object = '"all wrecks"'), 'probably', 'a guess is said to be one'
+    (select problem from tenancy.review_leaks where code = 'policy_open' and object = '"all wrecks"'), 'probably', 'a guess is said to be one'
 );
 select is(pg_temp.found('policy_without_to'), 'leaks "all wrecks" harbour.ships', 'without TO anon passes it too');
 select lives_ok($$ select pg_temp.remedy('policy_open'), pg_temp.remedy('policy_without_to') $$, 'the remedies run');
