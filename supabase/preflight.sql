@@ -547,21 +547,23 @@ chosen (new_users) as (
     materialized ( select table_members.relname, table_members.relnamespace, table_members.root, root.qualified_name, false as is_view from table_members join application_tables as root on root.relation =
     table_members.root where table_members.scope = 'org' union all select views_over_tables.relname, views_over_tables.relnamespace, views_over_tables.root, views_over_tables.table_name, true from
     views_over_tables ) select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb
-    in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, target.relname as mentioned
-    from word join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] join pg_catalog.pg_namespace as namespace
-    on namespace.oid = target.relnamespace and case when array_length(word.names, 1) = 2 then namespace.nspname = word.names[1] else namespace.nspname = any (code.schema_names) end), review_breaks as
-    (with code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null as has_columns, coalesce('org_id' = any (function.proargnames), false) as
-    returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from
-    pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from application_functions left join pg_catalog.pg_proc as
-    function on function.oid = application_functions.oid ), mention as materialized ( select table_mentions.* from table_mentions ), careless as materialized ( select mention.function, mention.name,
-    mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts and coalesce(mention.column_list !~*
-    '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when settings.fill_org_id then 'decide' else
-    'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), answer as materialized ( select code.oid, code.name,
-    code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ',
-    '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select (regexp_matches(code.line,
-    '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line, '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$',
-    'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace( regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)',
-    ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
+    in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, case when
+    array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1',
+    'g')) as pattern, target.relname from word join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] join
+    pg_catalog.pg_namespace as namespace on namespace.oid = target.relnamespace and case when array_length(word.names, 1) = 2 then namespace.nspname = word.names[1] else namespace.nspname = any
+    (code.schema_names) end), review_breaks as (with code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null as has_columns, coalesce('org_id' = any
+    (function.proargnames), false) as returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as
+    line_with_text, exists ( select from pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from
+    application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid ), mention as materialized ( select table_mentions.* from table_mentions ), careless as
+    materialized ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where
+    mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as (
+    select case when settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings
+    ), answer as materialized ( select code.oid, code.name, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement,
+    '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select
+    (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
+    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
+    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
+    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
     careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name as object, careless.table_name, format(
     '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
     'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
@@ -574,23 +576,23 @@ chosen (new_users) as (
     careless.root = touched.root cross join filler where job.kind = 'cron job' group by job.name, touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks',
     mention.name, mention.table_name, format('%sinserts all columns of %s into %s, which has no org_id: more than there are', 'probably ', mention.table_name, copied.part[1]),
     format('name the columns in %s, on both sides', mention.name) from mention join code on code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join
-    lateral regexp_matches( code.line, format( '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])',
-    regexp_replace(mention.mentioned, '(\W)', '\\\1', 'g') ), 'gi' ) as copied (part) where mention.verb = 'from' and not mention.is_view and not exists ( select from mention as into_org where
-    into_org.function is not distinct from mention.function and into_org.name = mention.name and into_org.inserts and lower(replace(copied.part[1], '"', '')) in (into_org.table_name,
-    split_part(into_org.table_name, '.', 2)) ) union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name,
-    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last',
-    answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join
-    table_members as member on member.relation = row_type.typrelid and member.scope = 'org' join application_tables as root on root.relation = member.root where answer.column_list like '%,%' and
-    answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name, mention.table_name,
-    format('probably returns too many columns: all of %s, and it says which it returns', mention.table_name),
+    lateral ( select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern union all select
+    format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern) ) as copying (pattern) cross join lateral
+    regexp_matches(code.line, copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view and not exists ( select from mention as into_org where into_org.function is not
+    distinct from mention.function and into_org.name = mention.name and into_org.inserts and lower(replace(copied.part[1], '"', '')) in (into_org.table_name, split_part(into_org.table_name, '.', 2)) )
+    union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed
+    then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join
+    pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join table_members as member on member.relation = row_type.typrelid and member.scope = 'org' join application_tables
+    as root on root.relation = member.root where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct
+    'function_row_shape', 'breaks', answer.name, mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns', mention.table_name),
     format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and mention.verb in ('from',
     'join') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id
-    and not answer.is_parsed and answer.statement ~* format( '\m(from|join) (only )?([\w$"]+ ?\. ?)?"?%s"?%s', regexp_replace(mention.mentioned, '(\W)', '\\\1', 'g'), case when star.part[1] is null or
-    lower(star.part[1]) = mention.mentioned then '(?![\w$"])' else format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) union all select distinct 'partition_by_like', 'breaks', code.name,
-    root.qualified_name, format('probably makes partitions of %s by CREATE TABLE … LIKE, which lack its check of org_id when they are attached', root.qualified_name),
-    format('create table … partition of %s in %s', root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~*
-    format('(?<![\w$])%s(?![\w$])', regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M.*\mlike\M' and code.line_with_text ~* '\mattach partition\M' union
-    all select 'partition_by_like' as code, 'breaks' as severity, config.relation::text as object, root.qualified_name as table_name,
+    and not answer.is_parsed and answer.statement ~* concat( '\m(from|join) (only )?', mention.pattern, case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])',
+    star.part[1]) end ) union all select distinct 'partition_by_like', 'breaks', code.name, root.qualified_name,
+    format('probably makes partitions of %s by CREATE TABLE … LIKE, which lack its check of org_id when they are attached', root.qualified_name), format('create table … partition of %s in %s',
+    root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
+    regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M.*\mlike\M' and code.line_with_text ~* '\mattach partition\M' union all select 'partition_by_like'
+    as code, 'breaks' as severity, config.relation::text as object, root.qualified_name as table_name,
     format('has %s, whose partitions pg_partman makes by CREATE TABLE … LIKE: they probably lack its check of org_id', root.qualified_name) as problem,
     format('select partman.run_maintenance(%L) on a copy first; make partitions with create table … partition of', root.qualified_name) as remedy from (select to_regclass('partman.part_config') as
     relation) as config join pg_catalog.pg_class as class on class.oid = config.relation and class.relkind = 'r' join pg_catalog.pg_roles as owner on owner.oid = class.relowner and (owner.rolsuper or
@@ -624,7 +626,7 @@ chosen (new_users) as (
     in ('n', 'd') and member.attnum = any (coalesce(reference.confdelsetcols, reference.conkey))) or reference.confupdtype in ('n', 'd')), policy_clauses as (with own_column as materialized ( select
     owner_columns.relation, owner_columns.attnum, true as is_user from owner_columns union select reference.relation, reference.attnums[1], exists ( select from owner_columns where owner_columns.relation
     = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ) from references_between_tables as reference ) select policy.oid as policy_oid, format('%I', policy.polname) as name,
-    policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, member.isolated, policy.polcmd as command, policy.polroles as roles,
+    policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, policy.polcmd as command, policy.polroles as roles,
     policy.polpermissive as is_permissive, clause.kind, pg_get_expr(clause.node, policy.polrelid) as expression, seen.has_org_id, seen.has_user, text.has_tables, text.has_functions, case when
     pg_get_expr(clause.node, policy.polrelid) = 'false' then 'no' when seen.column_count = 0 then 'yes' when seen.has_own or text.has_tables or text.has_functions or pg_get_expr(clause.node,
     policy.polrelid) ~ '(uid|jwt|email|auth_org_id|current_setting)\(' then 'no' else 'probably' end as is_open from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation =
@@ -639,53 +641,55 @@ chosen (new_users) as (
     select dependency.refobjsubid::smallint from pg_catalog.pg_depend as dependency where text.has_tables and dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and
     dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid = policy.polrelid and dependency.refobjsubid > 0 ) as used left join own_column on own_column.relation = root.relation
     and own_column.attnum = used.attnum ) as seen where clause.node is not null), review_leaks as (with recursive member as materialized ( select policies.root, policies.relation, policies.qualified_name,
-    policies.row_security, policies.isolated, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join
-    pg_catalog.pg_class as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select role.oid, role.rolname,
-    role.rolbypassrls from pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in
-    ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and not exists ( select from pg_catalog.pg_roles as platforms where platforms.rolname in ('postgres', 'service_role') and
-    pg_has_role(role.oid, platforms.oid, 'usage') ) ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as
-    privileges from member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select
-    privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
-    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select
-    policy_clauses.*, case when policy_clauses.command = 'r' then '{SELECT}' when policy_clauses.command = 'w' then '{UPDATE}' when policy_clauses.command = 'd' then '{DELETE}' when policy_clauses.kind =
-    'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, format('alter policy %s on %s', policy_clauses.name, policy_clauses.qualified_name) as alter_policy from
-    policy_clauses ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges
-    where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid,
-    for_role.oid, 'usage') ) ), open_policy as ( select reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated, bool_and(reader.is_open = 'probably') as
-    is_guess, bool_or(reader.kind = 'using') as is_seen, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression ||
-    ' and ' end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid,
-    reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated ), seen_view as materialized ( select distinct views_over_tables.relation, views_over_tables.qualified_name,
-    views_over_tables.is_invoker, views_over_tables.relnamespace, views_over_tables.relowner from views_over_tables ), above (relation, upper) as ( select seen_view.relation, seen_view.relation from
-    seen_view union select read.refobjid::regclass, upper.relation from seen_view as upper join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation join pg_catalog.pg_depend as read on
-    read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid = 'pg_catalog.pg_class'::regclass where not upper.is_invoker ), view_access as materialized ( select
-    above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct upper.qualified_name, ', ') as names from above join seen_view as upper on upper.relation = above.upper join
-    api_role on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage') and not pg_has_role(api_role.oid, upper.relowner, 'usage') and ( has_table_privilege(api_role.oid, upper.relation,
-    'select, insert, update, delete') or has_any_column_privilege(api_role.oid, upper.relation, 'select') ) group by above.relation ), code as materialized ( select application_functions.*,
-    function.prosecdef as is_definer, function.pronamespace, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_of_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid ),
-    called as materialized ( select distinct caller.oid as caller, callee.oid as callee from code as caller cross join lateral regexp_matches(caller.source, '("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi') as
-    word (part) join code as callee on callee.proname = (parse_ident(word.part[1]))[1] and callee.oid <> caller.oid ), reach (function, table_name, is_parsed) as ( select table_mentions.function,
-    table_mentions.table_name, table_mentions.is_parsed from table_mentions union select called.caller, reach.table_name, false from reach join called on called.callee = reach.function ) select distinct
-    'view_without_security_invoker' as code, 'leaks' as severity, views.qualified_name as object, views.table_name, format('is a view over %s that %s may read past row-level security, as its owner',
-    views.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)', views.qualified_name) as remedy from views_over_tables as views join view_access on
-    view_access.relation = views.relation join pg_catalog.pg_roles as owner on owner.oid = views.relowner join member on member.relation = views.root where views.relkind = 'v' and views.is_direct and not
-    views.is_invoker and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage')) union all select 'materialized_view', 'leaks', views.qualified_name, views.table_name,
-    format('is a materialized view of %s that %s may read: no policy holds its rows apart', views.table_name, view_access.readers), format('revoke all on %s from public, %s', view_access.names,
-    view_access.readers) from views_over_tables as views join view_access on view_access.relation = views.relation where views.relkind = 'm' union all select case when member.is_root then
-    'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, case when member.is_root then format('is open to %s: row-level security is off',
-    string_agg(access.rolname, ', ' order by access.rolname)) else format( 'is a partition of %s that is open to %s: row-level security is off on it', member.table_name, string_agg(access.rolname, ', '
-    order by access.rolname) ) end, format('alter table %s enable row level security', member.qualified_name) from member join access on access.relation = member.relation where not member.row_security
-    group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks', open_policy.name, open_policy.table_name, format(
-    'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end, case when open_policy.is_seen then 'see' else 'add'
-    end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ), format('%s %s', open_policy.alter_policy, open_policy.bound) from
-    open_policy where open_policy.rolname = 'authenticated' and not open_policy.isolated union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
-    format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
-    open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' union all select 'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that trusts user_metadata, which every user writes themselves', clause.table_name), format( '%s %s', clause.alter_policy, string_agg( format('%s (%s)', clause.kind,
-    regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by clause.kind ) ) from clause where clause.expression ~ '(user_metadata|raw_user_meta_data)' group by
-    clause.name, clause.table_name, clause.alter_policy union all select distinct 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
-    format('alter policy %s on %s: (select public.auth_org_id()) is the organization of app_metadata', clause.name, clause.qualified_name) from clause cross join lateral regexp_matches( clause.expression,
+    policies.row_security, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join pg_catalog.pg_class
+    as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select role.oid, role.rolname, role.rolbypassrls from
+    pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
+    'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
+    not true ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role
+    on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT',
+    'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation,
+    privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select policy_clauses.*, case when policy_clauses.command = 'r' then
+    '{SELECT}' when policy_clauses.command = 'w' then '{UPDATE}' when policy_clauses.command = 'd' then '{DELETE}' when policy_clauses.kind = 'with check' then '{INSERT}' else
+    '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, format('alter policy %s on %s', policy_clauses.name, policy_clauses.qualified_name) as alter_policy from policy_clauses ), reader as
+    materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and
+    clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not
+    exists ( select from clause as held where held.relation = clause.relation and not held.is_permissive and held.command = '*' and held.has_org_id and (0 = any (held.roles) or access.role_oid = any
+    (held.roles)) ) ), open_policy as ( select reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.kind =
+    'using') as is_seen, bool_or(not reader.has_functions and not reader.has_tables and reader.expression !~ '\m(uid|role|jwt|email)\(') as is_anyones, string_agg( format(
+    '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound from reader where
+    reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.alter_policy, reader.roles ),
+    above (relation, upper) as ( select views_over_tables.relation, views_over_tables.relation from views_over_tables union select read.refobjid::regclass, upper.relation from views_over_tables as upper
+    join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid
+    = 'pg_catalog.pg_class'::regclass where not upper.is_invoker ), view_access as materialized ( select above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct
+    upper.qualified_name, ', ') as names from above join views_over_tables as upper on upper.relation = above.upper join api_role on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage') and not
+    pg_has_role(api_role.oid, upper.relowner, 'usage') and ( has_table_privilege(api_role.oid, upper.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, upper.relation,
+    'select') ) group by above.relation ), code as materialized ( select application_functions.*, function.prosecdef as is_definer, function.pronamespace, array( select dependency.objid from
+    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
+    policy_oids from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid ), called as materialized ( select distinct caller.oid as caller, callee.oid as
+    callee from code as caller cross join lateral regexp_matches(caller.source, '("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi') as word (part) join code as callee on callee.proname =
+    (parse_ident(word.part[1]))[1] and callee.oid <> caller.oid ), reach (function, table_name, is_parsed) as ( select table_mentions.function, table_mentions.table_name, table_mentions.is_parsed from
+    table_mentions union select called.caller, reach.table_name, false from reach join called on called.callee = reach.function ) select distinct 'view_without_security_invoker' as code, case when
+    said.definition ~ '\m(uid|jwt|email)\(' then 'decide' else 'leaks' end as severity, views.qualified_name as object, views.table_name,
+    format('is a view over %s that %s may read past row-level security, as its owner', views.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)',
+    views.qualified_name) as remedy from views_over_tables as views join view_access on view_access.relation = views.relation join pg_catalog.pg_roles as owner on owner.oid = views.relowner join member on
+    member.relation = views.root cross join lateral (select pg_get_viewdef(views.relation)) as said (definition) where views.relkind = 'v' and said.definition !~ '\mauth_org_id\(' and views.is_direct and
+    not views.is_invoker and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage')) union all select 'materialized_view', 'leaks', views.qualified_name,
+    views.table_name, format('is a materialized view of %s that %s may read: no policy holds its rows apart', views.table_name, view_access.readers), format('revoke all on %s from public, %s',
+    view_access.names, view_access.readers) from views_over_tables as views join view_access on view_access.relation = views.relation where views.relkind = 'm' union all select case when member.is_root
+    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
+    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
+    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks',
+    open_policy.name, open_policy.table_name, format( 'is a policy that %slets whoever passes it %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
+    case when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ),
+    format('%s %s', open_policy.alter_policy, open_policy.bound) from open_policy where open_policy.rolname = 'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name,
+    open_policy.table_name, format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
+    open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata', 'leaks', clause.name,
+    clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(code.name)), coalesce( 'read app_metadata instead in '
+    || min(code.name), concat_ws(' ', clause.alter_policy, string_agg( format('%s (%s)', clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by
+    clause.kind )) ) from clause left join code on clause.policy_oid = any (code.policy_oids) and code.source_with_text ~ '\m(user_metadata|raw_user_meta_data)\M' where code.oid is not null or
+    clause.expression ~ '(user_metadata|raw_user_meta_data)' group by clause.name, clause.table_name, clause.alter_policy union all select distinct 'policy_on_unset_claim', 'leaks', clause.name,
+    clause.table_name, format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause cross join lateral regexp_matches( clause.expression,
     '(?:\mjwt\(\)(?: AS jwt)?\)*|request\.jwt\.claims''[^>]*) ->>? ''([^'']+)''', 'g' ) as claim (part) where claim.part[1] not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr',
     'session_id', 'email', 'phone', 'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists ( select from application_functions where application_functions.source_with_text ~ '\mclaims\M'
     and strpos(application_functions.source_with_text, claim.part[1]) > 0 and application_functions.source_with_text !~ 'request\.jwt' ) union all select 'role_beyond_authenticated', 'leaks', format('%I',
@@ -694,15 +698,14 @@ chosen (new_users) as (
     'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
     member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
     member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
-    reader.expression ~ '\mauth_org_id\(') and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no')) ) ) and not exists ( select from clause
-    where clause.relation = member.relation and not clause.is_permissive and clause.has_org_id and (access.role_oid = any (clause.roles) or 0 = any (clause.roles)) ) union all select
+    reader.expression ~ '\mauth_org_id\(') and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no')) ) ) union all select
     'security_definer_function', case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then 'decide' else 'leaks' end, code.name, reach.table_name, format(
     '%sreads or writes %s with its owner''s rights, past row-level security, and %s may call it%s', case when not bool_or(reach.is_parsed) then 'probably ' end, reach.table_name, callable.roles, case when
-    code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.is_of_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it',
-    code.name) else format('alter function %s security invoker', code.name) end from code join reach on reach.function = code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by
-    api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where
-    code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by code.name, code.source, code.is_of_policy, reach.table_name, callable.roles
-    union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
+    code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.policy_oids <> '{}' then
+    format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name) else format('alter function %s security invoker', code.name) end from code join reach on reach.function =
+    code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and
+    has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by
+    code.name, code.source, code.policy_oids, reach.table_name, callable.roles union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
     'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct role.rolname, ', '), count(distinct member.root) ), format(
     'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct role.rolname, ', ') ) from member join pg_catalog.pg_namespace as namespace on namespace.oid =
@@ -712,31 +715,37 @@ chosen (new_users) as (
     reference.relation, reference.attnums[1] from reference join owner_columns on owner_columns.relation = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ), clause as
     materialized ( select policy_clauses.* from policy_clauses ), index_key as materialized ( select index.indexrelid, index.indrelid as relation, root.qualified_name, root.relkind, format('%I',
     class.relname) as name, index.indisunique as is_unique, index.indisprimary as is_primary, index.indkey[0] as first_attnum, index.indnkeyatts as columns, own.constraint_name, own.is_referenced,
-    pg_get_indexdef(index.indexrelid) as definition, pg_get_expr(index.indpred, index.indrelid) as predicate, key.names, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up from
-    pg_catalog.pg_index as index join pg_catalog.pg_class as class on class.oid = index.indexrelid join application_tables as root on root.relation = index.indrelid and root.scope = 'org' cross join
-    lateral ( select max(format('%I', its.conname)) filter (where its.contype in ('p', 'u')) as constraint_name, coalesce(bool_or(its.contype = 'f'), false) as is_referenced from pg_catalog.pg_constraint
-    as its where its.conindid = index.indexrelid ) as own cross join lateral ( select string_agg(part.definition, ', ' order by part.position) as names, string_agg(part.definition, ', ' order by
-    part.position) filter (where user_column.attnum is null) as others, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
-    coalesce(bool_or(parent.is_parent), false) as has_parent, coalesce(bool_or(column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or made.expression ~ 'nextval'), false) as is_made_up from (
-    select position, index.indkey[position - 1] as attnum, pg_get_indexdef(index.indexrelid, position, true) as definition from generate_series(1, index.indnkeyatts) as position ) as part left join
-    pg_catalog.pg_attribute as column_ on column_.attrelid = index.indrelid and column_.attnum = part.attnum and part.attnum > 0 left join user_column on user_column.relation = index.indrelid and
-    user_column.attnum = part.attnum left join lateral ( select pg_get_expr(pg_attrdef.adbin, pg_attrdef.adrelid) from pg_catalog.pg_attrdef where pg_attrdef.adrelid = index.indrelid and pg_attrdef.adnum
-    = part.attnum ) as made (expression) on true cross join lateral ( select exists ( select from reference where reference.relation = index.indrelid and part.attnum = any (reference.attnums) and
-    user_column.attnum is null ) as is_parent ) as parent ) as key where index.indisvalid ), per_organization as ( select index_key.*, concat_ws(', ', 'org_id', index_key.others) as columns_then, case
-    when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add %s (%s)', index_key.qualified_name, index_key.constraint_name, case when index_key.is_primary then
-    'primary key' else 'unique' end, concat_ws(', ', 'org_id', index_key.others) ) when index_key.relkind = 'p' then format('drop index, and create unique index on %s (%s)', index_key.qualified_name,
-    concat_ws(', ', 'org_id', index_key.others)) else format( 'create unique index concurrently on %s (%s)%s; drop index concurrently %s', index_key.qualified_name, concat_ws(', ', 'org_id',
-    index_key.others), ' where ' || index_key.predicate, index_key.indexrelid::regclass ) end as remedy from index_key where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent
-    and not index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) ) select found.code, 'decide' as severity, found.object, found.table_name, found.problem, found.remedy from (
-    select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, per_organization.name as object, per_organization.qualified_name as table_name, format(
-    'keeps (%s) of %s unique %s: is it (%s) from now on?', per_organization.names, per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations'
-    end, per_organization.columns_then ) as problem, per_organization.remedy from per_organization where per_organization.users > 0 or not per_organization.is_made_up union all select 'index_by_owner',
-    index_key.name, index_key.qualified_name, format('is led by the user in %s, (%s): queries by organization need one led by org_id', index_key.qualified_name, index_key.names), case when
-    index_key.relkind = 'p' then format('per partition, then on %s: create index (org_id, %s)', index_key.qualified_name, index_key.others) else format('create index concurrently on %s%s',
-    index_key.qualified_name, twin.definition) end from index_key join user_column on user_column.relation = index_key.relation and user_column.attnum = index_key.first_attnum cross join lateral ( select
-    replace( substr(index_key.definition, strpos(index_key.definition, ' USING ')), format(' (%s, ', split_part(index_key.names, ', ', 1)), ' (org_id, ' ) as definition ) as twin where index_key.columns >
-    1 and not index_key.is_unique and not exists ( select from index_key as other where other.relation = index_key.relation and substr(other.definition, strpos(other.definition, ' USING ')) =
-    twin.definition ) union all select 'own_rows_policy', string_agg(distinct clause.name, ', '), clause.table_name,
+    pg_get_indexdef(index.indexrelid) as definition, pg_get_expr(index.indpred, index.indrelid) as predicate, key.names, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, case when
+    key.users > 0 and key.is_plain and index.indisunique and index.indpred is null and table_.relkind = 'r' and pg_relation_size(table_.oid) < 1e8 and pg_has_role(table_.relowner, 'usage') and not
+    table_.relforcerowsecurity and mapping_state.is_filled and org_id.is_not_null then format( 'select pg_catalog.count(*) as number from (select from %s where (%s) is not null group by %2$s'
+    ' having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', root.qualified_name, concat_ws(', ', 'org_id', key.others) ) end as counting from pg_catalog.pg_index as index join
+    pg_catalog.pg_class as class on class.oid = index.indexrelid join application_tables as root on root.relation = index.indrelid and root.scope = 'org' join pg_catalog.pg_class as table_ on table_.oid =
+    index.indrelid join org_id_columns as org_id on org_id.relation = index.indrelid cross join mapping_state cross join lateral ( select max(format('%I', its.conname)) filter (where its.contype in ('p',
+    'u')) as constraint_name, coalesce(bool_or(its.contype = 'f'), false) as is_referenced from pg_catalog.pg_constraint as its where its.conindid = index.indexrelid ) as own cross join lateral ( select
+    string_agg(part.definition, ', ' order by part.position) as names, string_agg(part.definition, ', ' order by part.position) filter (where user_column.attnum is null) as others,
+    count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(parent.is_parent), false) as has_parent, coalesce(bool_and(type.typnamespace =
+    'pg_catalog'::regnamespace), false) and 0 <> all (index.indkey) as is_plain, coalesce(bool_or(column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or made.expression ~ 'nextval'), false) as
+    is_made_up from ( select position, index.indkey[position - 1] as attnum, pg_get_indexdef(index.indexrelid, position, true) as definition from generate_series(1, index.indnkeyatts) as position ) as
+    part left join pg_catalog.pg_attribute as column_ on column_.attrelid = index.indrelid and column_.attnum = part.attnum and part.attnum > 0 left join pg_catalog.pg_type as type on type.oid =
+    column_.atttypid left join user_column on user_column.relation = index.indrelid and user_column.attnum = part.attnum left join lateral ( select pg_get_expr(pg_attrdef.adbin, pg_attrdef.adrelid) from
+    pg_catalog.pg_attrdef where pg_attrdef.adrelid = index.indrelid and pg_attrdef.adnum = part.attnum ) as made (expression) on true cross join lateral ( select exists ( select from reference where
+    reference.relation = index.indrelid and part.attnum = any (reference.attnums) and user_column.attnum is null ) as is_parent ) as parent ) as key where index.indisvalid ), per_organization as ( select
+    index_key.*, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add %s (%s)',
+    index_key.qualified_name, index_key.constraint_name, case when index_key.is_primary then 'primary key' else 'unique' end, concat_ws(', ', 'org_id', index_key.others) ) when index_key.relkind = 'p'
+    then format('drop index, and create unique index on %s (%s)', index_key.qualified_name, concat_ws(', ', 'org_id', index_key.others)) else format(
+    'create unique index concurrently on %s (%s)%s; drop index concurrently %s', index_key.qualified_name, concat_ws(', ', 'org_id', index_key.others), ' where ' || index_key.predicate,
+    index_key.indexrelid::regclass ) end as remedy from index_key where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and not index_key.is_referenced and (not
+    index_key.is_primary or index_key.columns > 1) ) select found.code, 'decide' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0
+    then 'unique_per_owner' else 'unique_global' end as code, per_organization.name as object, per_organization.qualified_name as table_name, format(
+    'keeps (%s) of %s unique %s: is it (%s) from now on?%s', per_organization.names, per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations'
+    end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0) || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select
+    (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint ) as counted (number) where per_organization.users > 0 or not per_organization.is_made_up union
+    all select 'index_by_owner', index_key.name, index_key.qualified_name, format('is led by the user in %s, (%s): queries by organization need one led by org_id', index_key.qualified_name,
+    index_key.names), case when index_key.relkind = 'p' then format('per partition, then on %s: create index (org_id, %s)', index_key.qualified_name, index_key.others) else
+    format('create index concurrently on %s%s', index_key.qualified_name, twin.definition) end from index_key join user_column on user_column.relation = index_key.relation and user_column.attnum =
+    index_key.first_attnum cross join lateral ( select replace( substr(index_key.definition, strpos(index_key.definition, ' USING ')), format(' (%s, ', split_part(index_key.names, ', ', 1)), ' (org_id, '
+    ) as definition ) as twin where index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where other.relation = index_key.relation and substr(other.definition,
+    strpos(other.definition, ' USING ')) = twin.definition ) union all select 'own_rows_policy', string_agg(distinct clause.name, ', '), clause.table_name,
     format('shows a row of %s only to the users in it: colleagues in an organization do not see each other''s', clause.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', clause.table_name ) from clause where clause.is_permissive and clause.kind =
     'using' and clause.command in ('r', '*') and clause.relation = clause.root and clause.expression ~ '\muid\(\)' and clause.expression !~ '\mauth_org_id\(' and not clause.has_functions and (

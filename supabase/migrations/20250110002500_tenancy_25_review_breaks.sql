@@ -81,7 +81,10 @@ select
     target.root, target.qualified_name as table_name, target.is_view, word.verb,
     word.verb in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts,
     case when word.column_list like '(%' then word.column_list end as column_list,
-    target.relname as mentioned
+    -- As a pattern, with the schema where the text has it.
+    case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end
+        || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern,
+    target.relname
 from word
 join code
     on code.name = word.name
@@ -146,7 +149,9 @@ answer as materialized (
         select regexp_replace(
             regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'
         )
-    ) as flat (statement)
+    ) as flattened (text)
+    -- Each query of a UNION has the same shape.
+    cross join lateral regexp_split_to_table(flattened.text, '\m(union|except|intersect)( all)?\M', 'i') as flat (statement)
     where code.kind = 'function' and said.statement is not null
 )
 select
@@ -203,14 +208,12 @@ join code
     on code.oid is not distinct from mention.function
     and code.name = mention.name
     and not code.is_parsed
-cross join lateral regexp_matches(
-    code.line,
-    format(
-        '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])',
-        regexp_replace(mention.mentioned, '(\W)', '\\\1', 'g')
-    ),
-    'gi'
-) as copied (part)
+cross join lateral (
+    select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern
+    union all
+    select format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern)
+) as copying (pattern)
+cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
 where mention.verb = 'from'
     and not mention.is_view
     and not exists (
@@ -249,13 +252,9 @@ cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? 
 where answer.has_columns
     and not answer.returns_org_id
     and not answer.is_parsed
-    and answer.statement ~* format(
-        '\m(from|join) (only )?([\w$"]+ ?\. ?)?"?%s"?%s',
-        regexp_replace(mention.mentioned, '(\W)', '\\\1', 'g'),
-        case
-            when star.part[1] is null or lower(star.part[1]) = mention.mentioned then '(?![\w$"])'
-            else format(' (as )?"?%s"?(?![\w$"])', star.part[1])
-        end
+    and answer.statement ~* concat(
+        '\m(from|join) (only )?', mention.pattern,
+        case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end
     )
 union all
 select distinct

@@ -21,7 +21,7 @@ with own_column as materialized (
 )
 select
     policy.oid as policy_oid, format('%I', policy.polname) as name, policy.polrelid::regclass as relation, member.qualified_name, member.root,
-    root.qualified_name as table_name, member.row_security, member.isolated, policy.polcmd as command,
+    root.qualified_name as table_name, member.row_security, policy.polcmd as command,
     policy.polroles as roles, policy.polpermissive as is_permissive, clause.kind,
     pg_get_expr(clause.node, policy.polrelid) as expression,
     seen.has_org_id, seen.has_user, text.has_tables, text.has_functions,
@@ -88,7 +88,7 @@ comment on view tenancy.policy_clauses is
 create or replace view tenancy.review_leaks as
 with recursive member as materialized (
     select
-        policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.isolated,
+        policies.root, policies.relation, policies.qualified_name, policies.row_security,
         policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name
     from tenancy.isolation_policies as policies
     join pg_catalog.pg_class as class on class.oid = policies.relation
@@ -102,10 +102,8 @@ api_role as materialized (
         and role.rolname <> current_user
         and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)'
         and role.rolname not in ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer')
-        and not exists (
-            select from pg_catalog.pg_roles as platforms
-            where platforms.rolname in ('postgres', 'service_role') and pg_has_role(role.oid, platforms.oid, 'usage')
-        )
+        and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true
+        and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is not true
 ),
 access as materialized (
     select
@@ -149,11 +147,21 @@ reader as materialized (
             select from unnest(clause.roles) as for_role (oid)
             where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage')
         )
+        -- Isolation, or a policy of the application's own that does the same.
+        and not exists (
+            select from clause as held
+            where held.relation = clause.relation
+                and not held.is_permissive
+                and held.command = '*'
+                and held.has_org_id
+                and (0 = any (held.roles) or access.role_oid = any (held.roles))
+        )
 ),
 open_policy as (
     select
-        reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated,
+        reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles,
         bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.kind = 'using') as is_seen,
+        bool_or(not reader.has_functions and not reader.has_tables and reader.expression !~ '\m(uid|role|jwt|email)\(') as is_anyones,
         string_agg(
             format(
                 '%s (%sorg_id = (select public.auth_org_id()))', reader.kind,
@@ -164,21 +172,15 @@ open_policy as (
     where reader.is_open <> 'no'
         -- The organization of a row that is there cannot change.
         and not (reader.command = 'w' and reader.kind = 'with check')
-    group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.alter_policy, reader.roles, reader.isolated
+    group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.alter_policy, reader.roles
 ),
 -- Views: what is read as their owner, and who may read them, directly or through others that are read as theirs.
-seen_view as materialized (
-    select distinct
-        views_over_tables.relation, views_over_tables.qualified_name, views_over_tables.is_invoker, views_over_tables.relnamespace,
-        views_over_tables.relowner
-    from tenancy.views_over_tables
-),
 above (relation, upper) as (
-    select seen_view.relation, seen_view.relation
-    from seen_view
+    select views_over_tables.relation, views_over_tables.relation
+    from tenancy.views_over_tables
     union
     select read.refobjid::regclass, upper.relation
-    from seen_view as upper
+    from tenancy.views_over_tables as upper
     join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation
     join pg_catalog.pg_depend as read
         on read.classid = 'pg_catalog.pg_rewrite'::regclass
@@ -190,7 +192,7 @@ view_access as materialized (
     select
         above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct upper.qualified_name, ', ') as names
     from above
-    join seen_view as upper on upper.relation = above.upper
+    join tenancy.views_over_tables as upper on upper.relation = above.upper
     join api_role
         on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage')
         and not pg_has_role(api_role.oid, upper.relowner, 'usage')
@@ -203,12 +205,13 @@ view_access as materialized (
 code as materialized (
     select
         application_functions.*, function.prosecdef as is_definer, function.pronamespace,
-        exists (
-            select from pg_catalog.pg_depend as dependency
+        array(
+            select dependency.objid
+            from pg_catalog.pg_depend as dependency
             where dependency.classid = 'pg_catalog.pg_policy'::regclass
                 and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
                 and dependency.refobjid = function.oid
-        ) as is_of_policy
+        ) as policy_oids
     from tenancy.application_functions
     join pg_catalog.pg_proc as function on function.oid = application_functions.oid
 ),
@@ -230,14 +233,17 @@ reach (function, table_name, is_parsed) as (
     join called on called.callee = reach.function
 )
 select distinct
-    'view_without_security_invoker' as code, 'leaks' as severity, views.qualified_name as object, views.table_name,
+    'view_without_security_invoker' as code,
+    case when said.definition ~ '\m(uid|jwt|email)\(' then 'decide' else 'leaks' end as severity, views.qualified_name as object, views.table_name,
     format('is a view over %s that %s may read past row-level security, as its owner', views.table_name, view_access.readers) as problem,
     format('alter view %s set (security_invoker = true)', views.qualified_name) as remedy
 from tenancy.views_over_tables as views
 join view_access on view_access.relation = views.relation
 join pg_catalog.pg_roles as owner on owner.oid = views.relowner
 join member on member.relation = views.root
+cross join lateral (select pg_get_viewdef(views.relation)) as said (definition)
 where views.relkind = 'v'
+    and said.definition !~ '\mauth_org_id\('
     and views.is_direct
     and not views.is_invoker
     and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage'))
@@ -252,13 +258,10 @@ where views.relkind = 'm'
 union all
 select
     case when member.is_root then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name,
-    case
-        when member.is_root then format('is open to %s: row-level security is off', string_agg(access.rolname, ', ' order by access.rolname))
-        else format(
-            'is a partition of %s that is open to %s: row-level security is off on it', member.table_name,
-            string_agg(access.rolname, ', ' order by access.rolname)
-        )
-    end,
+    format(
+        'is %sopen to %s: row-level security is off', case when not member.is_root then format('a partition of %s, ', member.table_name) end,
+        string_agg(access.rolname, ', ' order by access.rolname)
+    ),
     format('alter table %s enable row level security', member.qualified_name)
 from member
 join access on access.relation = member.relation
@@ -268,38 +271,41 @@ union all
 select
     'policy_open', 'leaks', open_policy.name, open_policy.table_name,
     format(
-        'is a policy that %slets authenticated %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
+        'is a policy that %slets whoever passes it %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
         case when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name,
         case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end
     ),
     format('%s %s', open_policy.alter_policy, open_policy.bound)
 from open_policy
-where open_policy.rolname = 'authenticated' and not open_policy.isolated
+where open_policy.rolname = 'authenticated'
 union all
 select
     'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
     format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name),
     format('%s to authenticated', open_policy.alter_policy)
 from open_policy
-where open_policy.rolname = 'anon' and open_policy.roles = '{0}'
+where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones
 union all
 select
     'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that trusts user_metadata, which every user writes themselves', clause.table_name),
-    format(
-        '%s %s', clause.alter_policy,
-        string_agg(
+    format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(code.name)),
+    coalesce(
+        'read app_metadata instead in ' || min(code.name),
+        concat_ws(' ', clause.alter_policy, string_agg(
             format('%s (%s)', clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by clause.kind
-        )
+        ))
     )
 from clause
-where clause.expression ~ '(user_metadata|raw_user_meta_data)'
+left join code
+    on clause.policy_oid = any (code.policy_oids)
+    and code.source_with_text ~ '\m(user_metadata|raw_user_meta_data)\M'
+where code.oid is not null or clause.expression ~ '(user_metadata|raw_user_meta_data)'
 group by clause.name, clause.table_name, clause.alter_policy
 union all
 select distinct
     'policy_on_unset_claim', 'leaks', clause.name, clause.table_name,
     format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
-    format('alter policy %s on %s: (select public.auth_org_id()) is the organization of app_metadata', clause.name, clause.qualified_name)
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata'
 from clause
 cross join lateral regexp_matches(
     clause.expression, '(?:\mjwt\(\)(?: AS jwt)?\)*|request\.jwt\.claims''[^>]*) ->>? ''([^'']+)''', 'g'
@@ -345,13 +351,6 @@ where member.is_root
                 and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no'))
         )
     )
-    and not exists (
-        select from clause
-        where clause.relation = member.relation
-            and not clause.is_permissive
-            and clause.has_org_id
-            and (access.role_oid = any (clause.roles) or 0 = any (clause.roles))
-    )
 union all
 select
     'security_definer_function', case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then 'decide' else 'leaks' end,
@@ -362,7 +361,7 @@ select
         case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end
     ),
     case
-        when code.is_of_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name)
+        when code.policy_oids <> '{}' then format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name)
         else format('alter function %s security invoker', code.name)
     end
 from code
@@ -377,7 +376,7 @@ where code.is_definer
     and code.kind = 'function'
     and callable.roles is not null
     and code.source !~* '\mauth_org_id\M'
-group by code.name, code.source, code.is_of_policy, reach.table_name, callable.roles
+group by code.name, code.source, code.policy_oids, reach.table_name, callable.roles
 union all
 select
     'api_privileges', 'leaks', namespace.nspname::text, null,

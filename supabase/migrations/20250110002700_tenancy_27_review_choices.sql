@@ -30,12 +30,26 @@ index_key as materialized (
         index.indexrelid, index.indrelid as relation, root.qualified_name, root.relkind, format('%I', class.relname) as name,
         index.indisunique as is_unique, index.indisprimary as is_primary, index.indkey[0] as first_attnum, index.indnkeyatts as columns,
         own.constraint_name, own.is_referenced, pg_get_indexdef(index.indexrelid) as definition, pg_get_expr(index.indpred, index.indrelid) as predicate,
-        key.names, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up
+        key.names, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up,
+        -- How many organizations have rows that are the same but for the user: where that is soon counted, and runs no code of others.
+        case
+            when key.users > 0 and key.is_plain and index.indisunique and index.indpred is null and table_.relkind = 'r'
+                and pg_relation_size(table_.oid) < 1e8 and pg_has_role(table_.relowner, 'usage') and not table_.relforcerowsecurity
+                and mapping_state.is_filled and org_id.is_not_null
+                then format(
+                    'select pg_catalog.count(*) as number from (select from %s where (%s) is not null group by %2$s'
+                    ' having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision',
+                    root.qualified_name, concat_ws(', ', 'org_id', key.others)
+                )
+        end as counting
     from pg_catalog.pg_index as index
     join pg_catalog.pg_class as class on class.oid = index.indexrelid
     join tenancy.application_tables as root
         on root.relation = index.indrelid
         and root.scope = 'org'
+    join pg_catalog.pg_class as table_ on table_.oid = index.indrelid
+    join tenancy.org_id_columns as org_id on org_id.relation = index.indrelid
+    cross join tenancy.mapping_state
     cross join lateral (
         select
             max(format('%I', its.conname)) filter (where its.contype in ('p', 'u')) as constraint_name,
@@ -50,6 +64,7 @@ index_key as materialized (
             count(user_column.attnum) as users,
             coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
             coalesce(bool_or(parent.is_parent), false) as has_parent,
+            coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (index.indkey) as is_plain,
             coalesce(bool_or(column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or made.expression ~ 'nextval'), false) as is_made_up
         from (
             select position, index.indkey[position - 1] as attnum, pg_get_indexdef(index.indexrelid, position, true) as definition
@@ -59,6 +74,7 @@ index_key as materialized (
             on column_.attrelid = index.indrelid
             and column_.attnum = part.attnum
             and part.attnum > 0
+        left join pg_catalog.pg_type as type on type.oid = column_.atttypid
         left join user_column
             on user_column.relation = index.indrelid
             and user_column.attnum = part.attnum
@@ -107,11 +123,15 @@ from (
         case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code,
         per_organization.name as object, per_organization.qualified_name as table_name,
         format(
-            'keeps (%s) of %s unique %s: is it (%s) from now on?', per_organization.names, per_organization.qualified_name,
-            case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then
+            'keeps (%s) of %s unique %s: is it (%s) from now on?%s', per_organization.names, per_organization.qualified_name,
+            case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then,
+            ' Collisions: ' || nullif(counted.number, 0) || '.'
         ) as problem,
         per_organization.remedy
     from per_organization
+    cross join lateral (
+        select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
+    ) as counted (number)
     where per_organization.users > 0
         or not per_organization.is_made_up
     union all

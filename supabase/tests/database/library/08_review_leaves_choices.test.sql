@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(29);
+select plan(31);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -36,7 +36,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', severity, object, table_name), ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_choices as review
     where review.code = found.code and table_name like 'harbour.%'
 $function$;
 -- Runs the remedies, those of an index without CONCURRENTLY, which no transaction takes.
@@ -47,7 +47,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select remedy from tenancy.review where review.code = remedy.code and table_name like 'harbour.%'
+    for statement in select remedy from tenancy.review_choices as review where review.code = remedy.code and table_name like 'harbour.%'
     loop
         execute replace(statement, ' concurrently', '');
     end loop;
@@ -73,6 +73,26 @@ select is(
     'what is unique per user may be so per organization, also where the user is the key of a profile'
 );
 select is(pg_temp.found('unique_global'), null, 'and is not unique across all');
+-- As after the push, with a mapping.
+delete from tenancy.user_orgs;
+insert into harbour.ships (org_id, user_id, name, built)
+select default_org_id, gen_random_uuid(), name, null
+from tenancy.settings
+cross join unnest(array['Argo', 'Argo', 'Argo', 'Beagle', 'Beagle', 'Calypso', null, null]) as name;
+create function pg_temp.collisions()
+returns text
+language sql
+as $function$
+    select string_agg(format('%s %s', object, (regexp_match(problem, 'Collisions: \d+'))[1]), ', ' order by object collate "C")
+    from tenancy.review_choices
+    where code = 'unique_per_owner' and table_name like 'harbour.%'
+$function$;
+select doesnt_match(pg_temp.collisions(), 'Collisions', 'with one organization nothing is counted');
+insert into tenancy.user_orgs (user_id, org_id) select gen_random_uuid(), default_org_id from tenancy.settings;
+select is(
+    pg_temp.collisions(), '"one name" Collisions: 2, by_captain , by_label ', 'with several, how many rows would be the same; not where code would run'
+);
+delete from harbour.ships;
 select lives_ok($$ select pg_temp.remedy('unique_per_owner') $$, 'the remedies run');
 select is(pg_temp.found('unique_per_owner'), null, 'and nothing is left');
 select bag_eq(
@@ -149,7 +169,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s: %s', severity, object, problem), E'\n' order by object)
-    from tenancy.review
+    from tenancy.review_choices
     where code = 'storage_policy' and object like 'harbour%'
 $function$;
 create policy harbour_org on storage.objects for select using (name like (select public.auth_org_id())::text || '/%');

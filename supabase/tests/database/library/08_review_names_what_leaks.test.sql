@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(49);
+select plan(54);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -29,7 +29,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', severity, object, table_name), ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_leaks as review
     where review.code = found.code and (table_name like 'harbour.%' or object = 'harbour')
 $function$;
 create function pg_temp.remedy(code text)
@@ -39,7 +39,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select remedy from tenancy.review where review.code = remedy.code and (table_name like 'harbour.%' or object = 'harbour')
+    for statement in select remedy from tenancy.review_leaks as review where review.code = remedy.code and (table_name like 'harbour.%' or object = 'harbour')
     loop
         execute statement;
     end loop;
@@ -82,12 +82,20 @@ create view harbour.beacons as select id from harbour.lighthouses;
 grant select on harbour.safe_fleet, harbour.over_safe, harbour.beacons to authenticated;
 select is(pg_temp.found('view_without_security_invoker'), null, 'a view that nobody may read, or that reads as who asks, leaks nothing');
 select is(pg_temp.shown('select * from harbour.over_safe', 'authenticated'), 0::bigint, 'also where another is read as its owner');
+create view harbour.fleet_of_organization as select id from harbour.ships where org_id = (select public.auth_org_id());
+create view harbour.own_fleet as select id from harbour.ships where user_id = auth.uid();
 create view harbour.over_fleet as select id from harbour.fleet;
 create view harbour.asking_fleet with (security_invoker = on) as select id from harbour.fleet;
 grant select on harbour.asking_fleet to authenticated;
 select is(pg_temp.found('view_without_security_invoker'), null, 'nor one below a view that reads it as who asks');
 grant select on harbour.over_fleet to authenticated;
 select is(pg_temp.found('view_without_security_invoker'), 'leaks harbour.fleet harbour.ships', 'one that is read through another does');
+grant select on harbour.fleet_of_organization, harbour.own_fleet to authenticated;
+select is(
+    pg_temp.found('view_without_security_invoker'),
+    'leaks harbour.fleet harbour.ships, decide harbour.own_fleet harbour.ships',
+    'one that goes by organization does not, and one that goes by who asks is to be looked at'
+);
 select is(pg_temp.shown('select * from harbour.over_fleet', 'authenticated'), 1::bigint, 'it shows everything');
 select lives_ok($$ select pg_temp.remedy('view_without_security_invoker') $$, 'the remedy runs');
 select is(pg_temp.found('view_without_security_invoker'), null, 'and nothing is left');
@@ -170,7 +178,7 @@ select is(pg_temp.found('policy_open'), null, 'a policy that says whose a row is
 select is(pg_temp.found('policy_without_to'), null, 'nor does anon pass it, where it goes by a user or another table');
 create policy "all wrecks" on harbour.ships for select using (sunk);
 create policy "signed in" on harbour.logs to authenticated using (user_id = auth.uid()) with check (auth.role() = 'authenticated');
-create policy "all cargo" on harbour.cargo for select to authenticated using ((select auth.uid()) is not null);
+create policy "all cargo" on harbour.cargo for select using ((select auth.uid()) is not null);
 select is(
     pg_temp.found('policy_open'),
     'leaks "all cargo" harbour.cargo, leaks "all wrecks" harbour.ships',
@@ -179,7 +187,7 @@ select is(
 grant insert on harbour.logs to authenticated;
 select matches(pg_temp.found('policy_open'), '"signed in" harbour.logs', 'and who may insert does');
 select matches(
-    (select problem from tenancy.review where code = 'policy_open' and object = '"all wrecks"'), 'probably', 'a guess is said to be one'
+    (select problem from tenancy.review_leaks where code = 'policy_open' and object = '"all wrecks"'), 'probably', 'a guess is said to be one'
 );
 select is(pg_temp.found('policy_without_to'), 'leaks "all wrecks" harbour.ships', 'without TO anon passes it too');
 select lives_ok($$ select pg_temp.remedy('policy_open'), pg_temp.remedy('policy_without_to') $$, 'the remedies run');
@@ -196,12 +204,40 @@ using (org_id = (auth.jwt() ->> 'org_id')::uuid and auth.jwt() ->> 'aal' = 'aal2
 select is(pg_temp.found('policy_on_user_metadata'), 'leaks "of claimed tenant" harbour.ships', 'user_metadata is not');
 select lives_ok($$ select pg_temp.remedy('policy_on_user_metadata') $$, 'the remedy runs');
 select is(pg_temp.found('policy_on_user_metadata'), null, 'and nothing is left');
+create function harbour.tenant()
+returns text
+language sql
+stable
+as $function$ select auth.jwt() -> 'user_metadata' ->> 'org_id' -- what every user writes $function$;
+create function harbour.other_tenant()
+returns text
+language sql
+stable
+as $function$ select auth.jwt() -> 'app_metadata' ->> 'org_id' -- never user_metadata $function$;
+create policy "of function's tenant" on harbour.cargo to authenticated using (org_id::text = harbour.tenant());
+create policy "of other function's tenant" on harbour.cargo to authenticated using (org_id::text = harbour.other_tenant());
+select is(
+    pg_temp.found('policy_on_user_metadata'), 'leaks "of function''s tenant" harbour.cargo', 'nor in a function that a policy asks'
+);
 select is(pg_temp.found('policy_on_unset_claim'), 'leaks "of top tenant" harbour.cargo', 'nor is a claim that nobody sets');
 create function harbour.add_claims(event jsonb)
 returns jsonb
 language sql
 as $function$ select jsonb_set(event, '{claims,org_id}', '"x"') $function$;
 select is(pg_temp.found('policy_on_unset_claim'), null, 'a hook may set it');
+
+-- Isolation closes what is open to authenticated.
+create policy "all of them" on harbour.ships using (true);
+select is(
+    concat(pg_temp.found('policy_open'), pg_temp.found('policy_without_to')),
+    'leaks "all of them" harbour.shipsleaks "all of them" harbour.ships',
+    'a policy without TO that is open leaks to both'
+);
+create policy org_isolation on harbour.ships as restrictive to authenticated
+using (org_id = (select public.auth_org_id())) with check (org_id = (select public.auth_org_id()));
+select is(pg_temp.found('policy_open'), null, 'isolation closes it to authenticated');
+select is(pg_temp.found('policy_without_to'), 'leaks "all of them" harbour.ships', 'but not to anon');
+drop policy "all of them" on harbour.ships;
 
 -- Roles.
 create role harbour_master;

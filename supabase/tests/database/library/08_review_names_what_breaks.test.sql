@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(48);
+select plan(50);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -26,7 +26,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', severity, object, table_name), ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_breaks as review
     where review.code = found.code and table_name like 'harbour.%'
 $function$;
 create function pg_temp.said(code text)
@@ -34,7 +34,7 @@ returns text
 language sql
 as $function$
     select string_agg(problem, ', ' order by object collate "C", table_name collate "C")
-    from tenancy.review
+    from tenancy.review_breaks as review
     where review.code = said.code and table_name like 'harbour.%'
 $function$;
 -- Runs the remedies, each of which is statements with semicolons between them.
@@ -45,7 +45,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select remedy from tenancy.review where review.code = remedy.code and table_name like 'harbour.%'
+    for statement in select remedy from tenancy.review_breaks as review where review.code = remedy.code and table_name like 'harbour.%'
     loop
         execute statement;
     end loop;
@@ -187,6 +187,14 @@ select is(pg_temp.found('insert_by_position'), 'breaks harbour.archive() harbour
 create or replace function harbour.archive()
 returns void
 language sql
+as $function$
+    with gone as (delete from only harbour.ships where name < upper('b') returning *)
+    insert into harbour.ships_archive select * from gone
+$function$;
+select is(pg_temp.found('insert_by_position'), 'breaks harbour.archive() harbour.ships', 'also by way of a delete');
+create or replace function harbour.archive()
+returns void
+language sql
 as $function$ insert into harbour.ships_archive select s.* from harbour.lighthouses as s $function$;
 select is(pg_temp.found('insert_by_position'), null, 'those of a table that stays as it is are not');
 create or replace function harbour.archive()
@@ -220,6 +228,10 @@ create function harbour.counted()
 returns table (of_user uuid, ships bigint)
 language sql
 as $function$ select user_id, count(*) from (select * from harbour.ships) as ships group by user_id $function$;
+create function harbour.of_a_query()
+returns table (id uuid, name text)
+language sql
+as $function$ with ships as (select id, name from harbour.ships) select * from ships $function$;
 create function harbour.beside()
 returns table (id uuid, user_id uuid, name text)
 language sql
@@ -231,6 +243,12 @@ language sql
 stable
 as $function$ select * from harbour.ships $function$;
 select is(pg_temp.found('function_row_shape'), 'breaks harbour.list_ships() harbour.ships', 'select * where it says the columns that it returns');
+create or replace function harbour.list_ships()
+returns table (id uuid, user_id uuid, name text)
+language sql
+stable
+as $function$ select id, user_id, name from harbour.ships_archive union all select * from harbour.ships $function$;
+select is(pg_temp.found('function_row_shape'), 'breaks harbour.list_ships() harbour.ships', 'in each query of a union');
 create or replace function harbour.list_ships()
 returns table (id uuid, user_id uuid, name text)
 language plpgsql
@@ -353,7 +371,7 @@ select is(pg_temp.found('column_grants'), null, 'who may read the table may read
 create publication harbour_all for table harbour.ships (id), harbour.lighthouses, harbour.logs;
 select is(pg_temp.found('published'), 'decide harbour_all harbour.logs', 'a subscriber needs the column, unless it is sent a list of columns');
 select is_empty(
-    $$ select * from tenancy.review where code = 'published' and table_name like 'harbour.%' and problem not like '%missing replicated column "org_id"%' $$,
+    $$ select * from tenancy.review_breaks where code = 'published' and table_name like 'harbour.%' and problem not like '%missing replicated column "org_id"%' $$,
     'the words are those of the subscriber''s log'
 );
 
