@@ -769,10 +769,14 @@ chosen (new_users) as (
     0 and not column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~*
     '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or exists ( select from reference where reference.relation = application_tables.relation and reference.attnums =
     array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists ( select from pg_catalog.pg_index as index where index.indrelid = application_tables.relation and
-    index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by application_tables.qualified_name ) as found), review
-    as (select review_breaks.* from review_breaks union all select review_leaks.* from review_leaks union all select review_choices.* from review_choices), blockers as ( select format('pid %s',
-    session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() -
-    session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation
+    index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by application_tables.qualified_name union all select
+    'unbound_reference', child.qualified_name, child.qualified_name, format( 'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
+    string_agg(format('%I', org_references.constraint_name), ', ' order by org_references.position) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$',
+    child.qualified_name) from org_references join org_id_columns as child on child.relation = org_references.relation and child.is_not_null join org_id_columns as parent on parent.relation =
+    org_references.parent and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid = org_references.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as
+    found), review as (select review_breaks.* from review_breaks union all select review_leaks.* from review_leaks union all select review_choices.* from review_choices), blockers as ( select
+    format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp()
+    - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation
     where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
     'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
     current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),

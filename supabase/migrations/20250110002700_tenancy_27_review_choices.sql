@@ -263,6 +263,24 @@ from (
                 and user_column.attnum = any (index.indkey)
         )
     group by application_tables.qualified_name
+    union all
+    select
+        'unbound_reference', child.qualified_name, child.qualified_name,
+        format(
+            'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
+            string_agg(format('%I', org_references.constraint_name), ', ' order by org_references.position)
+        ),
+        format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name)
+    from tenancy.org_references
+    join tenancy.org_id_columns as child
+        on child.relation = org_references.relation
+        and child.is_not_null
+    join tenancy.org_id_columns as parent
+        on parent.relation = org_references.parent
+        and parent.is_not_null
+    join pg_catalog.pg_constraint as its on its.oid = org_references.constraint_oid
+    where child.attnum <> all (its.conkey)
+    group by child.qualified_name
 ) as found;
 comment on view tenancy.review_choices is
 'What was per user and may be per organization from now on. Columns as tenancy.review.';

@@ -1,7 +1,7 @@
-import { writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Sql } from "postgres";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { digestTables, pushTarget } from "../../local/application.ts";
 import { connect } from "../../local/databases.ts";
 import { root } from "../../local/project.ts";
@@ -18,10 +18,27 @@ const folder = join(root, "supabase/tests/database");
 /** What the README copies: the files of the folder, and none below it. */
 const copied = findPgtapFiles(folder).filter((file) => file === join(folder, basename(file)));
 
+/** The copied files as their owner has edited them: with the leaks that are accepted, of which they have looked at each. */
+function acceptLeaks(key: string, leaks: readonly { code: string; object: string }[]): string[] {
+  const own = join(inject("folder"), `copied-files-${key}`);
+  mkdirSync(own, { recursive: true });
+  return copied.map((file) => {
+    const rows = leaks.map(({ code, object }) => `('${code}', '${object.replaceAll("'", "''")}', 'looked at')`).join(
+      ", ",
+    );
+    const text = readFileSync(file, "utf8").replace(
+      /^-- insert into accepted .*$/m,
+      (line) => rows ? `insert into accepted values ${rows};` : line,
+    );
+    writeFileSync(join(own, basename(file)), text);
+    return join(own, basename(file));
+  });
+}
+
 /** The files that fail, with their failures. */
-async function findFailures(url: string): Promise<Record<string, string[]>> {
+async function findFailures(url: string, files = copied): Promise<Record<string, string[]>> {
   const failed: Record<string, string[]> = {};
-  for (const file of copied) {
+  for (const file of files) {
     const { passed, failures } = await runPgtapFile(url, file);
     if (failures.length > 0 || passed === 0) failed[basename(file)] = failures;
   }
@@ -50,7 +67,22 @@ async function isolateAll(sql: Sql): Promise<void> {
   `;
   await giveUsersTheirOrganization(sql);
   for (const { relation } of await sql`select relation::text from tenancy.org_scoped_tables`) {
-    await repeat(sql, `tenancy.enable_org_isolation('${relation}')`);
+    await repeat(sql, `tenancy.enable_org_isolation('${relation}', despite_findings => true)`);
+    await repeat(sql, `tenancy.enable_least_privilege('${relation}')`);
+  }
+}
+
+/** The leaks that are left once all tables are isolated: views, functions, policies for everyone. review.test.ts has them one by one. */
+async function readLeaks(url: string): Promise<{ code: string; object: string }[]> {
+  const sql = connect(url);
+  try {
+    return [
+      ...await sql<
+        { code: string; object: string }[]
+      >`select code, object from tenancy.review where severity = 'leaks'`,
+    ];
+  } finally {
+    await sql.end();
   }
 }
 
@@ -76,7 +108,7 @@ const unclassified = "every table is classified, org-scoped or excluded";
 const stops = "nothing is found that would stop a push";
 const parts = "every org-scoped table has each of its parts, and each partition has its own";
 const checks = "and tenancy.verify() finds nothing else";
-const leaks = "nothing is found that leaks";
+const leaks = "nothing is found that leaks rows of a table that is isolated, except what is accepted";
 const seen = "a user of one organization sees no row of another in a table that is isolated";
 const seenByTheOther = "nor does a user of the other";
 const seenByNobody = "and one whose token has no organization sees none at all";
@@ -134,6 +166,7 @@ const faults: [what: string, statements: string, said: string[]][] = [
 
 describe.each(sites)("the copied tests, $title", ({ title, name, live, more }) => {
   let database: Database;
+  let files = copied;
 
   /** Nobody else is connected, so that the database can be cloned. */
   async function change(how: (sql: Sql) => Promise<unknown>): Promise<void> {
@@ -172,7 +205,10 @@ describe.each(sites)("the copied tests, $title", ({ title, name, live, more }) =
     await change(isolateAll);
     let before: unknown;
     await change(async (sql) => before = await readState(sql));
-    expect(await findFailures(database.url)).toEqual({});
+    const left = await readLeaks(database.url);
+    expect(saidOf(await findFailures(database.url))).toEqual(left.length > 0 ? [leaks] : []);
+    files = acceptLeaks(title.replaceAll(/\W+/g, "_"), left);
+    expect(await findFailures(database.url, files)).toEqual({});
     await change(async (sql) => expect(await readState(sql)).toEqual(before));
   });
 
@@ -181,7 +217,7 @@ describe.each(sites)("the copied tests, $title", ({ title, name, live, more }) =
       const broken = await cloneDatabase("copied_broken", database);
       try {
         await broken.sql.unsafe(statements).simple();
-        expect(saidOf(await findFailures(broken.url)).sort()).toEqual(said.toSorted());
+        expect(saidOf(await findFailures(broken.url, files)).sort()).toEqual(said.toSorted());
       } finally {
         await broken.drop();
       }
@@ -195,7 +231,7 @@ describe.each(sites)("the copied tests, $title", ({ title, name, live, more }) =
         await sql`select set_config('request.jwt.claims', ${JSON.stringify(claimsOf(defaultOrgId))}, false)`;
         await sql.unsafe(readData(name)).simple();
       });
-      expect(await findFailures(database.url)).toEqual({});
+      expect(await findFailures(database.url, files)).toEqual({});
     });
   }
 
@@ -204,6 +240,6 @@ describe.each(sites)("the copied tests, $title", ({ title, name, live, more }) =
       await sql`update tenancy.settings set fill_org_id = false`;
       await repeat(sql, "tenancy.advance('filler')");
     });
-    expect(await findFailures(database.url)).toEqual({});
+    expect(await findFailures(database.url, files)).toEqual({});
   });
 });

@@ -168,7 +168,7 @@ describe("the application's stand-in", () => {
     await database.sql`create table public.notes (id uuid primary key, body text)`;
     const { code, output } = await project("occupied").push(database.url);
     expect(code).toBe(1);
-    expect(output).toContain("the registry does not fit the database, findings that stop the push: 55");
+    expect(output).toContain("the registry does not fit the database, findings that stop the push: 46");
     const tables = await database
       .sql`select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1`;
     expect(tables.map((row) => row["relname"])).toEqual(["notes", "organizations"]);

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(31);
+select plan(36);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -208,6 +208,28 @@ select is(
 );
 alter table harbour.profiles add column tenant_id uuid;
 select matches(pg_temp.found('other_membership'), 'decide harbour.profiles harbour.profiles', 'a column of a profile is one too');
+-- Foreign keys from one organization to another.
+create table harbour.piers (id integer primary key, user_id uuid);
+create table harbour.moorings (id integer primary key, pier_id integer references harbour.piers (id), kind_id integer);
+create table harbour.kinds (id integer primary key);
+alter table harbour.moorings add foreign key (kind_id) references harbour.kinds (id);
+insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
+values
+    ('harbour', 'piers', 'org', 'secondary', null),
+    ('harbour', 'moorings', 'org', 'secondary', null),
+    ('harbour', 'kinds', 'excluded', null, 'a test');
+select doesnt_match(pg_temp.found('unbound_reference'), 'moorings', 'before the push no key is to be bound');
+select is_empty($$ select * from tenancy.onboard('harbour.piers') where not passed $$);
+select is_empty($$ select * from tenancy.onboard('harbour.moorings') where not passed $$);
+select matches(
+    pg_temp.found('unbound_reference'),
+    'decide harbour.moorings harbour.moorings',
+    'after it each table with one is a choice'
+);
+create unique index on harbour.piers (org_id, id);
+create index on harbour.moorings (org_id, pier_id);
+do $$ begin while tenancy.enable_binding('harbour.moorings') loop null; end loop; end $$;
+select doesnt_match(pg_temp.found('unbound_reference'), 'moorings', 'once bound it is none, and one to a table that is not org-scoped never is');
 select is_empty($$ select * from tenancy.review_choices where severity <> 'decide' $$, 'none of these is more than a choice');
 select is_empty(
     $$ select * from tenancy.review where code is null or severity is null or object is null or problem is null or remedy is null $$,

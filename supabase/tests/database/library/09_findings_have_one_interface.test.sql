@@ -105,7 +105,8 @@ values
     ('review_choices', 'own_rows_policy'),
     ('review_choices', 'storage_policy'),
     ('review_choices', 'realtime_table'),
-    ('review_choices', 'other_membership');
+    ('review_choices', 'other_membership'),
+    ('review_choices', 'unbound_reference');
 
 select isnt_empty($$ select from findings_views $$, 'there are views of findings');
 select is_empty(
