@@ -204,8 +204,14 @@ comment on view tenancy.sign_up_findings is 'What keeps people from signing up o
 create or replace view tenancy.mapping_findings as
 select
     'users_left_out' as code,
-    -- Rows of theirs would go to the default organization, and they to another.
-    case when settings.new_users is null or (select mapping_state.is_filled from tenancy.mapping_state) then 'decide' else 'stops' end as severity,
+    -- Before the push rows of theirs would go to the default organization, and they to another.
+    case
+        when settings.new_users is null
+            or (select mapping_state.is_filled from tenancy.mapping_state)
+            or exists (select from org_migration.tables_before)
+            then 'decide'
+        else 'stops'
+    end as severity,
     'auth.users' as object, 'auth.users' as table_name,
     format('has %s users in no organization: neither tenancy.user_orgs nor app_metadata.org_id says one', count(*)) as problem,
     format(
