@@ -272,7 +272,7 @@ begin
         perform tenancy.assert_isolatable(target, despite_findings);
         perform tenancy.remember_isolation(target, true);
     end if;
-    return org_migration.build(target, 'isolation');
+    return tenancy.build(target, 'isolation');
 end
 $function$;
 comment on function tenancy.enable_org_isolation(regclass, boolean) is
@@ -285,7 +285,7 @@ comment on function tenancy.enable_org_isolation(regclass, boolean) is
 create or replace function tenancy.disable_org_isolation(target regclass)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 begin
-    if org_migration.take_back(target, 'isolation') then
+    if tenancy.take_back(target, 'isolation') then
         return true;
     end if;
 
@@ -316,7 +316,7 @@ begin
         raise exception '% is not registered as org-scoped', target
         using errcode = 'wrong_object_type', schema = tenancy.schema_of(target), table = tenancy.table_of(target);
     end if;
-    return org_migration.build(target, 'least_privilege');
+    return tenancy.build(target, 'least_privilege');
 end
 $function$;
 comment on function tenancy.enable_least_privilege(regclass) is
@@ -328,7 +328,7 @@ comment on function tenancy.enable_least_privilege(regclass) is
 create or replace function tenancy.disable_least_privilege(target regclass)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 begin
-    if org_migration.take_back(target, 'least_privilege') then
+    if tenancy.take_back(target, 'least_privilege') then
         return true;
     end if;
 

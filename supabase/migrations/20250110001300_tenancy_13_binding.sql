@@ -265,7 +265,7 @@ declare
     first_name name;
     lines text;
 begin
-    if org_migration.build(target, 'binding', 'binding_valid') then
+    if tenancy.build(target, 'binding', 'binding_valid') then
         return true;
     end if;
 
@@ -286,7 +286,7 @@ begin
             set
                 parent = excluded.parent, attnums = excluded.attnums, column_names = excluded.column_names,
                 lists_set_columns = excluded.lists_set_columns;
-            return org_migration.build(target, 'binding');
+            return tenancy.build(target, 'binding');
         end if;
         obstacles := obstacles || format('%s: %s', reference.constraint_name, obstacle.problem);
         first_state := coalesce(first_state, obstacle.state);
@@ -323,7 +323,7 @@ comment on function tenancy.enable_binding(regclass) is
 create or replace function tenancy.disable_binding(target regclass)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 begin
-    if org_migration.take_back(target, 'binding', 'binding_valid') then
+    if tenancy.take_back(target, 'binding', 'binding_valid') then
         return true;
     end if;
 

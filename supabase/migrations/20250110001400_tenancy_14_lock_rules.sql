@@ -1,4 +1,4 @@
--- Purpose: the lock rules that every change of a table goes by, the log of it, and the wait of a pause.
+-- Purpose: the lock rules that every change of a table goes by, the log of it, one part at a time, and the wait of a pause.
 -- Touches: new objects in the schemas tenancy and org_migration only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -17,7 +17,7 @@ create table if not exists org_migration.lock_waits (
 );
 comment on table org_migration.lock_waits is 'What a running push waits for at this moment: the table, and the sessions that hold it.';
 
-create or replace function org_migration.lock_holders(target regclass)
+create or replace function tenancy.lock_holders(target regclass)
 returns text language sql stable security invoker set search_path = '' as $function$
     select coalesce(string_agg(holder.description, E'\n' order by holder.xact_start), 'nobody any more')
     from (
@@ -50,10 +50,10 @@ returns text language sql stable security invoker set search_path = '' as $funct
         limit 5
     ) as holder
 $function$;
-comment on function org_migration.lock_holders(regclass) is
+comment on function tenancy.lock_holders(regclass) is
 'Who holds a lock on the table or on public.organizations now: pid, state, age of the transaction, query; oldest first, five at most.';
 
-create or replace function org_migration.change_table(target regclass, statement text)
+create or replace function tenancy.change_table(target regclass, statement text)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     milliseconds constant integer := (select settings.lock_timeout_ms from tenancy.settings);
@@ -65,13 +65,13 @@ begin
     execute statement;
 end
 $function$;
-comment on function org_migration.change_table(regclass, text) is
+comment on function tenancy.change_table(regclass, text) is
 'Runs DDL on a table under the lock rules. First it takes the lock that autovacuum has and reads and writes do not mind: a worker in the'
 ' way is cancelled after deadlock_timeout (1 s) and cannot come back, and the application waits for none of that. Only then it asks for'
 ' the strong lock, for lock_timeout_ms, since the application queues behind that one; partitions, which are locked one after the other,'
 ' share that time. Raises lock_not_available when either wait is over.';
 
-create or replace function org_migration.run_statement(target regclass, part text, statement text)
+create or replace function tenancy.run_statement(target regclass, part text, statement text)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     began constant timestamptz := clock_timestamp();
@@ -85,7 +85,7 @@ begin
             case when part = 'foreign_key_root' then 'access exclusive' else 'share row exclusive' end
         );
     end if;
-    perform org_migration.change_table(target, statement);
+    perform tenancy.change_table(target, statement);
 
     insert into tenancy.log (part, table_name, statement, began, seconds)
     values (
@@ -94,15 +94,93 @@ begin
     );
 end
 $function$;
-comment on function org_migration.run_statement(regclass, text, text) is
+comment on function tenancy.run_statement(regclass, text, text) is
 'Runs a statement of tenancy.parts under the lock rules, and logs it. Raises lock_not_available where the table is in use.';
+
+create or replace function tenancy.run_at_once(target regclass, part text, statement text)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    perform tenancy.run_statement(target, part, statement);
+exception
+    when lock_not_available then
+        raise exception E'% is in use, nothing is changed, call again; held by:\n%', target, tenancy.lock_holders(target)
+        using
+            errcode = 'lock_not_available',
+            schema = tenancy.schema_of(target), table = tenancy.table_of(target);
+end
+$function$;
+comment on function tenancy.run_at_once(regclass, text, text) is
+'tenancy.run_statement for who does not wait: raises lock_not_available with the holders where the table is in use.';
+
+create or replace function tenancy.build(target regclass, variadic parts text[])
+-- One plan per session, of a query over many views.
+returns boolean language plpgsql volatile security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
+declare
+    next record;
+begin
+    select table_parts.relation, table_parts.part, table_parts.ddl
+    into next
+    from tenancy.table_parts
+    where table_parts.root = target
+        and table_parts.part = any (parts)
+        and not table_parts.present
+    order by array_position(parts, table_parts.part), table_parts.ordinal, table_parts.qualified_name
+    limit 1;
+    if not found then
+        return false;
+    end if;
+
+    perform tenancy.run_at_once(next.relation, next.part, regexp_replace(next.ddl, '^create index concurrently', 'create index'));
+    if exists (
+        select from tenancy.table_parts
+        where table_parts.root = target
+            and table_parts.part = next.part
+            and table_parts.ddl = next.ddl
+            and not table_parts.present
+    ) then
+        raise exception 'the % of % is not what it should be, although this ran: %; see tenancy.name_findings',
+            next.part, next.relation, next.ddl
+        using
+            errcode = 'internal_error',
+            schema = tenancy.schema_of(next.relation), table = tenancy.table_of(next.relation);
+    end if;
+    return true;
+end
+$function$;
+comment on function tenancy.build(regclass, text[]) is
+'Makes the next of these parts that is not present, of the table or one of its partitions. Returns false where all are present. Raises'
+' lock_not_available where the table is in use, and internal_error where the part is not present afterwards.';
+
+create or replace function tenancy.take_back(target regclass, variadic parts text[])
+returns boolean language plpgsql volatile security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
+declare
+    next record;
+begin
+    select table_parts.relation, table_parts.part, table_parts.undo
+    into next
+    from tenancy.table_parts
+    where table_parts.root = target
+        and table_parts.part = any (parts)
+        and table_parts.undo is not null
+    order by array_position(parts, table_parts.part), table_parts.ordinal desc, table_parts.qualified_name
+    limit 1;
+    if not found then
+        return false;
+    end if;
+    perform tenancy.run_at_once(next.relation, next.part, next.undo);
+    return true;
+end
+$function$;
+comment on function tenancy.take_back(regclass, text[]) is
+'Undoes the last of these parts, which are those of an opt-in or of the guard. Returns false where there is none. Raises lock_not_available'
+' where the table is in use.';
 
 create or replace function org_migration.wait_for_lock(step text, target regclass, waiting org_migration.lock_waits)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     failed_attempts constant integer := coalesce(waiting.attempts, 0) + 1;
     pause_seconds constant double precision := least(0.05 * power(1.5, failed_attempts), 10) * (0.5 + random() / 2);
-    holders constant text := org_migration.lock_holders(target);
+    holders constant text := tenancy.lock_holders(target);
 begin
     if failed_attempts >= (select settings.lock_attempts from tenancy.settings)
         -- A timeout of the statement would end it without a word on the lock.

@@ -126,7 +126,7 @@ begin
                 schema = tenancy.schema_of(next.relation),
                 table = tenancy.table_of(next.relation);
         end if;
-        perform org_migration.run_statement(
+        perform tenancy.run_statement(
             next.relation, next.step,
             regexp_replace(next.statement, '^create index concurrently', 'create index')
         );
@@ -151,53 +151,6 @@ $function$;
 comment on function org_migration.run_queued(org_migration.queue) is
 'Runs a row of the queue: true if it changed something, false if there is nothing left, NULL if it waits for another table. Raises'
 ' program_limit_exceeded for the index of a table over settings.small_table_bytes, since a function cannot build it concurrently.';
-
-create or replace function org_migration.run_one(target regclass, parts text[], undo_to integer)
-returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    next org_migration.queue;
-begin
-    delete from org_migration.queue
-    where queue.loop_name = 'one table';
-
-    if not org_migration.fill_queue('one table', parts, array[target], undo_to) then
-        return false;
-    end if;
-    select queue.*
-    into next
-    from org_migration.queue
-    where queue.loop_name = 'one table'
-    order by queue.number
-    limit 1;
-    begin
-        perform org_migration.run_queued(next);
-    exception
-        when lock_not_available then
-            raise exception E'% is in use, nothing is changed, call again; held by:\n%', target, org_migration.lock_holders(target)
-            using
-                errcode = 'lock_not_available',
-                schema = tenancy.schema_of(target), table = tenancy.table_of(target);
-    end;
-    perform org_migration.fill_queue('one table', parts, array[target], undo_to);
-    return true;
-end
-$function$;
-comment on function org_migration.run_one(regclass, text[], integer) is
-'Runs the first statement that org_migration.fill_queue finds for one table, and checks that it was not in vain. False where there is none.';
-
-create or replace function org_migration.build(target regclass, variadic parts text[])
-returns boolean language sql volatile security invoker set search_path = '' as $function$
-    select org_migration.run_one(target, parts, null)
-$function$;
-comment on function org_migration.build(regclass, text[]) is
-'Makes the next of these parts that is not present, of the table or one of its partitions. Returns false where all are present.';
-
-create or replace function org_migration.take_back(target regclass, variadic parts text[])
-returns boolean language sql volatile security invoker set search_path = '' as $function$
-    select org_migration.run_one(target, parts, 1)
-$function$;
-comment on function org_migration.take_back(regclass, text[]) is
-'Undoes the last of these parts that was not there before the push. Returns false where there is none.';
 
 create or replace function org_migration.work_on(next org_migration.queue)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$

@@ -104,14 +104,14 @@ begin
     perform tenancy.prepare_fillers(target)
     from tenancy.settings
     where settings.fill_org_id;
-    while org_migration.build(target, 'column', 'default', 'filler') loop null; end loop;
+    while tenancy.build(target, 'column', 'default', 'filler') loop null; end loop;
     perform org_migration.note_rules(target);
     while org_migration.backfill(target) loop null; end loop;
-    while org_migration.build(
+    while tenancy.build(
         target, 'invalid_index', 'index', 'index_root', 'foreign_key', 'foreign_key_valid', 'foreign_key_root'
     ) loop null; end loop;
     while org_migration.fill_last(target) loop null; end loop;
-    while org_migration.build(
+    while tenancy.build(
         target, 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation', 'binding', 'binding_valid',
         'least_privilege'
     ) loop null; end loop;

@@ -28,7 +28,7 @@ export async function measureTriggers(
     insert into tenancy.registry (schema_name, table_name, scope, priority)
     values ('public', 'bench_ours', 'org', 'secondary')
   `;
-  await sql`select org_migration.build('public.bench_ours', 'guard')`;
+  await sql`select tenancy.build('public.bench_ours', 'guard')`;
   for (let round = 0; round <= 7; round++) {
     for (let turn = 0; turn < kinds.length; turn++) {
       const kind = kinds[(round + turn) % kinds.length] as (typeof kinds)[number];

@@ -73,7 +73,7 @@ export async function runLoops(sql: Sql, ending: string): Promise<void> {
 /** Makes these parts of one table, until all are present. */
 export async function repeatParts(sql: Sql, target: string, parts: string[]): Promise<void> {
   for (let more = true; more;) {
-    const [row] = await sql`select org_migration.build(${target}::regclass, variadic ${parts}::text[]) as more`;
+    const [row] = await sql`select tenancy.build(${target}::regclass, variadic ${parts}::text[]) as more`;
     more = row?.["more"] === true;
   }
 }

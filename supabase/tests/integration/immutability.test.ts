@@ -37,7 +37,7 @@ const removeGuards = `
       target regclass;
   begin
       foreach target in array array['harbour.ships', 'harbour.voyages']::regclass[] loop
-          while org_migration.take_back(target, 'guard', 'guard_move', 'guard_statement') loop
+          while tenancy.take_back(target, 'guard', 'guard_move', 'guard_statement') loop
           end loop;
       end loop;
   end
@@ -192,7 +192,7 @@ describe("org_id of a row", () => {
       await sql`create table harbour.voyages_west partition of harbour.voyages for values in ('west') partition by list (year)`;
       const failures = sql`select table_name, check_name from tenancy.verify_schema() where not passed`;
       expect(await failures).toEqual([{ table_name: "harbour.voyages", check_name: "guard_statement" }]);
-      await repeat(sql, "org_migration.build('harbour.voyages', 'guard', 'guard_move', 'guard_statement')");
+      await repeat(sql, "tenancy.build('harbour.voyages', 'guard', 'guard_move', 'guard_statement')");
       expect(await sql`select from tenancy.verify_schema() where not passed`).toHaveLength(0);
     });
   });
