@@ -171,16 +171,16 @@ create or replace function tenancy.isolation_objections(target regclass)
 returns text[] language plpgsql stable security invoker set search_path = '' as $function$
 begin
     return array(
-        select format('%s %s; %s [%s]', review.object, review.problem, review.remedy, review.code)
-        from tenancy.review
-        join tenancy.application_tables on application_tables.qualified_name = review.table_name
+        select format('%s %s; %s [%s]', leaks.object, leaks.problem, leaks.remedy, leaks.code)
+        from tenancy.review_leaks as leaks
+        join tenancy.application_tables on application_tables.qualified_name = leaks.table_name
         where application_tables.relation = target
-            and review.severity = 'leaks'
+            and leaks.severity = 'leaks'
             -- The policy closes these, or the step that makes it; that one is an opt-in of its own.
-            and review.code not in (
+            and leaks.code not in (
                 'policy_open', 'policy_on_user_metadata', 'policy_on_unset_claim', 'partition_reachable', 'api_privileges'
             )
-        order by review.code, review.object
+        order by leaks.code, leaks.object
     ) || array(
         select format('%s rows of %s organizations %s [rows_lost_from_sight]', sum(losses.rows), count(distinct losses.org_id), losses.what)
         from tenancy.isolation_losses(target) as losses
@@ -233,7 +233,11 @@ begin
         limit 1;
 
         objections := tenancy.isolation_objections(target);
-        if problem is null and objections <> '{}' and not despite_findings then
+        if problem is null and objections <> '{}' and despite_findings then
+            insert into tenancy.log (part, table_name, statement)
+            select 'objection', target::text, objection
+            from unnest(objections) as objection;
+        elsif problem is null and objections <> '{}' then
             problem := format(
                 E'would not be isolated by a policy alone, or not without a loss:\n%s\nMend these, or go on in spite of them:'
                 ' tenancy.enable_org_isolation(%L, despite_findings => true)',
@@ -251,8 +255,8 @@ end
 $function$;
 comment on function tenancy.assert_isolatable(regclass, boolean) is
 'Raises object_not_in_prerequisite_state for a table without an org_id that is not null, where row-level security is off, naming every'
-' org-scoped table where it is, and, unless despite_findings, with tenancy.isolation_objections in the message; duplicate_object where a'
-' policy of that name is another one.';
+' org-scoped table where it is, and with tenancy.isolation_objections in the message, which with despite_findings go to tenancy.log instead;'
+' duplicate_object where a policy of that name is another one.';
 
 create or replace function tenancy.remember_isolation(target regclass, isolated boolean)
 returns void language sql volatile security invoker set search_path = '' as $function$
@@ -280,7 +284,8 @@ comment on function tenancy.enable_org_isolation(regclass, boolean) is
 ' organization. One policy per call, a partition has its own; returns true if it changed something, so call it until it returns false,'
 ' and commit after each call, since on the platform policy DDL locks the auth tables:'
 ' do $$ begin while tenancy.enable_org_isolation(''…'') loop commit; end loop; end $$. Raises what tenancy.assert_isolatable raises, before'
-' the first policy; despite_findings: goes on in spite of what tenancy.isolation_objections lists.';
+' the first policy; despite_findings: goes on in spite of what tenancy.isolation_objections lists, and writes it to'
+' tenancy.log.';
 
 create or replace function tenancy.disable_org_isolation(target regclass)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$

@@ -145,7 +145,8 @@ create table if not exists tenancy.log (
     rows bigint
 );
 comment on table tenancy.log is
-'Every statement that ran on a table: of tenancy.plan, of tenancy.roll_back and of the opt-ins. It is kept until you drop it.';
+'Every statement that ran on a table: of tenancy.plan, of tenancy.roll_back and of the opt-ins; as part objection, what spoke against isolating'
+' a table that was isolated in spite of it. It is kept until you drop it.';
 comment on column tenancy.log.began is 'NULL for an index line, which runs outside of any function; likewise seconds. An index that a function built is logged as it was built.';
 comment on column tenancy.log.seconds is 'How long it took, its last wait for a lock included; a backfill from its first batch to its last.';
 comment on column tenancy.log.seconds_waited is 'How long its lock was asked for in vain before.';

@@ -99,7 +99,11 @@ export function editForTheFirstTime(project: string): void {
     text
       .replace(/^ {4}\('public', .*\n/gm, "")
       .replace("values\n", `values\n    ${example("('public', 'contacts'").replace(/,\n$/, "\n")}`)
-      .replace("select tenancy.assert_registry();", (check) => `${example("tenancy.user_orgs")}\n${check}`));
+      .replace(
+        "select tenancy.assert_registry();",
+        // The tables stand for large ones, which need their index lines.
+        (check) => `${example("tenancy.user_orgs")}\nupdate tenancy.settings set small_table_bytes = 0;\n${check}`,
+      ));
   change(project, "_EDIT_index_org_id.sql", (text) => text.replaceAll(/^create index concurrently .*\n/gm, ""));
 }
 

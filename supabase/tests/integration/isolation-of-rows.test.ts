@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { become, claimsOf, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { giveUsersTheirOrganization, north, south } from "../organizations.ts";
-import { isolateAllTables, columnsOf, insert, newRow, readTables, type Row, type Table } from "../rows.ts";
+import { columnsOf, insert, isolateAllTables, newRow, readTables, type Row, type Table } from "../rows.ts";
 
 /** Who tries: users of two organizations, each with the organization that is not theirs. */
 const sides = [
