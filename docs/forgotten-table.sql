@@ -10,6 +10,9 @@ set lock_timeout = '1s';
 set statement_timeout = 0;
 set client_connection_check_interval = '1s';
 
+-- Tables that were renamed since, if this is not the first time.
+select tenancy.note_tables();
+
 -- org_from: the columns that decide, in order, as in the list of tables; null: as detected.
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason, org_from)
 values

@@ -196,16 +196,19 @@ chosen (new_users) as (
     org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
     and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
     coalesce(existing.intact, false), case when settings.fill_org_id then format(
-    'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()', coalesce(existing.tgname, coined_names.name), org_id.qualified_name )
-    else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name)
-    end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select
-    filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' as intact from pg_catalog.pg_trigger as filler where filler.tgrelid =
-    org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts
-    as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I',
-    index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid =
-    org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as
-    index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root'
-    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s', coalesce(existing.tgname, coined_names.name), org_id.qualified_name,
+    case when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I',
+    pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then
+    format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on
+    table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and
+    coined_names.kind = 'filler' left join lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' and
+    (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
+    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
+    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
+    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
+    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
+    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
+    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
     format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
     existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
     = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
@@ -238,35 +241,38 @@ chosen (new_users) as (
     'FOR EACH ROW WHEN \(\(old\.org_id <> new\.org_id\)\)' ), ( 17, 'guard_statement', false, 16, 'after update on', 'referencing old table as old_rows new table as new_rows for each statement',
     'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT' ) ) as form (ordinal, part, is_inherited, trigger_type, event, condition, pattern)), guard_triggers as (select org_id.root,
     org_id.relation, org_id.qualified_name, existing.tgname as name, form.part, existing.tgparentid = 0 as is_own, existing.tgenabled = 'A' and existing.tgtype = form.trigger_type and
-    existing.tgattr::text = '' and pg_get_triggerdef(existing.oid) ~ (form.pattern || ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join
+    existing.tgattr::text = '' and (org_id.is_leaf or has_function_privilege(table_class.relowner, existing.tgfoid, 'execute')) and pg_get_triggerdef(existing.oid) ~ (form.pattern ||
+    ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation join
     pg_catalog.pg_trigger as existing on existing.tgrelid = org_id.relation join guard_forms as form on form.part = case when existing.tgtype::integer & 1 = 0 then 'guard_statement' when
     existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end where existing.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()')), guard_parts
     as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name) as name, not exists ( select from org_id_columns as
     member where member.root = org_id.root and (form.is_inherited or member.relation = org_id.relation) and not exists ( select from guard_triggers where guard_triggers.root = org_id.root and
     guard_triggers.relation = member.relation and guard_triggers.part = form.part and guard_triggers.intact ) ) as present, format(
     'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
-    ' alter table %3$s enable always trigger %2$I', case when existing.name is not null then 'or replace ' end, coalesce(existing.name, coined_names.name), org_id.qualified_name, form.event,
-    form.condition ) as ddl, ( select format('drop trigger %I on %s', own.name, own.qualified_name) from guard_triggers as own where own.root = org_id.root and (form.is_inherited or own.relation =
-    org_id.relation) and own.part = form.part and own.is_own limit 1 ) as undo, 'SHARE ROW EXCLUSIVE' as lock from org_id_columns as org_id join guard_forms as form on case when form.is_inherited then
-    org_id.is_root else not org_id.is_leaf end and (form.part = 'guard' or not org_id.is_leaf) join coined_names on coined_names.relation = org_id.relation and coined_names.kind = form.part left join
-    lateral ( select guard_triggers.name from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = org_id.relation and guard_triggers.part = form.part order by
-    guard_triggers.intact desc limit 1 ) as existing on true), push_parts as (select column_parts.* from column_parts union all select index_parts.* from index_parts union all select constraint_parts.*
-    from constraint_parts union all select guard_parts.* from guard_parts), table_parts as materialized (select push_parts.* from push_parts), plan as (with size as materialized ( select org_id_columns.*,
-    root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes, nullif(class.reltuples, -1)::bigint as estimated_rows from
-    org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid = org_id_columns.relation ), missing as materialized ( select
-    table_parts.* from table_parts where not table_parts.present ), steps as materialized ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation, format('select count(*) from %s',
-    root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join size on size.root = root.relation
-    where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5, 'backfill', size.relation,
-    format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join decisions on decisions.root =
-    size.root left join backfills on backfills.relation = size.relation cross join settings where size.is_leaf and coalesce(backfills.state not in ('catalog', 'finished'), true) and case when size.attnum
-    is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end union all select missing.phase, missing.ordinal,
-    missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else 0 end, size.estimated_rows from missing join
-    size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end, size.schema_name, size.table_name,
-    size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part = 'backfill' then
-    steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation = steps.relation join
-    org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), required_organization_columns as (select string_agg(format('%I', attribute.attname), ', ' order by
-    attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = to_regclass('public.organizations') and attribute.attnum > 0 and not attribute.attisdropped and
-    attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = ''), auth_org_id_probes as (with known as ( select
+    ' alter table %3$s enable always trigger %2$I%6$s', case when existing.name is not null then 'or replace ' end, coalesce(existing.name, coined_names.name), org_id.qualified_name, form.event,
+    form.condition, case when not org_id.is_leaf and table_class.relowner <> coalesce(guard.proowner, table_class.relowner) then format('; grant execute on function tenancy.refuse_org_id_change() to %I',
+    pg_get_userbyid(table_class.relowner)) end ) as ddl, ( select format('drop trigger %I on %s', own.name, own.qualified_name) from guard_triggers as own where own.root = org_id.root and
+    (form.is_inherited or own.relation = org_id.relation) and own.part = form.part and own.is_own limit 1 ) as undo, 'SHARE ROW EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_class as
+    table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as guard on guard.oid = to_regprocedure('tenancy.refuse_org_id_change()') join guard_forms as form on case when
+    form.is_inherited then org_id.is_root else not org_id.is_leaf end and (form.part = 'guard' or not org_id.is_leaf) join coined_names on coined_names.relation = org_id.relation and coined_names.kind =
+    form.part left join lateral ( select guard_triggers.name from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = org_id.relation and guard_triggers.part = form.part
+    order by guard_triggers.intact desc limit 1 ) as existing on true), push_parts as (select column_parts.* from column_parts union all select index_parts.* from index_parts union all select
+    constraint_parts.* from constraint_parts union all select guard_parts.* from guard_parts), table_parts as materialized (select push_parts.* from push_parts), plan as (with size as materialized (
+    select org_id_columns.*, root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes, nullif(class.reltuples, -1)::bigint as
+    estimated_rows from org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid = org_id_columns.relation ), missing as
+    materialized ( select table_parts.* from table_parts where not table_parts.present ), steps as materialized ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation,
+    format('select count(*) from %s', root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join
+    size on size.root = root.relation where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5,
+    'backfill', size.relation, format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join
+    decisions on decisions.root = size.root left join backfills on backfills.relation = size.relation cross join settings where size.is_leaf and coalesce(backfills.state not in ('catalog', 'finished'),
+    true) and case when size.attnum is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end union all select
+    missing.phase, missing.ordinal, missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else 0 end,
+    size.estimated_rows from missing join size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end,
+    size.schema_name, size.table_name, size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part
+    = 'backfill' then steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation =
+    steps.relation join org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), required_organization_columns as (select string_agg(format('%I', attribute.attname),
+    ', ' order by attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = to_regclass('public.organizations') and attribute.attnum > 0 and not
+    attribute.attisdropped and attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = ''), auth_org_id_probes as (with known as ( select
     coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as
     other_id from settings cross join lateral ( select case when to_regclass('public.organizations') is not null then query_to_xml(
     'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as answer ), other as ( select known.*,
@@ -526,23 +532,23 @@ chosen (new_users) as (
     '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
     format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), isolation_policies as (select org_id.root,
-    org_id.relation, org_id.qualified_name, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as intact, coalesce(member.relrowsecurity and
-    policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select found.polname, not found.polpermissive and
-    found.polcmd = '*' and found.polroles = array[to_regrole('authenticated')::oid] and pg_get_expr(found.polqual, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$'
-    and pg_get_expr(found.polwithcheck, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' as intact from pg_catalog.pg_policy as found where found.polrelid =
-    org_id.relation order by 2 desc, found.polname = 'org_isolation' desc limit 1 ) as policy on policy.intact or policy.polname = 'org_isolation'), views_over_tables as (with recursive read_by as
-    materialized ( select distinct dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join
-    pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid =
-    'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by
-    on read_by.relation = table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation )
-    select reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname,
-    viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join
-    pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation =
-    reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind,
-    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), table_mentions as (with code as materialized ( select application_functions.* from application_functions ), word as ( select
-    code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
-    (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( regexp_replace(code.source, '\s+', ' ',
-    'g'), '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
+    org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as intact,
+    coalesce(member.relrowsecurity and policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select
+    found.polname, not found.polpermissive and found.polcmd = '*' and found.polroles = array[to_regrole('authenticated')::oid] and pg_get_expr(found.polqual, found.polrelid) ~
+    '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' and pg_get_expr(found.polwithcheck, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' as
+    intact from pg_catalog.pg_policy as found where found.polrelid = org_id.relation order by 2 desc, found.polname = 'org_isolation' desc limit 1 ) as policy on policy.intact or policy.polname =
+    'org_isolation'), views_over_tables as (with recursive read_by as materialized ( select distinct dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join
+    pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid =
+    'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select
+    read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation = table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root,
+    false from reached join read_by on read_by.relation = reached.relation ) select reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name,
+    reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false)
+    as is_invoker, bool_or(reached.is_direct) as is_direct from reached join pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid =
+    viewed.relnamespace join application_tables as root on root.relation = reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation,
+    reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), table_mentions as (with code as materialized ( select
+    application_functions.* from application_functions ), word as ( select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3]))
+    as names, case when found.part[1] ~* '^merge' then (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral
+    regexp_matches( regexp_replace(code.source, '\s+', ' ', 'g'), '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
     '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null ), target as
     materialized ( select table_members.relname, table_members.relnamespace, table_members.root, root.qualified_name, false as is_view from table_members join application_tables as root on root.relation =
     table_members.root where table_members.scope = 'org' union all select views_over_tables.relname, views_over_tables.relnamespace, views_over_tables.root, views_over_tables.table_name, true from

@@ -16,6 +16,7 @@ create table if not exists tenancy.registry (
     privileges_before jsonb,
     table_oid oid,
     home_oid oid,
+    former_names text[] not null default '{}',
     primary key (schema_name, table_name),
     constraint an_org_scoped_table_has_a_priority check ((scope = 'org') = (priority is not null)),
     constraint an_excluded_table_has_a_reason check ((scope = 'excluded') = (reason is not null)),
@@ -29,9 +30,11 @@ comment on column tenancy.registry.org_from is
 comment on column tenancy.registry.isolated is 'True: tenancy.enable_org_isolation was called, and the table is to have its policy.';
 comment on column tenancy.registry.privileges_before is
 'Not NULL: tenancy.enable_least_privilege was called, and the roles of the API are to have neither TRIGGER, TRUNCATE nor REFERENCES. Per oid of'
-' the table and its partitions, what gives them those that they had, as a form.';
+' the table and its partitions, what gives them those that they had, as a form; home: as home_oid.';
 comment on column tenancy.registry.table_oid is
 'The table that the row means since tenancy.note_tables saw it, so that it still does after a rename. NULL: whatever has the name.';
+comment on column tenancy.registry.former_names is
+'What the table was called before, so that a list which still says so means it.';
 comment on column tenancy.registry.home_oid is
 'The oid of tenancy.registry itself when that was noted: with another one the row comes from another database, where numbers mean other tables.';
 

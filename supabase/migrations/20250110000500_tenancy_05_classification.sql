@@ -1,4 +1,5 @@
--- Purpose: which tables nobody has classified, with what speaks for an organization and the row to add; what is wrong with the registry.
+-- Purpose: which tables nobody has classified, with what speaks for an organization and the row to add; what is wrong with the registry;
+--          and tables that were renamed.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -181,3 +182,122 @@ where registered_tables.relation is null and named.qualified_name <> 'public.org
     );
 comment on view tenancy.registry_findings is
 'What is wrong with the registry: tables that nobody classified, that do not exist, or that are none of the application''s.';
+
+create or replace view tenancy.renamed_tables as
+select class.oid as table_oid, namespace.nspname::text as schema_name, class.relname::text as table_name
+from tenancy.registry
+join pg_catalog.pg_class as class on class.oid = registry.table_oid
+join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+where registry.home_oid = 'tenancy.registry'::regclass
+    and (registry.schema_name, registry.table_name) is distinct from (namespace.nspname::text, class.relname::text);
+comment on view tenancy.renamed_tables is 'Registered tables that have another name now, or are in another schema, with that.';
+
+create or replace function tenancy.follow_renames()
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+declare
+    moved oid[];
+begin
+    -- A row that the list has for the new name says how the table is classified from now on.
+    update tenancy.registry
+    set
+        scope = listed.scope, priority = listed.priority, reason = listed.reason, org_from = listed.org_from,
+        isolated = registry.isolated and listed.scope = 'org',
+        privileges_before = case when listed.scope = 'org' then registry.privileges_before end
+    from tenancy.renamed_tables
+    join tenancy.registry as listed
+        on listed.schema_name = renamed_tables.schema_name
+        and listed.table_name = renamed_tables.table_name
+        and (listed.table_oid is null or listed.home_oid <> 'tenancy.registry'::regclass)
+    where registry.table_oid = renamed_tables.table_oid;
+    delete from tenancy.registry as listed
+    using tenancy.renamed_tables
+    where (listed.schema_name, listed.table_name) = (renamed_tables.schema_name, renamed_tables.table_name)
+        and listed.table_oid is distinct from renamed_tables.table_oid
+        and not exists (select from tenancy.renamed_tables as other where other.table_oid = listed.table_oid);
+
+    -- Out of each other's way first: tables may have changed names with one another.
+    moved := array(select renamed_tables.table_oid from tenancy.renamed_tables);
+    update tenancy.registry
+    set
+        former_names = array_append(registry.former_names, format('%I.%I', registry.schema_name, registry.table_name)),
+        table_name = '@' || registry.table_oid
+    where registry.table_oid = any (moved) and registry.home_oid = 'tenancy.registry'::regclass;
+    update tenancy.registry
+    set schema_name = namespace.nspname, table_name = class.relname
+    from pg_class as class
+    join pg_namespace as namespace on namespace.oid = class.relnamespace
+    where registry.table_oid = any (moved)
+        and registry.home_oid = 'tenancy.registry'::regclass
+        and class.oid = registry.table_oid;
+end
+$function$;
+comment on function tenancy.follow_renames() is
+'Registers tables under the names that they have now. Where the list has a row for the new name already, that says how it is classified.';
+
+create or replace function tenancy.note_tables()
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    update tenancy.registry
+    set org_from = renamed.new_from
+    from tenancy.registered_tables
+    join tenancy.fillers on fillers.table_oid = registered_tables.relation::oid and fillers.home_oid = 'tenancy.fillers'::regclass
+    cross join lateral (
+        select array_agg(coalesce(now_called.name, entry.name) order by entry.place) as new_from
+        from unnest(registered_tables.org_from) with ordinality as entry (name, place)
+        cross join lateral (
+            select string_agg(attribute.attname::text, ', ' order by key.position) as name
+            from jsonb_array_elements_text(fillers.entries -> entry.name) with ordinality as key (attnum, position)
+            join pg_catalog.pg_attribute as attribute
+                on attribute.attrelid = fillers.table_oid
+                and attribute.attnum = key.attnum::smallint
+                and not attribute.attisdropped
+        ) as now_called
+    ) as renamed
+    where (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
+        and registered_tables.org_from <> '{}'
+        and renamed.new_from is distinct from registered_tables.org_from;
+
+    perform tenancy.follow_renames();
+    update tenancy.registry
+    set table_oid = registered_tables.relation::oid, home_oid = 'tenancy.registry'::regclass
+    from tenancy.registered_tables
+    where (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
+        and registered_tables.relation is not null
+        and (registry.table_oid, registry.home_oid) is distinct from (registered_tables.relation::oid, 'tenancy.registry'::regclass::oid);
+end
+$function$;
+comment on function tenancy.note_tables() is
+'Notes which table each row of the registry means, and registers tables, and the columns of org_from where there is a filler, under the'
+' names that they have now. Where a row has the new name already, that says how the table is classified.';
+
+create or replace function tenancy.find_former_name()
+returns trigger language plpgsql security invoker set search_path = '' as $function$
+declare
+    named constant regclass := to_regclass(format('%I.%I', new.schema_name, new.table_name));
+    noted constant regclass := (
+        select registered_tables.relation
+        from tenancy.registered_tables
+        where (registered_tables.schema_name, registered_tables.table_name) = (new.schema_name, new.table_name)
+    );
+begin
+    if named is null then
+        select coalesce(max(renamed.schema_name), new.schema_name), coalesce(max(renamed.table_name), new.table_name)
+        into new.schema_name, new.table_name
+        from tenancy.registry as renamed
+        where format('%I.%I', new.schema_name, new.table_name) = any (renamed.former_names);
+    elsif named <> noted then
+        raise exception 'tenancy.registry has the row %.% for the table that is called % now: select tenancy.note_tables(), then insert again',
+            quote_ident(new.schema_name), quote_ident(new.table_name), noted
+        using errcode = 'object_not_in_prerequisite_state', schema = new.schema_name, table = new.table_name;
+    end if;
+    return new;
+end
+$function$;
+comment on function tenancy.find_former_name() is
+'Trigger function: a row of the registry with an old name that no table has any more means the table that had it. Raises'
+' object_not_in_prerequisite_state where a renamed table has not given its name free for the one that has it now.';
+
+create or replace trigger find_former_name
+before insert on tenancy.registry
+for each row
+execute function tenancy.find_former_name();

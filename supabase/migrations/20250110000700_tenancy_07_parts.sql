@@ -42,8 +42,13 @@ select
     settings.fill_org_id and coalesce(existing.intact, false),
     case
         when settings.fill_org_id then format(
-            'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()',
-            coalesce(existing.tgname, coined_names.name), org_id.qualified_name
+            'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s',
+            coalesce(existing.tgname, coined_names.name), org_id.qualified_name,
+            -- Who makes a partition makes its triggers.
+            case
+                when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner)
+                    then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner))
+            end
         )
         else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name)
     end,
@@ -51,13 +56,18 @@ select
     'SHARE ROW EXCLUSIVE'
 from tenancy.org_id_columns as org_id
 cross join tenancy.settings
+join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation
+left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill_org_id()')
 join tenancy.coined_names
     on coined_names.relation = org_id.relation
     and coined_names.kind = 'filler'
 left join lateral (
     select
         filler.tgname,
-        filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' as intact
+        filler.tgenabled = 'O'
+            and filler.tgtype = 7
+            and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)'
+            and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact
     from pg_catalog.pg_trigger as filler
     where filler.tgrelid = org_id.relation
         and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()')

@@ -166,8 +166,11 @@ select
     existing.tgenabled = 'A'
         and existing.tgtype = form.trigger_type
         and existing.tgattr::text = ''
+        -- Who makes a partition makes its triggers.
+        and (org_id.is_leaf or has_function_privilege(table_class.relowner, existing.tgfoid, 'execute'))
         and pg_get_triggerdef(existing.oid) ~ (form.pattern || ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact
 from tenancy.org_id_columns as org_id
+join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation
 join pg_catalog.pg_trigger as existing on existing.tgrelid = org_id.relation
 join tenancy.guard_forms as form
     on form.part = case
@@ -198,10 +201,14 @@ select
     ) as present,
     format(
         'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
-        ' alter table %3$s enable always trigger %2$I',
+        ' alter table %3$s enable always trigger %2$I%6$s',
         case when existing.name is not null then 'or replace ' end,
         coalesce(existing.name, coined_names.name),
-        org_id.qualified_name, form.event, form.condition
+        org_id.qualified_name, form.event, form.condition,
+        case
+            when not org_id.is_leaf and table_class.relowner <> coalesce(guard.proowner, table_class.relowner)
+                then format('; grant execute on function tenancy.refuse_org_id_change() to %I', pg_get_userbyid(table_class.relowner))
+        end
     ) as ddl,
     (
         select format('drop trigger %I on %s', own.name, own.qualified_name)
@@ -214,6 +221,8 @@ select
     ) as undo,
     'SHARE ROW EXCLUSIVE' as lock
 from tenancy.org_id_columns as org_id
+join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation
+left join pg_catalog.pg_proc as guard on guard.oid = to_regprocedure('tenancy.refuse_org_id_change()')
 -- Row triggers are made on the table, and come to its partitions from there.
 join tenancy.guard_forms as form
     on case when form.is_inherited then org_id.is_root else not org_id.is_leaf end

@@ -7,7 +7,7 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create or replace view tenancy.isolation_policies as
 select
-    org_id.root, org_id.relation, org_id.qualified_name, member.relrowsecurity as row_security,
+    org_id.root, org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security,
     policy.polname as policy_name,
     coalesce(policy.intact, false) as intact, coalesce(member.relrowsecurity and policy.intact, false) as isolated
 from tenancy.org_id_columns as org_id
@@ -60,61 +60,86 @@ select
     'ACCESS EXCLUSIVE' as lock
 from tenancy.isolation_policies as policies
 join tenancy.application_tables on application_tables.relation = policies.root
-where application_tables.isolated;
+where application_tables.isolated and policies.has_org_id;
 comment on view tenancy.isolation_parts is
 'The policy of every table that tenancy.enable_org_isolation was called for, and of each of its partitions. Columns as tenancy.parts.';
 
 create or replace view tenancy.api_privileges as
-select
-    table_members.root, table_members.relation, table_members.qualified_name, held.privileges as held,
-    held.form as held_form, by_default.form as default_form
-from tenancy.table_members
-join pg_catalog.pg_class as class on class.oid = table_members.relation
-cross join lateral (
+with grantee as materialized (
+    -- The roles of the API, those that they are members of, and everyone.
+    select distinct role.oid, format('%I', role.rolname) as name
+    from pg_catalog.pg_roles as role
+    join unnest(array['anon', 'authenticated', 'service_role']) as api (name)
+        on pg_has_role(to_regrole(api.name), role.oid, 'usage')
+    where not role.rolsuper
+    union all
+    select 0, 'public'
+),
+privilege as materialized (
     select
-        string_agg(distinct privilege.privilege_type, ', ') as privileges,
-        string_agg(
-            format('grant %s on @r%s@ to %I', lower(privilege.privilege_type), class.oid, pg_get_userbyid(privilege.grantee)), '; '
-            order by privilege.privilege_type, pg_get_userbyid(privilege.grantee)
+        granted.relation, grantee.name as grantee, granted.is_default, (granted.acl_item).privilege_type,
+        format(
+            'grant %s%s on @r%s@ to %s%s', lower((granted.acl_item).privilege_type), case when granted.attnum is not null then format(' (@c%s.%s@)', granted.relation, granted.attnum) end,
+            granted.relation, grantee.name, case when (granted.acl_item).is_grantable then ' with grant option' end
         ) as form
-    from aclexplode(class.relacl) as privilege
-    where privilege.privilege_type in ('TRIGGER', 'TRUNCATE', 'REFERENCES')
-        and pg_get_userbyid(privilege.grantee) in ('anon', 'authenticated', 'service_role')
-) as held
-cross join lateral (
-    select string_agg(
-        format('grant %s on @r%s@ to %I', lower(privilege.privilege_type), class.oid, pg_get_userbyid(privilege.grantee)), '; '
-        order by privilege.privilege_type, pg_get_userbyid(privilege.grantee)
-    ) as form
-    from pg_catalog.pg_default_acl as default_acl
-    cross join lateral aclexplode(default_acl.defaclacl) as privilege
-    where default_acl.defaclrole = class.relowner
-        and default_acl.defaclnamespace = class.relnamespace
-        and default_acl.defaclobjtype = 'r'
-        and privilege.privilege_type in ('TRIGGER', 'TRUNCATE', 'REFERENCES')
-        and pg_get_userbyid(privilege.grantee) in ('anon', 'authenticated', 'service_role')
-) as by_default
-where table_members.scope = 'org';
+    from (
+        select class.oid as relation, null::smallint as attnum, false as is_default, acl_item
+        from pg_catalog.pg_class as class
+        cross join aclexplode(class.relacl) as acl_item
+        where class.relkind in ('r', 'p') and class.relowner <> acl_item.grantee
+        union all
+        select attribute.attrelid, attribute.attnum, false, acl_item
+        from pg_catalog.pg_attribute as attribute
+        cross join aclexplode(attribute.attacl) as acl_item
+        where not attribute.attisdropped
+        union all
+        select class.oid, null, true, acl_item
+        from pg_catalog.pg_class as class
+        join pg_catalog.pg_default_acl as default_acl
+            on default_acl.defaclrole = class.relowner
+            and default_acl.defaclnamespace = class.relnamespace
+            and default_acl.defaclobjtype = 'r'
+        cross join aclexplode(default_acl.defaclacl) as acl_item
+        where class.relkind in ('r', 'p')
+    ) as granted
+    join grantee on grantee.oid = (granted.acl_item).grantee
+    where (granted.acl_item).privilege_type in ('TRIGGER', 'TRUNCATE', 'REFERENCES')
+)
+select
+    table_members.root, table_members.relation, table_members.qualified_name,
+    string_agg(distinct privilege.privilege_type, ', ') filter (where not privilege.is_default) as held,
+    string_agg(distinct privilege.grantee, ', ') filter (where not privilege.is_default) as holders,
+    string_agg(privilege.form, '; ' order by privilege.form) filter (where not privilege.is_default) as held_form,
+    string_agg(privilege.form, '; ' order by privilege.form) filter (where privilege.is_default) as default_form
+from tenancy.table_members
+left join privilege on privilege.relation = table_members.relation
+where table_members.scope = 'org'
+group by table_members.root, table_members.relation, table_members.qualified_name;
 comment on view tenancy.api_privileges is
-'Which of TRIGGER, TRUNCATE and REFERENCES the roles of the API have on each org-scoped table and partition (held; NULL: none), and what'
-' grants these, or those that the default privileges give a new table of the schema, as forms of tenancy.with_names.';
+'Which of TRIGGER, TRUNCATE and REFERENCES the roles of the API have on each org-scoped table and partition, or its columns (held; NULL:'
+' none), who holds them, and what grants these, or those that the default privileges give a new table of the schema, as forms of'
+' tenancy.with_names.';
 
 create or replace view tenancy.least_privilege_parts as
 select
     7 as phase, 21 as ordinal, 'least_privilege' as part, api_privileges.root, api_privileges.relation, api_privileges.qualified_name,
     'least_privilege'::name as name,
     api_privileges.held is null as present,
-    format('revoke trigger, truncate, references on %s from anon, authenticated, service_role', api_privileges.qualified_name) as ddl,
+    format(
+        'revoke trigger, truncate, references on %s from %s cascade', api_privileges.qualified_name,
+        coalesce(api_privileges.holders, 'anon, authenticated, service_role')
+    ) as ddl,
     case
-        when api_privileges.held is null then replace(
-            case
-                when application_tables.privileges_before ? api_privileges.relation::oid::text
-                    then application_tables.privileges_before ->> api_privileges.relation::oid::text
-                -- A partition that came later.
-                else api_privileges.default_form
-            end,
-            format('@r%s@', api_privileges.relation::oid), api_privileges.qualified_name
-        )
+        when api_privileges.held is null
+            and application_tables.privileges_before ->> 'home' = 'tenancy.registry'::regclass::oid::text
+            then tenancy.with_names(
+                case
+                    when application_tables.privileges_before ? api_privileges.relation::oid::text
+                        then application_tables.privileges_before ->> api_privileges.relation::oid::text
+                    -- A partition that came later.
+                    when api_privileges.relation <> api_privileges.root then api_privileges.default_form
+                end
+            )
     end as undo,
     'ACCESS SHARE' as lock
 from tenancy.api_privileges
@@ -308,7 +333,9 @@ begin
     set privileges_before = coalesce(
         registry.privileges_before,
         (
-            select jsonb_object_agg(api_privileges.relation::oid::text, api_privileges.held_form)
+            select
+                jsonb_build_object('home', 'tenancy.registry'::regclass::oid::text)
+                || jsonb_object_agg(api_privileges.relation::oid::text, api_privileges.held_form)
             from tenancy.api_privileges
             where api_privileges.root = target
         )
@@ -325,8 +352,8 @@ begin
 end
 $function$;
 comment on function tenancy.enable_least_privilege(regclass) is
-'Opt-in, and remembered: takes TRIGGER, TRUNCATE and REFERENCES on a table and its partitions from anon, authenticated and service_role,'
-' which the platform gives them on every new table and the API has no use for: who may make triggers on a table can move rows past its'
+'Opt-in, and remembered: takes TRIGGER, TRUNCATE and REFERENCES on a table and its partitions from anon, authenticated, service_role, the'
+' roles that these are members of, and PUBLIC, which the platform gives them on every new table and the API has no use for: who may make triggers on a table can move rows past its'
 ' guards and policies. One revoke per call, true if it changed something, as tenancy.enable_org_isolation. Raises wrong_object_type for'
 ' what is no org-scoped table.';
 
@@ -348,43 +375,3 @@ $function$;
 comment on function tenancy.disable_least_privilege(regclass) is
 'Undo of enable_least_privilege, by the same protocol: grants what there was before, and to partitions that came later what the default'
 ' privileges of the schema grant.';
-
-create or replace function tenancy.cross_org_references(target regclass default null)
-returns table (
-    relation regclass,
-    row_key jsonb,
-    org_id uuid,
-    constraint_name name,
-    parent regclass,
-    parent_org_id uuid
-)
-language plpgsql stable security invoker set search_path = '' as $function$
-declare
-    reference record;
-begin
-    for reference in
-        select
-            org_references.*,
-            tenancy.with_names(replace(replace(org_references.condition, '{parent}', 'parent'), '{child}', 'child')) as named_condition
-        from tenancy.org_references
-        where org_references.relation = coalesce(target, org_references.relation)
-        order by org_references.relation::text, org_references.position
-    loop
-        return query execute format(
-            $sql$
-                select %L::regclass, %s, child.org_id, %L::name, %L::regclass, parent.org_id
-                from %s as child
-                join %s as parent on %s
-                where parent.org_id is distinct from child.org_id
-            $sql$,
-            reference.relation,
-            coalesce(tenancy.with_names(org_migration.key_of(reference.relation, 'child')), 'to_jsonb(child)'),
-            reference.constraint_name, reference.parent, reference.relation, reference.parent,
-            reference.named_condition
-        );
-    end loop;
-end
-$function$;
-comment on function tenancy.cross_org_references(regclass) is
-'Rows that belong to another organization than a row they reference: of one table, or of all. row_key is the primary key, the whole'
-' row where there is none. It reads every table that references another, so it takes as long as that.';

@@ -33,6 +33,11 @@ select
     reference.convalidated as is_valid,
     coalesce(org_id.attnum = any (reference.conkey), false) as is_bound,
     reference.confdelsetcols is not null as lists_set_columns,
+    reference.confmatchtype = 'f'
+        or reference.confupdtype in ('n', 'd')
+        or not reference.convalidated
+        or org_references.is_period
+        or not coalesce((to_jsonb(reference) ->> 'conenforced')::boolean, true) as is_special,
     pg_get_constraintdef(reference.oid) as definition,
     obj_description(reference.oid, 'pg_constraint') as comment,
     format(
@@ -86,7 +91,11 @@ select
     bound_references.lists_set_columns as listed_set_columns,
     -- Where a column or the other table is gone, there is nothing left to be bound.
     found.constraint_name is null
-        and exists (select from tenancy.org_id_columns where org_id_columns.relation = bound_references.parent)
+        and 2 = (
+            select count(*)
+            from tenancy.application_tables as either
+            where either.relation in (bound_references.relation, bound_references.parent) and either.scope = 'org'
+        ) + case when bound_references.relation = bound_references.parent then 1 else 0 end
         and cardinality(bound_references.attnums) = (
             select count(*)
             from pg_catalog.pg_attribute as attribute
@@ -103,6 +112,13 @@ left join lateral (
     where definitions.relation = bound_references.relation
         and definitions.parent = bound_references.parent
         and (definitions.attnums = bound_references.attnums or definitions.column_names = bound_references.column_names)
+        -- Another one of the same columns may be noted by its own name.
+        and not exists (
+            select from tenancy.bound_references as other
+            where other.relation = bound_references.relation
+                and other.constraint_name = definitions.constraint_name
+                and other.constraint_name <> bound_references.constraint_name
+        )
     order by definitions.constraint_name = bound_references.constraint_name desc, definitions.is_bound desc
     limit 1
 ) as found on true;
@@ -153,6 +169,46 @@ where reference.constraint_name is not null
 comment on view tenancy.binding_parts is
 'The foreign keys of every table that tenancy.enable_binding was called for. The key is never missing: one statement drops the simple'
 ' one and adds the composite one, which is then validated. Columns as tenancy.parts.';
+
+create or replace function tenancy.cross_org_references(target regclass default null)
+returns table (
+    relation regclass,
+    row_key jsonb,
+    org_id uuid,
+    constraint_name name,
+    parent regclass,
+    parent_org_id uuid
+)
+language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    reference record;
+begin
+    for reference in
+        select
+            org_references.*,
+            tenancy.with_names(replace(replace(org_references.condition, '{parent}', 'parent'), '{child}', 'child')) as named_condition
+        from tenancy.org_references
+        where org_references.relation = coalesce(target, org_references.relation)
+        order by org_references.relation::text, org_references.position
+    loop
+        return query execute format(
+            $sql$
+                select %L::regclass, %s, child.org_id, %L::name, %L::regclass, parent.org_id
+                from %s as child
+                join %s as parent on %s
+                where parent.org_id is distinct from child.org_id
+            $sql$,
+            reference.relation,
+            coalesce(tenancy.with_names(org_migration.key_of(reference.relation, 'child')), 'to_jsonb(child)'),
+            reference.constraint_name, reference.parent, reference.relation, reference.parent,
+            reference.named_condition
+        );
+    end loop;
+end
+$function$;
+comment on function tenancy.cross_org_references(regclass) is
+'Rows that belong to another organization than a row they reference: of one table, or of all. row_key is the primary key, the whole'
+' row where there is none. It reads every table that references another, so it takes as long as that.';
 
 create or replace function tenancy.has_index(target regclass, column_names text[], is_unique boolean)
 returns boolean language sql stable security invoker set search_path = '' as $function$
@@ -221,7 +277,7 @@ begin
     if exists (select from pg_catalog.pg_class where oid in (target, reference.parent) and relkind = 'p') then
         problem := 'a partitioned table is on one side of it';
         state := 'feature_not_supported';
-    elsif reference.definition ~ '(MATCH FULL|NOT ENFORCED|NOT VALID|PERIOD|ON UPDATE SET)' then
+    elsif reference.is_special then
         problem := format(
             'it is %s; not valid: validate it first; match full, not enforced, period, on update set null or default: none of these goes'
             ' together with a column that is never NULL and never changes', reference.definition

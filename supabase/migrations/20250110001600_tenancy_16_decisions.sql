@@ -90,7 +90,9 @@ returns text language sql volatile security invoker set search_path = '' as $fun
     select concat_ws(
         ' since ',
         string_agg(pg_relation_filenode(leaf)::text, ', ' order by leaf),
-        coalesce(pg_stat_get_db_stat_reset_time((select oid from pg_catalog.pg_database where datname = current_database()))::text, 'ever')
+        coalesce(pg_stat_get_db_stat_reset_time((select oid from pg_catalog.pg_database where datname = current_database()))::text, 'ever'),
+        -- A crash, after which nothing is known of the time before, sets this anew.
+        (select stats_reset::text from pg_catalog.pg_stat_wal)
     )
     from tenancy.leaves(target) as leaf
 $function$;

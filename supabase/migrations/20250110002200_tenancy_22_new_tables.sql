@@ -135,6 +135,10 @@ comment on table tenancy.new_tables is
 create or replace function tenancy.note_new_tables()
 returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
+    -- What the check itself does to a partition is no new table.
+    if current_setting('tenancy.checking_new_tables', true) = 'on' then
+        return;
+    end if;
     insert into tenancy.new_tables
     select distinct class.oid
     from pg_event_trigger_ddl_commands() as command
@@ -152,8 +156,24 @@ comment on function tenancy.note_new_tables() is
 'Event trigger function of the new-table check: notes what is to be looked at when the transaction ends. Security definer, because whoever'
 ' creates a table need not be able to write tenancy.';
 
+create or replace view tenancy.partition_parts as
+select parts.relation, parts.ddl
+from (
+    select isolation_parts.* from tenancy.isolation_parts
+    union all
+    select least_privilege_parts.* from tenancy.least_privilege_parts
+    union all
+    select guard_parts.*
+    from tenancy.guard_parts
+    where guard_parts.part = 'guard_statement'
+        and guard_parts.root in (select guard_triggers.root from tenancy.guard_triggers)
+) as parts
+where not parts.present and parts.relation <> parts.root;
+comment on view tenancy.partition_parts is
+'What partitions lack of that which they do not have from their table: the policy, the privileges, and the guard of rows that move.';
+
 create or replace function tenancy.check_new_tables()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1500ms' as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $function$
 declare
     noted oid[];
     unclassified tenancy.unclassified_tables;
@@ -188,28 +208,34 @@ begin
             table = unclassified.table_name;
     end if;
 
+    perform set_config('tenancy.checking_new_tables', 'on', true);
     for missing in
-        select isolation_parts.ddl
-        from tenancy.isolation_parts
-        where isolation_parts.root in (
-            select coalesce(pg_partition_root(class.oid), class.oid) from pg_class as class where class.oid = any (noted)
+        select partition_parts.ddl
+        from tenancy.partition_parts
+        where partition_parts.relation in (
+            select tree.relid
+            from pg_class as class
+            cross join pg_partition_tree(class.oid) as tree
+            where class.oid = any (noted)
         )
-            and not isolation_parts.present
     loop
-        -- A partition is not refused for want of its policy: tenancy.verify() finds it.
+        -- A partition is not refused for want of these: tenancy.verify() finds it.
         begin
             execute missing;
         exception
-            when insufficient_privilege or lock_not_available or object_in_use then
+            when lock_not_available then
+                exit;
+            when others then
                 null;
         end;
     end loop;
+    perform set_config('tenancy.checking_new_tables', '', true);
     return null;
 end
 $function$;
 comment on function tenancy.check_new_tables() is
 'Trigger function of the new-table check, at the end of a transaction: raises object_not_in_prerequisite_state for a new table without a row'
-' in tenancy.registry that is there and no partition then, and isolates new partitions of isolated tables. Security definer, because whoever'
+' in tenancy.registry that is there and no partition then, and makes tenancy.partition_parts of new partitions. Security definer, because whoever'
 ' creates a table need not be able to read tenancy; it returns nothing of what it reads but the table''s own name.';
 
 do $do$

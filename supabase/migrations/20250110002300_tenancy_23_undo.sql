@@ -114,17 +114,12 @@ begin
     end if;
 
     -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
-    loop_to := to_phase;
-    if exists (select from tenancy.registry where registry.isolated or registry.privileges_before is not null)
-        or exists (select from tenancy.bound_references)
-    then
-        if exists (select from tenancy.isolation_parts where isolation_parts.undo is not null)
-            or exists (select from tenancy.least_privilege_parts where least_privilege_parts.undo is not null)
-            or exists (select from tenancy.binding_parts where binding_parts.undo is not null)
-        then
-            loop_to := 6;
-        end if;
-    end if;
+    loop_to := case
+        when exists (select from tenancy.registry where registry.isolated or registry.privileges_before is not null)
+            or exists (select from tenancy.bound_references)
+            then 6
+        else to_phase
+    end;
 
     -- Once, before anything is undone: a roll back that has begun is not to stop half-way.
     if to_phase = 1 and coalesce(current_setting('tenancy.rolling_back', true), '') <> 'to phase 1' then

@@ -162,9 +162,9 @@ language sql volatile security invoker set search_path = '' as $function$
                 'api_privileges',
                 (
                     select format(
-                        'isolation can be passed by, since anon, authenticated or service_role have %s on %s isolated tables and partitions, %s first:'
-                        ' tenancy.enable_least_privilege takes it from them', string_agg(distinct api_privileges.held, ', '), count(*),
-                        min(api_privileges.qualified_name)
+                        'isolation can be passed by, since %s have %s on %s isolated tables and partitions, %s first:'
+                        ' tenancy.enable_least_privilege takes it from them', string_agg(distinct api_privileges.holders, ', '),
+                        string_agg(distinct api_privileges.held, ', '), count(*), min(api_privileges.qualified_name)
                     )
                     from tenancy.api_privileges
                     join tenancy.application_tables on application_tables.relation = api_privileges.root
@@ -223,7 +223,7 @@ begin
 
     inserted := org_migration.rows_inserted(target) - before.rows_inserted;
     deleted := org_migration.rows_deleted(target) - before.rows_deleted;
-    is_comparable := coalesce(before.storage = org_migration.storage_of(target), false);
+    is_comparable := inserted >= 0 and deleted >= 0 and coalesce(before.storage = org_migration.storage_of(target), false);
     check_name := 'row_count';
     passed := not is_comparable or row_count >= before.row_count - deleted;
     detail := case

@@ -8,6 +8,9 @@ set search_path = '';
 set lock_timeout = '1s';
 set statement_timeout = '1min';
 
+-- Tables that were renamed since, if this is not the first time.
+select tenancy.note_tables();
+
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason, org_from)
 values
     ('public', 'call_logs', 'org', 'critical', null, null),

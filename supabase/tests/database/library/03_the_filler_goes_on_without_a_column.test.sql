@@ -84,6 +84,7 @@ select is(
 -- A rename of which the registry does not know, and a new table that is registered by the old name.
 alter table harbour.crates rename to boxes;
 create table harbour.crates (id integer primary key, user_id uuid);
+select tenancy.note_tables();
 insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'crates', 'org', 'secondary');
 do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
