@@ -132,28 +132,28 @@ chosen (new_users) as (
     step.joins, format( E'\nleft join @r%s@ as {source}_%s on %s', link.parent::oid, step.hops + 1, replace(replace(link.condition, '{parent}', format('{source}_%s', step.hops + 1)), '{child}',
     step.row_name) ) ), format('{source}_%s', step.hops + 1), link.parent_attnums, step.is_identity and ( step.hops = 0 or step.key_attnums = link.attnums or exists ( select from unique_columns where
     unique_columns.relation = step.at and array[unique_columns.attnum] = link.attnums ) ) from step join references_between_tables as link on link.relation = step.at and not link.is_period join
-    application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' where step.hops < 3 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root,
-    coalesce(step.entry, owner_columns.column_name) as entry, coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at_name, step.hops, step.joins,
-    replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum, owner_columns.type_oid), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank, step.hops
-    = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, step.hops = 0 or step.is_identity and
-    (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure, owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select
-    'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')), coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins,
-    E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step
-    join references_between_tables as link on link.relation = step.at and link.parent = to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root,
-    source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins,
-    source_paths.expression, source_paths.hops, source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then
-    format(' through %s', source_paths.at_name) end as way, case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as
-    is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on
-    first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and
-    source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate
-    union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format(
-    E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ',
-    org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*, application_tables.org_from, row_number() over ( partition by
-    possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0, possible.is_not_null desc, possible.rank, possible.attnums,
-    possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when application_tables.org_from is null then possible.is_detected
-    else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums, ordered.kind, ordered.parent, case ordered.kind when 'parent' then
-    ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description, replace(ordered.joins, '{source}', named.alias) || case when ordered.kind =
-    'owner' then format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
+    application_tables as via on via.relation = link.parent and via.scope is distinct from 'org' join pg_catalog.pg_class as via_class on via_class.oid = link.parent and pg_has_role(current_user,
+    via_class.relowner, 'usage') where step.hops < 3 and link.parent <> all (step.visited) ) select 'owner' as kind, step.root, coalesce(step.entry, owner_columns.column_name) as entry,
+    coalesce(step.attnums, array[owner_columns.attnum]) as attnums, step.at_name, step.hops, step.joins, replace(format(owner_columns.user_expression, step.at::oid, owner_columns.attnum,
+    owner_columns.type_oid), '{row}', step.row_name) as expression, owner_columns.is_keyed, owner_columns.rank, step.hops = 0 or step.is_identity and ( step.key_attnums = array[owner_columns.attnum] or
+    owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, step.hops = 0 or step.is_identity and (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure,
+    owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
+    coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
+    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent =
+    to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
+    source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
+    (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
+    'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when
+    'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1]
+    order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null
+    desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '),
+    org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition,
+    '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select
+    possible.*, application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0,
+    possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when
+    application_tables.org_from is null then possible.is_detected else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums,
+    ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description,
+    replace(ordered.joins, '{source}', named.alias) || case when ordered.kind = 'owner' then format( E'\nleft join user_orgs as user_%1$s on user_%1$s.user_id operator(pg_catalog.=) %2$s'
     ' left join lateral ('
     'select organizations.id from auth.users join public.organizations as organizations on organizations.id operator(pg_catalog.=) case'
     ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
@@ -594,28 +594,22 @@ chosen (new_users) as (
     format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and mention.verb in ('from',
     'join') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id
     and not answer.is_parsed and answer.statement ~* concat( '\m(from|join) (only )?', mention.pattern, case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])',
-    star.part[1]) end ) union all select distinct 'partition_by_like', 'breaks', code.name, root.qualified_name,
-    format('probably makes partitions of %s by CREATE TABLE … LIKE, which lack its check of org_id when they are attached', root.qualified_name), format('create table … partition of %s in %s',
+    star.part[1]) end ) union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
+    format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
-    regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M.*\mlike\M' and code.line_with_text ~* '\mattach partition\M' union all select 'partition_by_like'
-    as code, 'breaks' as severity, config.relation::text as object, root.qualified_name as table_name,
-    format('has %s, whose partitions pg_partman makes by CREATE TABLE … LIKE: they probably lack its check of org_id', root.qualified_name) as problem,
-    format('select partman.run_maintenance(%L) on a copy first; make partitions with create table … partition of', root.qualified_name) as remedy from (select to_regclass('partman.part_config') as
-    relation) as config join pg_catalog.pg_class as class on class.oid = config.relation and class.relkind = 'r' join pg_catalog.pg_roles as owner on owner.oid = class.relowner and (owner.rolsuper or
-    owner.rolname = current_user) cross join lateral query_to_xml( format('select pg_catalog.to_jsonb(config) operator(pg_catalog.->>) ''parent_table''::pg_catalog.text as parent from %s as config',
-    class.oid::regclass), false, false, '' ) as answer (document) cross join lateral xmltable('/table/row' passing answer.document columns parent text path 'parent') as part join application_tables as
-    root on root.scope = 'org' and root.relation = to_regclass(part.parent) union all select 'column_grants' as code, case when bool_or(granted.privilege_type = 'SELECT') then 'breaks' else 'decide' end
-    as severity, granted.grantee as object, granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', lower(string_agg(distinct granted.privilege_type, ' and ')),
-    granted.table_name, case when bool_or(granted.privilege_type = 'SELECT') then 'select * fails' else 'it cannot say org_id' end ) as problem, format( 'grant %s on %s to %s', string_agg(distinct
-    lower(granted.privilege_type) || ' (org_id)', ', '), granted.table_name, granted.grantee ) as remedy from ( select distinct member.root, root.qualified_name as table_name, item.privilege_type,
-    format('%I', grantee.name) as grantee from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid =
-    member.relation and column_.attacl is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public'
-    else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation,
-    item.privilege_type) and case when member.attnum > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end ) as granted group by
-    granted.grantee, granted.table_name union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) then 'breaks' else 'decide' end, published.pubname,
-    root.qualified_name, case when bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")',
-    root.qualified_name ) else format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when bool_or(member.attnum is
-    null) then format('at the subscriber, before the push: alter table %s add column org_id uuid', root.qualified_name) else format('at the subscriber: update %s set org_id = %L where org_id is null',
+    regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
+    union all select 'column_grants' as code, case when bool_or(granted.privilege_type = 'SELECT') then 'breaks' else 'decide' end as severity, granted.grantee as object, granted.table_name, format(
+    'may %s %s column by column, and org_id is none of them: %s', lower(string_agg(distinct granted.privilege_type, ' and ')), granted.table_name, case when bool_or(granted.privilege_type = 'SELECT') then
+    'select * fails' else 'it cannot say org_id' end ) as problem, format( 'grant %s on %s to %s', string_agg(distinct lower(granted.privilege_type) || ' (org_id)', ', '), granted.table_name,
+    granted.grantee ) as remedy from ( select distinct member.root, root.qualified_name as table_name, item.privilege_type, format('%I', grantee.name) as grantee from org_id_columns as member join
+    application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
+    cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
+    and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
+    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end ) as granted group by granted.grantee, granted.table_name union all select 'published', case when
+    subscribed.by_slot and bool_or(member.attnum is null) then 'breaks' else 'decide' end, published.pubname, root.qualified_name, case when bool_or(member.attnum is null) then format(
+    'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
+    format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when bool_or(member.attnum is null) then
+    format('at the subscriber, before the push: alter table %s add column org_id uuid', root.qualified_name) else format('at the subscriber: update %s set org_id = %L where org_id is null',
     root.qualified_name, settings.default_org_id) end from pg_catalog.pg_publication_tables as published join pg_catalog.pg_namespace as namespace on namespace.nspname = published.schemaname join
     pg_catalog.pg_class as class on class.relnamespace = namespace.oid and class.relname = published.tablename join org_id_columns as member on member.relation = class.oid join application_tables as root
     on root.relation = member.root cross join settings cross join lateral ( select exists ( select from pg_catalog.pg_replication_slots as slot where slot.database = current_database() and slot.plugin =
@@ -708,7 +702,7 @@ chosen (new_users) as (
     'security_definer_function', case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then 'decide' else 'leaks' end, code.name, reach.table_name, format(
     '%sreads or writes %s with its owner''s rights, past row-level security, and %s may call it%s', case when not bool_or(reach.is_parsed) then 'probably ' end, reach.table_name, callable.roles, case when
     code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.policy_oids <> '{}' then
-    format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name) else format('alter function %s security invoker', code.name) end from code join reach on reach.function =
+    format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name) else format('alter routine %s security invoker', code.name) end from code join reach on reach.function =
     code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and
     has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by
     code.name, code.source, code.policy_oids, reach.table_name, callable.roles union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(

@@ -154,6 +154,10 @@ with recursive step (root, entry, attnums, at, at_name, hops, visited, joins, ro
     join tenancy.application_tables as via
         on via.relation = link.parent
         and via.scope is distinct from 'org'
+    -- A query on the table of another role runs that role's functions, in the conditions of its indexes.
+    join pg_catalog.pg_class as via_class
+        on via_class.oid = link.parent
+        and pg_has_role(current_user, via_class.relowner, 'usage')
     where step.hops < 3
         and link.parent <> all (step.visited)
 )
@@ -337,3 +341,43 @@ comment on view tenancy.decisions is
 'What decides each org-scoped table''s rows, in words. is_per_row: true while there is a mapping, a user has another organization than the'
 ' default one in app_metadata, or a row can follow one that had its organization before; false: all rows belong to the default organization,'
 ' and phase 2 says so in the catalog.';
+
+create or replace function tenancy.cross_org_references(target regclass default null)
+returns table (
+    relation regclass,
+    row_key jsonb,
+    org_id uuid,
+    constraint_name name,
+    parent regclass,
+    parent_org_id uuid
+)
+language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    reference record;
+begin
+    for reference in
+        select
+            org_references.*,
+            tenancy.with_names(replace(replace(org_references.condition, '{parent}', 'parent'), '{child}', 'child')) as named_condition
+        from tenancy.org_references
+        where org_references.relation = coalesce(target, org_references.relation)
+        order by org_references.relation::text, org_references.position
+    loop
+        return query execute format(
+            $sql$
+                select %L::regclass, %s, child.org_id, %L::name, %L::regclass, parent.org_id
+                from %s as child
+                join %s as parent on %s
+                where parent.org_id is distinct from child.org_id
+            $sql$,
+            reference.relation,
+            coalesce(tenancy.with_names(org_migration.key_of(reference.relation, 'child')), 'to_jsonb(child)'),
+            reference.constraint_name, reference.parent, reference.relation, reference.parent,
+            reference.named_condition
+        );
+    end loop;
+end
+$function$;
+comment on function tenancy.cross_org_references(regclass) is
+'Rows that belong to another organization than a row they reference: of one table, or of all. row_key is the primary key, the whole'
+' row where there is none. It reads every table that references another, so it takes as long as that.';

@@ -149,6 +149,18 @@ comment on view tenancy.least_privilege_parts is
 'Of every table that tenancy.enable_least_privilege was called for, and of its partitions: that the roles of the API have no privilege by'
 ' which they get past policies and guards. Columns as tenancy.parts.';
 
+create or replace view tenancy.privilege_findings as
+select
+    'isolation_passed_by' as code, 'leaks' as severity, api_privileges.holders as object, api_privileges.qualified_name as table_name,
+    format('have %s on %s, which is isolated: who may make triggers on a table or empty it gets past policies', api_privileges.held, api_privileges.qualified_name) as problem,
+    format('do $$ begin while tenancy.enable_least_privilege(%L) loop commit; end loop; end $$', application_tables.qualified_name) as remedy
+from tenancy.api_privileges
+join tenancy.application_tables on application_tables.relation = api_privileges.root
+where application_tables.isolated
+    and application_tables.privileges_before is null
+    and api_privileges.held is not null;
+comment on view tenancy.privilege_findings is 'Isolated tables on which the roles of the API have privileges that get past isolation.';
+
 create or replace function tenancy.isolation_losses(target regclass)
 returns table (org_id uuid, rows bigint, what text)
 language plpgsql stable security invoker set search_path = '' as $function$

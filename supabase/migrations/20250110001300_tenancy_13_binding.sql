@@ -126,6 +126,16 @@ comment on view tenancy.bound_keys is
 'tenancy.bound_references with the foreign key that each means now, whatever it is called; constraint_name NULL where there is none.'
 ' is_gone: it could be there, and is not.';
 
+create or replace view tenancy.binding_findings as
+select
+    'bound_key_gone' as code, 'leaks' as severity, bound_keys.noted_name::text as object, application_tables.qualified_name as table_name,
+    'has lost a foreign key that kept its rows from referencing those of another organization' as problem,
+    format('add it again, and call tenancy.enable_binding(%1$L); or forget it: select tenancy.disable_binding(%1$L)', application_tables.qualified_name) as remedy
+from tenancy.bound_keys
+join tenancy.application_tables on application_tables.relation = bound_keys.relation
+where bound_keys.is_gone;
+comment on view tenancy.binding_findings is 'Bound foreign keys that were dropped since, while their columns and the table that they reference are there.';
+
 create or replace view tenancy.binding_parts as
 select
     7 as phase, step.ordinal, step.part, reference.relation as root, reference.relation,
@@ -169,46 +179,6 @@ where reference.constraint_name is not null
 comment on view tenancy.binding_parts is
 'The foreign keys of every table that tenancy.enable_binding was called for. The key is never missing: one statement drops the simple'
 ' one and adds the composite one, which is then validated. Columns as tenancy.parts.';
-
-create or replace function tenancy.cross_org_references(target regclass default null)
-returns table (
-    relation regclass,
-    row_key jsonb,
-    org_id uuid,
-    constraint_name name,
-    parent regclass,
-    parent_org_id uuid
-)
-language plpgsql stable security invoker set search_path = '' as $function$
-declare
-    reference record;
-begin
-    for reference in
-        select
-            org_references.*,
-            tenancy.with_names(replace(replace(org_references.condition, '{parent}', 'parent'), '{child}', 'child')) as named_condition
-        from tenancy.org_references
-        where org_references.relation = coalesce(target, org_references.relation)
-        order by org_references.relation::text, org_references.position
-    loop
-        return query execute format(
-            $sql$
-                select %L::regclass, %s, child.org_id, %L::name, %L::regclass, parent.org_id
-                from %s as child
-                join %s as parent on %s
-                where parent.org_id is distinct from child.org_id
-            $sql$,
-            reference.relation,
-            coalesce(tenancy.with_names(org_migration.key_of(reference.relation, 'child')), 'to_jsonb(child)'),
-            reference.constraint_name, reference.parent, reference.relation, reference.parent,
-            reference.named_condition
-        );
-    end loop;
-end
-$function$;
-comment on function tenancy.cross_org_references(regclass) is
-'Rows that belong to another organization than a row they reference: of one table, or of all. row_key is the primary key, the whole'
-' row where there is none. It reads every table that references another, so it takes as long as that.';
 
 create or replace function tenancy.has_index(target regclass, column_names text[], is_unique boolean)
 returns boolean language sql stable security invoker set search_path = '' as $function$

@@ -258,32 +258,17 @@ where answer.has_columns
     )
 union all
 select distinct
-    'partition_by_like', 'breaks', code.name, root.qualified_name,
-    format('probably makes partitions of %s by CREATE TABLE … LIKE, which lack its check of org_id when they are attached', root.qualified_name),
-    format('create table … partition of %s in %s', root.qualified_name, code.name)
+    'partition_without_org_id', 'breaks', code.name, root.qualified_name,
+    format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name),
+    format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s', root.qualified_name, code.name)
 from code
 join tenancy.application_tables as root
     on root.scope = 'org'
     and root.relkind = 'p'
     and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])', regexp_replace(root.table_name, '(\W)', '\\\1', 'g'))
-where code.line_with_text ~* '\mcreate table\M.*\mlike\M'
+where code.line_with_text ~* '\mcreate table\M'
     and code.line_with_text ~* '\mattach partition\M'
-union all
-select
-    'partition_by_like' as code, 'breaks' as severity, config.relation::text as object, root.qualified_name as table_name,
-    format('has %s, whose partitions pg_partman makes by CREATE TABLE … LIKE: they probably lack its check of org_id', root.qualified_name) as problem,
-    format('select partman.run_maintenance(%L) on a copy first; make partitions with create table … partition of', root.qualified_name) as remedy
-from (select to_regclass('partman.part_config') as relation) as config
-join pg_catalog.pg_class as class on class.oid = config.relation and class.relkind = 'r'
-join pg_catalog.pg_roles as owner on owner.oid = class.relowner and (owner.rolsuper or owner.rolname = current_user)
-cross join lateral query_to_xml(
-    format('select pg_catalog.to_jsonb(config) operator(pg_catalog.->>) ''parent_table''::pg_catalog.text as parent from %s as config', class.oid::regclass),
-    false, false, ''
-) as answer (document)
-cross join lateral xmltable('/table/row' passing answer.document columns parent text path 'parent') as part
-join tenancy.application_tables as root
-    on root.scope = 'org'
-    and root.relation = to_regclass(part.parent)
+    and code.line_with_text !~* '\m(like|org_id)\M'
 union all
 -- By column: whoever may read some reads them with select * until there is one more.
 select

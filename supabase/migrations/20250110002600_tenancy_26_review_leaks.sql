@@ -362,7 +362,7 @@ select
     ),
     case
         when code.policy_oids <> '{}' then format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name)
-        else format('alter function %s security invoker', code.name)
+        else format('alter routine %s security invoker', code.name)
     end
 from code
 join reach on reach.function = code.oid

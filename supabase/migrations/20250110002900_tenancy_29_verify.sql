@@ -5,63 +5,6 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.status as
-select
-    org_scoped_tables.relation, org_scoped_tables.priority,
-    coalesce(own.type_name, 'missing') as org_id,
-    coalesce(backfill.state, 'not started') as backfill,
-    backfill.rows_updated, own.indexed, own.references_organizations, own.checked, own.not_null,
-    own.immutable, isolation.row_security, isolation.isolated, own.missing_parts,
-    (
-        select string_agg(lock_waits.blocked_by, E'\n')
-        from org_migration.lock_waits
-        join pg_catalog.pg_stat_activity as waiting_session on waiting_session.pid = lock_waits.session_pid
-        where lock_waits.relation = org_scoped_tables.relation
-    ) as blocked_by
-from tenancy.org_scoped_tables
-join lateral (
-    select
-        max(format_type(org_id.atttypid, org_id.atttypmod)) as type_name,
-        bool_and(table_parts.present) filter (where table_parts.part in ('index', 'index_root')) as indexed,
-        bool_and(table_parts.present) filter (where table_parts.part like 'foreign_key%') as references_organizations,
-        bool_and(table_parts.present) filter (where table_parts.part like 'check%') as checked,
-        bool_and(table_parts.present) filter (where table_parts.part = 'not_null') as not_null,
-        bool_and(table_parts.present) filter (where table_parts.part like 'guard%') as immutable,
-        string_agg(distinct table_parts.part, ', ') filter (where not table_parts.present) as missing_parts
-    from tenancy.table_parts
-    left join pg_catalog.pg_attribute as org_id
-        on org_id.attrelid = table_parts.root
-        and org_id.attname = 'org_id'
-        and not org_id.attisdropped
-    where table_parts.root = org_scoped_tables.relation
-) as own on true
-cross join lateral (
-    select
-        string_agg(
-            distinct backfill_progress.state
-                || case
-                    when backfill_progress.state = 'running' then format(
-                        ', %s of %s blocks, %s left', backfill_progress.blocks_done,
-                        backfill_progress.blocks_total, backfill_progress.time_left
-                    )
-                    else ''
-                end,
-            '; '
-        ) as state,
-        sum(backfill_progress.rows_updated)::bigint as rows_updated
-    from tenancy.org_id_columns as member
-    join org_migration.backfill_progress on backfill_progress.relation = member.relation
-    where member.root = org_scoped_tables.relation
-) as backfill
-cross join lateral (
-    select bool_and(policies.row_security) as row_security, bool_and(coalesce(policies.isolated, false)) as isolated
-    from tenancy.isolation_policies as policies
-    where policies.root = org_scoped_tables.relation
-) as isolation;
-comment on view tenancy.status is
-'Every org-scoped table, one row: how far it is, which parts are missing, whether row-level security is on and'
-' tenancy.enable_org_isolation done (for all of its partitions, where it has any), and whom it waits for.';
-
 create or replace view tenancy.part_findings as
 select
     'missing_' || table_parts.part as code,
@@ -72,16 +15,7 @@ select
 from tenancy.table_parts
 join tenancy.application_tables as root on root.relation = table_parts.root
 where not table_parts.present
-    and table_parts.root in (select tables_before.relation from org_migration.tables_before)
-union all
-select
-    'bound_key_gone', 'leaks',
-    bound_keys.noted_name::text, application_tables.qualified_name,
-    'has lost a foreign key that kept its rows from referencing those of another organization',
-    format('add it again, and call tenancy.enable_binding(%1$L); or forget it: select tenancy.disable_binding(%1$L)', application_tables.qualified_name)
-from tenancy.bound_keys
-join tenancy.application_tables on application_tables.relation = bound_keys.relation
-where bound_keys.is_gone;
+    and table_parts.root in (select tables_before.relation from org_migration.tables_before);
 comment on view tenancy.part_findings is
 'The parts that are not present on tables that a push has begun with: after it there are none. remedy is the statement that makes the part;'
 ' do $$ begin while tenancy.advance(''…'') loop commit; end loop; end $$ runs it under the lock rules.';
@@ -92,6 +26,10 @@ union all
 select part_findings.* from tenancy.part_findings
 union all
 select filler_findings.* from tenancy.filler_findings
+union all
+select binding_findings.* from tenancy.binding_findings
+union all
+select privilege_findings.* from tenancy.privilege_findings
 union all
 select
     user_findings.code, user_findings.severity,
@@ -135,7 +73,11 @@ comment on function tenancy.verify_table(regclass) is
 
 create or replace function tenancy.verify_schema()
 returns table (check_name text, table_name text, passed boolean, detail text)
-language sql volatile security invoker set search_path = '' as $function$
+-- plpgsql, whose plan of many views the session keeps.
+language plpgsql volatile security invoker set search_path = '' as $function$
+#variable_conflict use_column
+begin
+    return query
     select part_checks.check_name, application_tables.qualified_name, part_checks.passed, part_checks.detail
     from tenancy.part_checks
     join tenancy.application_tables on application_tables.relation = part_checks.root
@@ -158,22 +100,7 @@ language sql volatile security invoker set search_path = '' as $function$
             ),
             ('fillers', null),
             ('bound_keys', null),
-            (
-                'api_privileges',
-                (
-                    select format(
-                        'isolation can be passed by, since %s have %s on %s isolated tables and partitions, %s first:'
-                        ' tenancy.enable_least_privilege takes it from them', string_agg(distinct api_privileges.holders, ', '),
-                        string_agg(distinct api_privileges.held, ', '), count(*), min(api_privileges.qualified_name)
-                    )
-                    from tenancy.api_privileges
-                    join tenancy.application_tables on application_tables.relation = api_privileges.root
-                    where application_tables.isolated
-                        and application_tables.privileges_before is null
-                        and api_privileges.held is not null
-                    having count(*) > 0
-                )
-            ),
+            ('api_privileges', null),
             ('auth_org_id', 'public.auth_org_id() ' || nullif(array_to_string(tenancy.failed_probes(), ', '), ''))
     ) as topic (name, failed)
     left join (
@@ -186,12 +113,18 @@ language sql volatile security invoker set search_path = '' as $function$
         select 'fillers', filler_findings.code, filler_findings.object, filler_findings.problem
         from tenancy.filler_findings
         union all
-        select 'bound_keys', part_findings.code, part_findings.object, part_findings.problem
-        from tenancy.part_findings
-        where part_findings.code = 'bound_key_gone'
+        select 'bound_keys', binding_findings.code, binding_findings.object, binding_findings.problem
+        from tenancy.binding_findings
+        union all
+        select
+            'api_privileges', privilege_findings.code, privilege_findings.object,
+            format('get past the isolation of %s tables, of %s first: see tenancy.enable_least_privilege', count(*), min(privilege_findings.table_name))
+        from tenancy.privilege_findings
+        group by privilege_findings.code, privilege_findings.object
     ) as findings
         on findings.topic = topic.name
-    group by topic.name, topic.failed
+    group by topic.name, topic.failed;
+end
 $function$;
 comment on function tenancy.verify_schema() is
 'tenancy.part_checks, and what needs no look at rows or users either, for the end of the push: one row per check and table; table_name'

@@ -11,7 +11,10 @@ import { readSection } from "../readme.ts";
 import { addUsers, numberedUsers } from "../users.ts";
 
 const page = "docs/other-tools.md";
-const [classifyPrismaTable = ""] = readSection("## Tables of the tools themselves", page).blocks("sql");
+/** The row of the list that the page has for Prisma's own table. */
+const [, prismaRow = ""] = /`(\('public', '_prisma_migrations', [^`]*\))`/.exec(
+  readSection("## Tables of the tools themselves", page).text,
+) ?? [];
 const orgTables = "select table_name as name from tenancy.registry where scope = 'org' order by 1";
 
 describe("the CLI's other commands, on a database that was pushed", () => {
@@ -84,7 +87,7 @@ describe("the CLI's other commands, on a database that was pushed", () => {
     const refused = await copy.push(url);
     expect(refused.output).toMatch(/^public\._prisma_migrations is not classified: .* \[unclassified_table\]/m);
 
-    copy.append("_EDIT_list_of_tables.sql", classifyPrismaTable);
+    copy.edit("_EDIT_list_of_tables.sql", "values\n", `values\n    ${prismaRow},\n`);
     const { code, output } = await copy.push(url);
     expect(code, output).toBe(0);
     expect(await sql`select scope from tenancy.registry where table_name = '_prisma_migrations'`)
@@ -126,8 +129,7 @@ describe("db reset", () => {
     const [block = ""] = readSection("## Opt-ins as a migration", page).blocks("sql");
     const migrated = await cloneDatabase("other_tools_lines", "migrated");
     const lines = await migrated.sql<{ line: string }[]>`
-      select distinct regexp_split_to_table(tenancy.binding_index_lines(relation, constraint_name), '\n') as line
-      from tenancy.bound_definitions
+      select distinct string_to_table(lines, E'\\n') as line from tenancy.binding_index_lines
     `;
     const open = await migrated.sql<{ line: string }[]>`
       select format('alter table %s enable row level security;', relation) as line
@@ -158,7 +160,7 @@ describe("db reset", () => {
   test("goes through from empty with every opt-in in a migration, and again with all of them on and rows in it", async () => {
     const copy = copyProject(join(inject("folder"), "other_tools_reset", "with_opt_ins"));
     writeFileSync(join(copy.folder, "supabase/migrations/20250111000000_opt_ins.sql"), await composeOptIns());
-    copy.append("_EDIT_list_of_tables.sql", classifyPrismaTable);
+    copy.edit("_EDIT_list_of_tables.sql", "values\n", `values\n    ${prismaRow},\n`);
     const [isolated, bound] = [45, 32];
 
     await reset(copy.folder);
