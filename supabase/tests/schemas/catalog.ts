@@ -40,7 +40,8 @@ const gapsOf = (roots: string): string => `
         'has no valid index that leads with org_id'
       ),
       (
-        exists (
+        -- A table made by LIKE could not be attached to a partitioned table that has one.
+        class.relkind = 'p' or exists (
           select from pg_constraint
           where conrelid = class.oid and contype = 'c' and convalidated
             and pg_get_constraintdef(oid) = 'CHECK ((org_id IS NOT NULL))'
