@@ -537,18 +537,31 @@ chosen (new_users) as (
     found.polname, not found.polpermissive and found.polcmd = '*' and found.polroles = array[to_regrole('authenticated')::oid] and pg_get_expr(found.polqual, found.polrelid) ~
     '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' and pg_get_expr(found.polwithcheck, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' as
     intact from pg_catalog.pg_policy as found where found.polrelid = org_id.relation order by 2 desc, found.polname = 'org_isolation' desc limit 1 ) as policy on policy.intact or policy.polname =
-    'org_isolation'), views_over_tables as (with recursive read_by as materialized ( select distinct dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join
-    pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid =
-    'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select
-    read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation = table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root,
-    false from reached join read_by on read_by.relation = reached.relation ) select reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name,
-    reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false)
-    as is_invoker, bool_or(reached.is_direct) as is_direct from reached join pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid =
-    viewed.relnamespace join application_tables as root on root.relation = reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation,
-    reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), table_mentions as (with code as materialized ( select
-    application_functions.* from application_functions ), word as ( select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3]))
-    as names, case when found.part[1] ~* '^merge' then (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral
-    regexp_matches( regexp_replace(code.source, '\s+', ' ', 'g'), '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
+    'org_isolation'), api_privileges as (with grantee as materialized ( select distinct role.oid, format('%I', role.rolname) as name from pg_catalog.pg_roles as role join unnest(array['anon',
+    'authenticated', 'service_role']) as api (name) on pg_has_role(to_regrole(api.name), role.oid, 'usage') where not role.rolsuper union all select 0, 'public' ), privilege as materialized ( select
+    granted.relation, grantee.name as grantee, granted.is_default, (granted.acl_item).privilege_type, format( 'grant %s%s on @r%s@ to %s%s', lower((granted.acl_item).privilege_type), case when
+    granted.attnum is not null then format(' (@c%s.%s@)', granted.relation, granted.attnum) end, granted.relation, grantee.name, case when (granted.acl_item).is_grantable then ' with grant option' end )
+    as form from ( select class.oid as relation, null::smallint as attnum, false as is_default, acl_item from pg_catalog.pg_class as class cross join aclexplode(class.relacl) as acl_item where
+    class.relkind in ('r', 'p') and class.relowner <> acl_item.grantee union all select attribute.attrelid, attribute.attnum, false, acl_item from pg_catalog.pg_attribute as attribute cross join
+    aclexplode(attribute.attacl) as acl_item where not attribute.attisdropped union all select class.oid, null, true, acl_item from pg_catalog.pg_class as class join pg_catalog.pg_default_acl as
+    default_acl on default_acl.defaclrole = class.relowner and default_acl.defaclnamespace = class.relnamespace and default_acl.defaclobjtype = 'r' cross join aclexplode(default_acl.defaclacl) as acl_item
+    where class.relkind in ('r', 'p') ) as granted join grantee on grantee.oid = (granted.acl_item).grantee where (granted.acl_item).privilege_type in ('TRIGGER', 'TRUNCATE', 'REFERENCES') ) select
+    table_members.root, table_members.relation, table_members.qualified_name, string_agg(distinct privilege.privilege_type, ', ') filter (where not privilege.is_default) as held, string_agg(distinct
+    privilege.grantee, ', ') filter (where not privilege.is_default) as holders, string_agg(privilege.form, '; ' order by privilege.form) filter (where not privilege.is_default) as held_form,
+    string_agg(privilege.form, '; ' order by privilege.form) filter (where privilege.is_default) as default_form from table_members left join privilege on privilege.relation = table_members.relation where
+    table_members.scope = 'org' group by table_members.root, table_members.relation, table_members.qualified_name), views_over_tables as (with recursive read_by as materialized ( select distinct
+    dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as viewed
+    on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_class'::regclass and
+    dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation =
+    table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation ) select
+    reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname,
+    viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join
+    pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation =
+    reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind,
+    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), table_mentions as (with code as materialized ( select application_functions.* from application_functions ), word as ( select
+    code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
+    (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( regexp_replace(code.source, '\s+', ' ',
+    'g'), '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
     '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null ), target as
     materialized ( select table_members.relname, table_members.relnamespace, table_members.root, root.qualified_name, false as is_view from table_members join application_tables as root on root.relation =
     table_members.root where table_members.scope = 'org' union all select views_over_tables.relname, views_over_tables.relnamespace, views_over_tables.root, views_over_tables.table_name, true from
@@ -706,11 +719,11 @@ chosen (new_users) as (
     code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and
     has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by
     code.name, code.source, code.policy_oids, reach.table_name, callable.roles union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
-    'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct role.rolname, ', '), count(distinct member.root) ), format(
-    'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
-    ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct role.rolname, ', ') ) from member join pg_catalog.pg_namespace as namespace on namespace.oid =
-    member.relnamespace join pg_catalog.pg_roles as role on role.rolname in ('anon', 'authenticated', 'service_role') and has_table_privilege(role.oid, member.relation, 'trigger, truncate, references')
-    group by namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
+    'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '), count(distinct api_privileges.root) ),
+    format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
+    api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
+    namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
     references_between_tables.parent_attnums from references_between_tables ), user_column as materialized ( select owner_columns.relation, owner_columns.attnum from owner_columns union select
     reference.relation, reference.attnums[1] from reference join owner_columns on owner_columns.relation = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ), clause as
     materialized ( select policy_clauses.* from policy_clauses ), index_key as materialized ( select index.indexrelid, index.indrelid as relation, root.qualified_name, root.relkind, format('%I',

@@ -269,12 +269,14 @@ begin
             and policies.row_security
         limit 1;
 
-        objections := tenancy.isolation_objections(target);
-        if problem is null and objections <> '{}' and despite_findings then
+        if problem is null then
+            objections := tenancy.isolation_objections(target);
+        end if;
+        if despite_findings then
             insert into tenancy.log (part, table_name, statement)
             select 'objection', target::text, objection
             from unnest(objections) as objection;
-        elsif problem is null and objections <> '{}' then
+        elsif objections <> '{}' then
             problem := format(
                 E'would not be isolated by a policy alone, or not without a loss:\n%s\nMend these, or go on in spite of them:'
                 ' tenancy.enable_org_isolation(%L, despite_findings => true)',

@@ -382,18 +382,17 @@ select
     'api_privileges', 'leaks', namespace.nspname::text, null,
     format(
         'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that',
-        string_agg(distinct role.rolname, ', '), count(distinct member.root)
+        string_agg(distinct holder.name, ', '), count(distinct api_privileges.root)
     ),
     format(
         'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
         ' trigger, truncate, references on tables from %2$s',
-        namespace.nspname, string_agg(distinct role.rolname, ', ')
+        namespace.nspname, string_agg(distinct holder.name, ', ')
     )
-from member
-join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace
-join pg_catalog.pg_roles as role
-    on role.rolname in ('anon', 'authenticated', 'service_role')
-    and has_table_privilege(role.oid, member.relation, 'trigger, truncate, references')
+from tenancy.api_privileges
+join pg_catalog.pg_class as class on class.oid = api_privileges.relation
+join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+cross join string_to_table(api_privileges.holders, ', ') as holder (name)
 group by namespace.nspname;
 comment on view tenancy.review_leaks is
 'Where rows of another organization are within reach. Columns as tenancy.review.';

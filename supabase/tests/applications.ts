@@ -2,8 +2,10 @@ import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node
 import { join } from "node:path";
 import type { Sql } from "postgres";
 import { inject } from "vitest";
-import { migrationFiles } from "../local/application.ts";
+import { migrationFiles, pushTarget } from "../local/application.ts";
+import { connect } from "../local/databases.ts";
 import { root } from "../local/project.ts";
+import { supabase } from "../local/supabase-cli.ts";
 import { halfMigrated } from "./half-migrated.ts";
 import { marketplace } from "./marketplace.ts";
 import { teamChat } from "./team-chat.ts";
@@ -110,4 +112,24 @@ export async function findMisplaced(
     misplaced.push(...found.map(({ row }) => `${table}: ${row}`));
   }
   return misplaced;
+}
+
+/** Takes an application to its organizations as its owner does: live with its data, or from empty, with a migration more if need be. */
+export async function adoptApplication(
+  name: string,
+  url: string,
+  { kind, live, more = "" }: { kind: string; live: boolean; more?: string },
+): Promise<void> {
+  const project = copyApplication(name, kind);
+  const push = () => supabase(["db", "push", "--workdir", project, ...pushTarget(url)]);
+  if (live) {
+    await push();
+    const sql = connect(url);
+    await sql.unsafe(readData(name)).simple();
+    await sql.end();
+  }
+  prepareApplication(name, project);
+  if (more) writeFileSync(join(project, "supabase/migrations/20241231000000_more.sql"), more);
+  addMigrations(name, project);
+  await push();
 }

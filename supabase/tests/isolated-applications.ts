@@ -1,10 +1,8 @@
 import type { Sql } from "postgres";
-import { pushTarget } from "../local/application.ts";
-import { supabase } from "../local/supabase-cli.ts";
-import { addMigrations, copyApplication, prepareApplication, readData } from "./applications.ts";
+import { adoptApplication } from "./applications.ts";
 import { cloneDatabase, type Database } from "./databases.ts";
 import type { Hit } from "./intruder.ts";
-import { defaultOrgId, giveUsersTheirOrganization } from "./organizations.ts";
+import { placeEveryone } from "./organizations.ts";
 import { isolateAllTables } from "./rows.ts";
 
 /** The application that is shipped, and those of the fixtures: each has users in at least two organizations. */
@@ -39,23 +37,8 @@ async function pushApplication(name: IsolatedApplication, database: string): Pro
   const { sql, url, drop } = await cloneDatabase(database, "postgres");
   // The platform has it, and the CRM adds its tables to it.
   await sql`create publication supabase_realtime`;
-  const project = copyApplication(name, database);
-  const push = () => supabase(["db", "push", "--workdir", project, ...pushTarget(url)]);
-  await push();
-  await sql.unsafe(readData(name)).simple();
-  prepareApplication(name, project);
-  addMigrations(name, project);
-  await push();
+  await adoptApplication(name, url, { kind: database, live: true });
   return { name: database, sql, url, drop };
-}
-
-/** Isolation refuses while anyone is in no organization: whom the mapping leaves out is put into the default one. */
-async function placeEveryone(sql: Sql): Promise<void> {
-  await sql`
-    insert into tenancy.user_orgs (user_id, org_id)
-    select id, ${defaultOrgId} from auth.users where tenancy.org_of(id) is null
-  `;
-  await giveUsersTheirOrganization(sql);
 }
 
 /** What the review names beforehand: leaks, functions that look at who calls, and keys that are not bound. */

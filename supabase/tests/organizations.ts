@@ -26,3 +26,14 @@ export async function contradictMapping(sql: ISql, user: string): Promise<void> 
     update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${otherOrgId}::text) where id = ${user}
   `;
 }
+
+/** Gives every user an organization: whom neither the mapping nor a claim places, or with another claim, the default one. */
+export async function placeEveryone(sql: ISql): Promise<void> {
+  await giveUsersTheirOrganization(sql);
+  await sql`
+    insert into tenancy.user_orgs (user_id, org_id)
+    select user_id, ${defaultOrgId} from tenancy.users_without_org
+    on conflict (user_id) do update set org_id = excluded.org_id
+  `;
+  await giveUsersTheirOrganization(sql);
+}

@@ -2,14 +2,13 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import { digestTables, pushTarget } from "../../local/application.ts";
+import { digestTables } from "../../local/application.ts";
 import { connect } from "../../local/databases.ts";
 import { root } from "../../local/project.ts";
-import { supabase } from "../../local/supabase-cli.ts";
-import { addMigrations, copyApplication, prepareApplication, readData } from "../applications.ts";
+import { adoptApplication, readData } from "../applications.ts";
 import { claimsOf } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
-import { defaultOrgId, giveUsersTheirOrganization } from "../organizations.ts";
+import { defaultOrgId, placeEveryone } from "../organizations.ts";
 import { findPgtapFiles, runPgtapFile } from "../run-pgtap.ts";
 import { describeSchema } from "../schema.ts";
 import { repeat } from "../steps.ts";
@@ -59,13 +58,7 @@ const requireSlug = `
 
 /** Gives every user an organization, and isolates all tables, which leaves nobody behind who has none. */
 async function isolateAll(sql: Sql): Promise<void> {
-  await giveUsersTheirOrganization(sql);
-  await sql`
-    insert into tenancy.user_orgs (user_id, org_id)
-    select user_id, ${defaultOrgId} from tenancy.users_without_org
-    on conflict (user_id) do update set org_id = excluded.org_id
-  `;
-  await giveUsersTheirOrganization(sql);
+  await placeEveryone(sql);
   for (const { relation } of await sql`select relation::text from tenancy.org_scoped_tables`) {
     await repeat(sql, `tenancy.enable_org_isolation('${relation}', despite_findings => true)`);
     await repeat(sql, `tenancy.enable_least_privilege('${relation}')`);
@@ -186,16 +179,7 @@ describe.each(sites)("the copied tests, $title", ({ title, name, live, more }) =
     database = await cloneDatabase(`copied_${key}`, "postgres");
     await database.sql`create publication supabase_realtime`;
     await database.sql.end();
-    const project = copyApplication(name, `copied-${key}`);
-    const push = () => supabase(["db", "push", "--workdir", project, ...pushTarget(database.url)]);
-    if (live) {
-      await push();
-      await change((sql) => sql.unsafe(readData(name)).simple());
-    }
-    prepareApplication(name, project);
-    if (more) writeFileSync(join(project, "supabase/migrations/20241231000000_more.sql"), more);
-    addMigrations(name, project);
-    await push();
+    await adoptApplication(name, database.url, { kind: `copied-${key}`, live, more });
   });
 
   afterAll(async () => await database?.drop());
