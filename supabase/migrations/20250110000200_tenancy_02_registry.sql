@@ -17,6 +17,7 @@ create table if not exists tenancy.registry (
     table_oid oid,
     home_oid oid,
     former_names text[] not null default '{}',
+    parts_before text[] not null default '{}',
     primary key (schema_name, table_name),
     constraint an_org_scoped_table_has_a_priority check ((scope = 'org') = (priority is not null)),
     constraint an_excluded_table_has_a_reason check ((scope = 'excluded') = (reason is not null)),
@@ -35,6 +36,8 @@ comment on column tenancy.registry.table_oid is
 'The table that the row means since tenancy.note_tables saw it, so that it still does after a rename. NULL: whatever has the name.';
 comment on column tenancy.registry.former_names is
 'What the table was called before, so that a list which still says so means it.';
+comment on column tenancy.registry.parts_before is
+'Of tenancy.parts those that the table had before the push, each as "part name", noted by tenancy.finish() for tenancy.end_state().';
 comment on column tenancy.registry.home_oid is
 'The oid of tenancy.registry itself when that was noted: with another one the row comes from another database, where numbers mean other tables.';
 

@@ -207,7 +207,14 @@ declare
     org_scoped regclass;
     is_taken boolean;
     created bigint;
+    decided_at timestamptz := (select settings.rows_decided_at from tenancy.settings);
 begin
+    if to_regnamespace('org_migration') is not null then
+        select max(tables_before.counted_at)
+        into decided_at
+        from org_migration.tables_before
+        where exists (select from org_migration.backfills);
+    end if;
     if not (select mapping_state.is_filled from tenancy.mapping_state)
         and (select settings.new_users is distinct from 'personal' from tenancy.settings)
     then
@@ -234,10 +241,7 @@ begin
     where (settings.new_users_anonymous or not users.is_anonymous)
         and users.id not in (select user_orgs.user_id from tenancy.user_orgs)
         -- Rows of who was there when rows were decided are in the default organization: they are to be placed by hand.
-        and (
-            not exists (select from org_migration.backfills)
-            or coalesce(users.created_at > (select max(tables_before.counted_at) from org_migration.tables_before), true)
-        )
+        and coalesce(users.created_at > decided_at, true)
         and tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is null;
 
     get diagnostics created = row_count;
@@ -302,6 +306,7 @@ create or replace function tenancy.enable_new_users(mode text, anonymous boolean
 returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1500ms' as $function$
 declare
     required constant text := (select required_organization_columns.column_names from tenancy.required_organization_columns);
+    rows_are_there boolean := (select settings.rows_decided_at is not null from tenancy.settings);
 begin
     if mode is null or mode not in ('default', 'personal', 'application') then
         raise exception 'new users cannot be %: it is default (the default organization), personal (one of their own) or application (yours'
@@ -326,11 +331,11 @@ begin
         end;
     end if;
 
+    if to_regnamespace('org_migration') is not null then
+        rows_are_there := exists (select from org_migration.tables_before);
+    end if;
     -- Who is there already stays in the default organization, where their rows are.
-    if mode <> 'default'
-        and not (select mapping_state.is_filled from tenancy.mapping_state)
-        and exists (select from org_migration.tables_before)
-    then
+    if mode <> 'default' and rows_are_there and not (select mapping_state.is_filled from tenancy.mapping_state) then
         insert into tenancy.user_orgs (user_id, org_id)
         select placed_users.user_id, placed_users.org_id
         from tenancy.placed_users

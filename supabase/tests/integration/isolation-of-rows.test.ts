@@ -2,6 +2,7 @@ import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { become, claimsOf, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
+import { finishWhereAsked } from "../last-step.ts";
 import { giveUsersTheirOrganization, north, south } from "../organizations.ts";
 import { columnsOf, insert, isolateAllTables, newRow, readTables, type Row, type Table } from "../rows.ts";
 
@@ -23,6 +24,7 @@ describe("isolation, where policies and privileges let everyone signed in do eve
     await giveUsersTheirOrganization(sql);
     for (const { relation } of tables) await sql.unsafe(`alter table ${relation} enable row level security`);
     await isolateAllTables(sql);
+    await finishWhereAsked(sql);
     await sql.unsafe(`
         create schema lens;
         grant usage on schema lens to anon, authenticated;

@@ -64,7 +64,7 @@ select is_empty(
                 when prosecdef
                     -- What those call runs with the same rights.
                     or proname in (
-                        'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'note_tables', 'follow_renames',
+                        'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'note_tables', 'follow_renames', 'follow_columns',
                         'refuse_row_without_organization', 'org_of_orphan', 'filler_query'
                     )
                     then 'search_path=pg_catalog, pg_temp'
