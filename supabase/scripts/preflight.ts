@@ -36,7 +36,11 @@ export function composePreflight(): string {
   };
 
   const body = (name: string): string =>
-    find(new RegExp(`create or replace function (?:tenancy|org_migration)\\.${name}\\([^]*?\\n    return \\(([^]*?)\\n    \\);\\nend`));
+    find(
+      new RegExp(
+        `create or replace function (?:tenancy|org_migration)\\.${name}\\([^]*?\\n    return \\(([^]*?)\\n    \\);\\nend`,
+      ),
+    );
 
   const template = readFileSync(join(root, "supabase/scripts/preflight-template.sql"), "utf8");
   const [head, packed, tail] = template.split(/^-- (?:begin|end) of what is packed\n/m);
