@@ -1,14 +1,18 @@
-import { readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import { pushTarget } from "../../local/application.ts";
+import { migrationFiles, pushTarget } from "../../local/application.ts";
 import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
+import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
+import { adoptApplication, copyApplication, prepareApplication } from "../applications.ts";
 import { refusal } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
-import { lastStep } from "../last-step.ts";
+import { isolateWhole } from "../isolated-applications.ts";
+import { lastStep, takeLastStep } from "../last-step.ts";
 import { defaultOrgId } from "../organizations.ts";
+import { callForAllTables } from "../rows.ts";
 import { describeSchema } from "../schema.ts";
 import { advance, checkNewTables, repeat } from "../steps.ts";
 
@@ -207,5 +211,43 @@ describe("the last step", () => {
       const write = async (of: Sql) => (await of`select tenancy.end_state('{public.later}') as text`)[0]?.["text"];
       expect(await write(fresh.sql)).toBe(await write(sql));
     });
+  });
+});
+
+describe.each(["crm", "marketplace", "team-chat", "half-migrated"])("the end state of %s, isolated", (name) => {
+  let database: Database;
+  let fresh: Database;
+
+  beforeAll(async () => {
+    database = await cloneDatabase(`finished_${name.replaceAll("-", "_")}`, "postgres");
+    fresh = await cloneDatabase(`${database.name}_fresh`, "postgres");
+    const { sql, url } = database;
+    for (const each of [sql, fresh.sql]) await each`create publication supabase_realtime`;
+    await adoptApplication(name, url, { kind: database.name, live: true });
+    await isolateWhole(sql);
+    await callForAllTables(sql, "enable_least_privilege");
+    await takeLastStep(sql);
+    const [row] = await sql`select tenancy.end_state() as text`;
+
+    const project = copyApplication(name, fresh.name);
+    prepareApplication(name, project);
+    const migrations = join(project, "supabase/migrations");
+    const [organizations = ""] = migrationFiles().filter((file) => file.endsWith("_create_organizations.sql"));
+    cpSync(join(root, "supabase/migrations", organizations), join(migrations, organizations));
+    writeFileSync(
+      join(migrations, organizations.replace("create_organizations", "org_id").replace(/^\d{13}/, "$&9")),
+      row?.["text"],
+    );
+    await supabase(["db", "push", "--workdir", project, ...pushTarget(fresh.url)]);
+  });
+
+  afterAll(async () => {
+    await fresh?.drop();
+    await database?.drop();
+  });
+
+  test("makes the same from empty", async () => {
+    expect(await describeSchema(fresh.sql)).toEqual(await describeSchema(database.sql));
+    expect(await failures(fresh.sql)).toEqual([]);
   });
 });
