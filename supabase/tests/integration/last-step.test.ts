@@ -225,7 +225,7 @@ describe.each(["crm", "marketplace", "team-chat", "half-migrated"])("the end sta
     for (const each of [sql, fresh.sql]) await each`create publication supabase_realtime`;
     await adoptApplication(name, url, { kind: database.name, live: true });
     await isolateWhole(sql);
-    await callForAllTables(sql, "enable_least_privilege");
+    await callForAllTables(sql, "tenancy.enable_least_privilege");
     await takeLastStep(sql);
     const [row] = await sql`select tenancy.end_state() as text`;
 
