@@ -52,12 +52,16 @@ comment on view tenancy.registered_tables is
 ' name; relation NULL where there is none. is_dropped: there was one.';
 
 create or replace view tenancy.application_tables as
-select
-    table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
-    table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority,
-    registered_tables.isolated, registered_tables.privileges_before, registered_tables.org_from
-from tenancy.table_inventory
-left join tenancy.registered_tables on registered_tables.relation = table_inventory.relation;
+-- Once per query: joined to each of its tables anew, it would cost the cube of their number.
+with classified as materialized (
+    select
+        table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
+        table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority,
+        registered_tables.isolated, registered_tables.privileges_before, registered_tables.org_from
+    from tenancy.table_inventory
+    left join tenancy.registered_tables on registered_tables.relation = table_inventory.relation
+)
+select classified.* from classified;
 comment on view tenancy.application_tables is 'tenancy.table_inventory with each table''s classification, if it has one.';
 
 create or replace view tenancy.table_members as
