@@ -88,35 +88,35 @@ chosen (new_users) as (
     format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name ) as named where registered_tables.relation is null and named.qualified_name <> 'public.organizations' or
     ( registered_tables.scope = 'org' and registered_tables.relation is not null and registered_tables.relation not in (select table_inventory.relation from table_inventory) )), registered_tables as (
     select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false, null, unclassified_tables.relation,
-    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
+    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), classified_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
     table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority, registered_tables.isolated, registered_tables.privileges_before,
-    registered_tables.org_from from table_inventory left join registered_tables on registered_tables.relation = table_inventory.relation), table_members as (select application_tables.relation as root,
-    member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples,
-    application_tables.scope from application_tables left join lateral pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on
-    member.oid = coalesce(tree.relid, application_tables.relation) join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root,
-    table_members.relation, table_members.qualified_name, table_members.relname, table_members.relkind, table_members.relation = table_members.root as is_root, table_members.relkind <> 'p' as is_leaf,
-    org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not exists ( select from pg_catalog.pg_constraint as not_null where not_null.conrelid = table_members.relation and
-    not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not not_null.convalidated ) as is_not_null, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
-    org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from table_members left join pg_catalog.pg_attribute as org_id on org_id.attrelid
-    = table_members.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = table_members.relation and its_default.adnum
-    = org_id.attnum and org_id.attgenerated = '' where table_members.scope = 'org'), coined_names as (select relation.oid::regclass as relation, coined.kind, case when octet_length(coined.prefix ||
-    relation.relname || coined.suffix) <= 63 then coined.prefix || relation.relname || coined.suffix else ( select coined.prefix || left(relation.relname, kept) || digest || coined.suffix from (select '_'
-    || left(md5(relation.relname), 8)) as shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept where octet_length(coined.prefix || left(relation.relname, kept) || digest
-    || coined.suffix) <= 63 limit 1 ) end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key', 'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '',
-    '_org_id_not_null'), ('other_check', '', '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_', ''), ('guard_move', 'zzz_org_id_immutable_', ''),
-    ('guard_statement', 'org_id_immutable_rows_', '') ) as coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with recursive org_scoped as materialized ( select
-    application_tables.* from application_tables where application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation, references_between_tables.parent
-    from references_between_tables join org_scoped as child on child.relation = references_between_tables.relation join org_scoped as parent on parent.relation = references_between_tables.parent and
-    parent.relation <> child.relation ), level (relation, depth) as ( select org_scoped.relation, 0 from org_scoped union select reference.relation, level.depth + 1 from level join reference on
-    reference.parent = level.relation where level.depth < (select count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name,
-    org_scoped.priority, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth from
-    level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation order by
-    reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org'
-    join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate
-    "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by'
-    then 3 else 4 end as rank, exists ( select from unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when
-    base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
-    'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
+    registered_tables.org_from from table_inventory left join registered_tables on registered_tables.relation = table_inventory.relation), application_tables as (select * from classified_tables),
+    table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as qualified_name, member.relname,
+    member.relnamespace, member.relowner, member.relkind, member.reltuples, application_tables.scope from application_tables left join lateral pg_partition_tree(application_tables.relation) as tree on
+    application_tables.relkind = 'p' join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid, application_tables.relation) join pg_catalog.pg_namespace as namespace on namespace.oid =
+    member.relnamespace), org_id_columns as (select table_members.root, table_members.relation, table_members.qualified_name, table_members.relname, table_members.relkind, table_members.relation =
+    table_members.root as is_root, table_members.relkind <> 'p' as is_leaf, org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not exists ( select from pg_catalog.pg_constraint as
+    not_null where not_null.conrelid = table_members.relation and not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not not_null.convalidated ) as is_not_null, org_id.atttypid =
+    'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from table_members
+    left join pg_catalog.pg_attribute as org_id on org_id.attrelid = table_members.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on
+    its_default.adrelid = table_members.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where table_members.scope = 'org'), coined_names as (select relation.oid::regclass as
+    relation, coined.kind, case when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63 then coined.prefix || relation.relname || coined.suffix else ( select coined.prefix ||
+    left(relation.relname, kept) || digest || coined.suffix from (select '_' || left(md5(relation.relname), 8)) as shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept
+    where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63 limit 1 ) end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key',
+    'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '', '_org_id_not_null'), ('other_check', '', '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_',
+    ''), ('guard_move', 'zzz_org_id_immutable_', ''), ('guard_statement', 'org_id_immutable_rows_', '') ) as coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with
+    recursive org_scoped as materialized ( select application_tables.* from application_tables where application_tables.scope = 'org' ), reference as materialized ( select distinct
+    references_between_tables.relation, references_between_tables.parent from references_between_tables join org_scoped as child on child.relation = references_between_tables.relation join org_scoped as
+    parent on parent.relation = references_between_tables.parent and parent.relation <> child.relation ), level (relation, depth) as ( select org_scoped.relation, 0 from org_scoped union select
+    reference.relation, level.depth + 1 from level join reference on reference.parent = level.relation where level.depth < (select count(*) from org_scoped) ) select org_scoped.relation,
+    org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position
+    from org_scoped join ( select level.relation, max(level.depth) as depth from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name
+    as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join
+    application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'),
+    owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed,
+    column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from unique_columns where
+    unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid = base.type then
+    '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
     application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
@@ -140,7 +140,7 @@ chosen (new_users) as (
     owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
     coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
     '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent =
-    to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
+    to_regclass('public.organizations')), possible_sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
     source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
     (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
     'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when
@@ -163,11 +163,11 @@ chosen (new_users) as (
     as joins, case when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id, case
     ordered.kind when 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
     format('source_%s.ctid is not null', ordered.ordinal) end as condition, case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id from ordered cross
-    join lateral (select format('source_%s', ordered.ordinal) as alias) as named), following_tables as (with recursive followed (relation) as ( select org_id_columns.relation from org_id_columns where
-    org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select org_references.relation from followed join
-    org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on org_references.parent = followed.relation and
-    org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization'), claimed_organizations as (select coalesce( ( xpath( '/row/count/text()',
-    query_to_xml( format( 'select count(*) from auth.users join public.organizations'
+    join lateral (select format('source_%s', ordered.ordinal) as alias) as named), sources as (select * from possible_sources), following_tables as (with recursive followed (relation) as ( select
+    org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select
+    org_references.relation from followed join org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on
+    org_references.parent = followed.relation and org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization'), claimed_organizations as
+    (select coalesce( ( xpath( '/row/count/text()', query_to_xml( format( 'select count(*) from auth.users join public.organizations'
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from

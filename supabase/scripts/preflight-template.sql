@@ -80,7 +80,11 @@ registered_tables as (
     from unclassified_tables
     where unclassified_tables.suggested_scope = 'org'
 ),
-{{views: application_tables table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths sources following_tables claimed_organizations}}
+{{views: classified_tables}}
+application_tables as (select * from classified_tables),
+{{views: table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths possible_sources}}
+sources as (select * from possible_sources),
+{{views: following_tables claimed_organizations}}
 table_sizes as (select
     org_id_columns.root,
     count(*) as leaves,

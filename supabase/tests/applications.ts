@@ -2,10 +2,10 @@ import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node
 import { join } from "node:path";
 import type { Sql } from "postgres";
 import { inject } from "vitest";
-import { migrationFiles, pushTarget } from "../local/application.ts";
+import { migrationFiles } from "../local/application.ts";
 import { connect } from "../local/databases.ts";
 import { root } from "../local/project.ts";
-import { supabase } from "../local/supabase-cli.ts";
+import { applyMigrations } from "./apply-migrations.ts";
 import { halfMigrated } from "./half-migrated.ts";
 import { marketplace } from "./marketplace.ts";
 import { teamChat } from "./team-chat.ts";
@@ -121,7 +121,7 @@ export async function adoptApplication(
   { kind, live, more = "" }: { kind: string; live: boolean; more?: string },
 ): Promise<void> {
   const project = copyApplication(name, kind);
-  const push = () => supabase(["db", "push", "--workdir", project, ...pushTarget(url)]);
+  const push = () => applyMigrations(project, url);
   if (live) {
     await push();
     const sql = connect(url);
