@@ -106,6 +106,7 @@ const expected: { name: string; list: string; findings: string[] }[] = [
       "trigger_without_org_id | public.before_user() | public.audit_log",
       "security_definer_function | public.is_member(bigint) | public.channel_members",
       "trigger_without_org_id | public.welcome_user() | public.channel_members",
+      'policy_open | "Authors and moderators delete" | public.messages',
       'own_rows_policy | "Users manage own reactions" | public.reactions',
       'own_rows_policy | "Users see own roles" | public.user_roles',
       "security_definer_function | public.authorize(text) | public.user_roles",
