@@ -85,7 +85,7 @@ row_given as materialized (
 ),
 copy as materialized (
     select
-        code.name, code.schema_names, mention.table_name, copied.part[1] as target, null as column_list, '*' as items,
+        code.name, code.schema_names, mention.root, mention.table_name, copied.part[1] as target, null as column_list, '*' as items,
         parse_ident(copied.part[1]) as names
     from mention
     join code
@@ -100,7 +100,7 @@ copy as materialized (
     cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
     where mention.verb = 'from' and not mention.is_view
     union all
-    select code.name, code.schema_names, root.qualified_name, copied.part[1], copied.part[2], copied.part[3], parsed.names
+    select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1], copied.part[2], copied.part[3], parsed.names
     from row_given
     join code
         on code.oid = row_given.function
@@ -121,6 +121,17 @@ copy as materialized (
         select case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names
     ) as parsed
     where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*'
+),
+org_id_place as materialized (
+    select
+        column_.attrelid as relation,
+        (
+            select count(*)
+            from pg_catalog.pg_attribute as before
+            where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped
+        ) as place
+    from pg_catalog.pg_attribute as column_
+    where column_.attname = 'org_id'
 ),
 -- What a function answers with: the last statement of SQL, RETURN QUERY of plpgsql, without what is in parentheses.
 answer as materialized (
@@ -193,7 +204,8 @@ union all
 select distinct
     'insert_by_position', 'breaks', copy.name, copy.table_name,
     format(
-        'probably inserts all columns of %s into %s%s', copy.table_name, copy.target,
+        'probably inserts all columns of %s into %s%s', copy.table_name,
+        case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end,
         case
             when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column'
             else ', org_id with them, which is not among the columns there'
@@ -203,12 +215,14 @@ select distinct
 from copy
 cross join lateral (
     -- Of several tables that the name may mean, any.
-    select coalesce(bool_or(org_scoped.root is not null or column_.attnum is not null), false) as has_org_id
+    select
+        coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id,
+        -- Where both had it before, in the same place.
+        coalesce(bool_or(column_.place = source.place), false) as is_alike
     from pg_catalog.pg_class as class
     join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-    left join pg_catalog.pg_attribute as column_
-        on column_.attrelid = class.oid
-        and column_.attname = 'org_id'
+    left join org_id_place as column_ on column_.relation = class.oid
+    left join org_id_place as source on source.relation = copy.root
     left join tenancy.table_members as org_scoped
         on org_scoped.relation = class.oid
         and org_scoped.scope = 'org'
@@ -218,7 +232,7 @@ cross join lateral (
 ) as into_
 where coalesce(copy.column_list !~* '\morg_id\M', true)
     -- Where both get org_id as their last column, both have it there.
-    and not (into_.has_org_id and copy.column_list is null and copy.items ~ '\* ?$')
+    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$'))
 union all
 select distinct
     'function_row_shape', 'breaks', answer.name, root.qualified_name,

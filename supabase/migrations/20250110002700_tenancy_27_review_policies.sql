@@ -123,7 +123,7 @@ seen as materialized (
 ),
 asked as materialized (
     select
-        seen.*, 'other' = any (seen.functions) as has_functions,
+        seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false,
         seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
         -- The bytes of sub and email, at the end of what is quoted.
         seen.functions && '{uid,email}'
@@ -135,7 +135,7 @@ judged as materialized (
         asked.arm,
         case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open,
         coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum = any (asked.attnums)), false) as has_org_id,
-        bool_or(leaf.is_of_user) as is_of_user,
+        bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false,
         bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
         bool_and(
             not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}'
@@ -147,7 +147,7 @@ judged as materialized (
     cross join lateral (
         select
             case
-                when asked.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' then 'no'
+                when asked.is_false then 'no'
                 when asked.attnums = '{}' then 'yes'
                 when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no'
                 else 'probably'
@@ -159,7 +159,7 @@ judged as materialized (
 select
     clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command,
     clause.roles, clause.is_permissive, clause.kind, clause.expression,
-    judged.is_open, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables
+    judged.is_open, judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables
 from judged
 join arm on arm.number = judged.arm
 join clause on clause.number = arm.clause;

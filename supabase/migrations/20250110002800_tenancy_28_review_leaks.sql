@@ -136,11 +136,9 @@ compared as (
     select
         code.oid, code.line,
         array(
-            select lower(coalesce(used.part[1], used.part[2]))
-            from regexp_matches(
-                code.line, '(?:(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])|\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) )',
-                'gi'
-            ) as used (part)
+            select lower(used.part[1])
+            from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern)
+            cross join lateral regexp_matches(code.line, side.pattern, 'gi') as used (part)
         ) as names
     from code
     where code.is_definer

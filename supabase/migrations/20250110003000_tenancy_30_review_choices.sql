@@ -61,7 +61,7 @@ shown as materialized (
         and arms.kind = 'using'
         and arms.command in ('r', '*')
         and arms.relation = arms.root
-        and arms.expression <> 'false'
+        and not arms.is_false
         and exists (
             select from unnest(arms.roles) as for_role (oid)
             where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage')
