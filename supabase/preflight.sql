@@ -605,37 +605,40 @@ chosen (new_users) as (
     settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), row_given as
     materialized ( select distinct given.function, given.root from ( select pg_trigger.tgfoid as function, member.root from table_members as member join pg_catalog.pg_trigger on pg_trigger.tgrelid =
     member.relation where member.scope = 'org' union all select function.oid, member.root from table_members as member join pg_catalog.pg_type as type on type.typrelid = member.relation join
-    pg_catalog.pg_proc as function on type.oid = any (function.proargtypes) where member.scope = 'org' ) as given ), copy as materialized ( select code.name, code.schema_names, mention.table_name,
-    copied.part[1] as target, null as column_list, '*' as items, parse_ident(copied.part[1]) as names from mention join code on code.oid is not distinct from mention.function and code.name = mention.name
-    and not code.is_parsed cross join lateral ( select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern union all select
-    format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern) ) as copying (pattern) cross join lateral
-    regexp_matches(code.line, copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.qualified_name,
-    copied.part[1], copied.part[2], copied.part[3], parsed.names from row_given join code on code.oid = row_given.function and not code.is_parsed join application_tables as root on root.relation =
-    row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~* '\mexecute\M.* using\M' ) as said cross join lateral regexp_matches( said.text,
-    '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as copied (part) cross join lateral ( select case when copied.part[1] like '%\%%'
-    then '{""}' else parse_ident(copied.part[1]) end as names ) as parsed where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), answer as materialized ( select code.oid, code.name,
-    code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement
-    || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select (regexp_matches(code.line,
-    '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line, '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$',
-    'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace( regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)',
-    ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text, '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind =
-    'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else
-    'function_without_org_id' end as code, filler.severity, careless.name as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end,
-    careless.table_name, case when careless.is_by_position then 'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then
-    ' when somebody signs up' end, filler.hint ) as problem, format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross
-    join filler union all select 'cron_job', case when bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null)
-    then format( 'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint )
-    else format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
+    pg_catalog.pg_proc as function on type.oid = any (function.proargtypes) where member.scope = 'org' ) as given ), copy as materialized ( select code.name, code.schema_names, mention.root,
+    mention.table_name, copied.part[1] as target, null as column_list, '*' as items, parse_ident(copied.part[1]) as names from mention join code on code.oid is not distinct from mention.function and
+    code.name = mention.name and not code.is_parsed cross join lateral ( select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern union all
+    select format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern) ) as copying (pattern) cross join lateral
+    regexp_matches(code.line, copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.relation, root.qualified_name,
+    copied.part[1], copied.part[2], copied.part[3], case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end from row_given join code on code.oid = row_given.function and not
+    code.is_parsed join application_tables as root on root.relation = row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~*
+    '\mexecute\M.* using\M' ) as said cross join lateral regexp_matches( said.text, '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as
+    copied (part) where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute
+    as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname =
+    'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce(
+    (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join
+    lateral ( select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
+    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
+    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
+    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
+    careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name as object, careless.table_name, format(
+    '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
+    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
+    format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
+    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
+    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else
+    format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
     'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
     'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
     touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks', copy.name, copy.table_name, format( 'probably inserts all columns of %s into %s%s',
-    copy.table_name, copy.target, case when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there'
-    end ), format('name the columns in %s, on both sides', copy.name) from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.attnum is not null), false) as
-    has_org_id from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join pg_catalog.pg_attribute as column_ on column_.attrelid =
-    class.oid and column_.attname = 'org_id' left join table_members as org_scoped on org_scoped.relation = class.oid and org_scoped.scope = 'org' where class.relname = copy.names[array_upper(copy.names,
-    1)] and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where
-    coalesce(copy.column_list !~* '\morg_id\M', true) and not (into_.has_org_id and copy.column_list is null and copy.items ~ '\* ?$') union all select distinct 'function_row_shape', 'breaks',
-    answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name),
+    copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end, case when into_.has_org_id and copy.column_list is null then
+    ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ), format('name the columns in %s, on both sides', copy.name) from copy cross join
+    lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from
+    pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join org_id_place as column_ on column_.relation = class.oid left join org_id_place as
+    source on source.relation = copy.root left join table_members as org_scoped on org_scoped.relation = class.oid and org_scoped.scope = 'org' where class.relname = copy.names[array_upper(copy.names, 1)]
+    and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where
+    coalesce(copy.column_list !~* '\morg_id\M', true) and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union all select distinct 'function_row_shape',
+    'breaks', answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name),
     format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in
     (returned.oid, returned.typelem) join table_members as member on member.relation = row_type.typrelid and member.scope = 'org' join application_tables as root on root.relation = member.root where
     answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
@@ -702,38 +705,38 @@ chosen (new_users) as (
     found.position rows between unbounded preceding and 1 preceding) as depth from string_to_table(leaf.node, '{') with ordinality as found (text, position) ) select array( select substring(variable.text
     from '^VAR :varno 1 :varattno (-?\d+)')::smallint from part as variable where variable.text like 'VAR :varno 1 %' and substring(variable.text from ':varlevelsup (\d+)')::integer = ( select count(*)
     from part as query where query.text like 'QUERY %' and query.position < variable.position and not exists ( select from part as outside where outside.position > query.position and outside.position <=
-    variable.position and outside.depth <= query.depth ) ) ) offset 0 ) as own (attnums) ), asked as materialized ( select seen.*, 'other' = any (seen.functions) as has_functions, seen.functions &&
-    '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity, seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~
-    ' (115 117 98|101 109 97 105 108) \]' as has_user_identity from seen ), judged as materialized ( select asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes')
-    then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user,
-    bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones, bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any
-    (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones, min(asked.tables) filter (where leaf.is_of_user) as tables from asked join clause on clause.number = asked.clause cross join
-    lateral ( select case when asked.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' then 'no' when asked.attnums = '{}' then 'yes' when asked.has_identity or asked.has_tables or asked.functions
-    && '{auth_org_id,other}' then 'no' else 'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select
-    clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind,
-    clause.expression, judged.is_open, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables from judged join arm on arm.number = judged.arm join clause on
-    clause.number = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation =
-    policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join pg_catalog.pg_class as class on class.oid = policies.relation
-    join application_tables as root on root.relation = policies.root ), api_role as materialized ( select api_roles.* from api_roles ), access as materialized ( select member.relation, api_role.oid as
-    role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not
-    pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where
-    has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation,
-    api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security,
-    arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w' then '{UPDATE}' when arms.command = 'd' then '{DELETE}'
-    when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open = 'yes') then 'yes' when bool_or(arms.is_open = 'probably')
-    then 'probably' else 'no' end as is_open, bool_or(arms.is_open <> 'no' and arms.is_anyones) as is_anyones, bool_and(arms.is_open <> 'no') as is_whole, bool_and(arms.has_org_id) as has_org_id from
-    policy_arms as arms group by arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind,
-    arms.expression ), held as materialized ( select clause.relation, clause.roles from clause where not clause.is_permissive and clause.command = '*' and clause.has_org_id ), reader as materialized (
-    select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and
-    clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not
-    exists ( select from held where held.relation = clause.relation and (0 = any (held.roles) or access.role_oid = any (held.roles)) ) ), open_policy as ( select reader.rolname, reader.policy_oid,
-    reader.name, reader.table_name, reader.qualified_name, reader.roles, bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole,
-    case when bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as
-    verb, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as
-    bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name,
-    reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ), claim_hook as
-    materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~ '\mclaims\M' and application_functions.source_with_text
-    !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
+    variable.position and outside.depth <= query.depth ) ) ) offset 0 ) as own (attnums) ), asked as materialized ( select seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~
+    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
+    seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as has_user_identity from seen ), judged as materialized ( select
+    asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum
+    = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
+    bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones,
+    min(asked.tables) filter (where leaf.is_of_user) as tables from asked join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums =
+    '{}' then 'yes' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else 'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and
+    not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security,
+    clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open, judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones,
+    judged.tables from judged join arm on arm.number = judged.arm join clause on clause.number = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation,
+    policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies
+    join pg_catalog.pg_class as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select api_roles.* from api_roles ),
+    access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role on
+    has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT', 'INSERT',
+    'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation, privilege))
+    ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation, arms.qualified_name,
+    arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w' then '{UPDATE}' when
+    arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open = 'yes') then 'yes' when
+    bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_open <> 'no' and arms.is_anyones) as is_anyones, bool_and(arms.is_open <> 'no') as is_whole,
+    bool_and(arms.has_org_id) as has_org_id from policy_arms as arms group by arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles,
+    arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation, clause.roles from clause where not clause.is_permissive and clause.command = '*' and clause.has_org_id
+    ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges where
+    clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid,
+    for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 = any (held.roles) or access.role_oid = any (held.roles)) ) ), open_policy as ( select
+    reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles, bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.is_anyones) as is_anyones,
+    bool_and(reader.is_whole) as is_whole, case when bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command
+    = 'w') then 'change' else 'add' end as verb, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and '
+    end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid,
+    reader.name, reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~
+    '(jwt|request\.|raw_user_meta_data)' ), claim_hook as materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~
+    '\mclaims\M' and application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
     'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end, open_policy.verb, open_policy.table_name, case
     when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ) as problem,
     format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname = 'authenticated' union all select
@@ -742,11 +745,13 @@ chosen (new_users) as (
     '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
     format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)), coalesce( 'read app_metadata instead in ' ||
     min(asked.function), format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg( distinct format('%s (%s)', clause.kind, regexp_replace(clause.expression,
-    '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from clause join asked on asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)' group by
-    clause.policy_oid, clause.name, clause.qualified_name, clause.table_name union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format(
-    'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s', clause.table_name, claim.name, ', in ' || min(asked.function) ),
-    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid = clause.policy_oid cross join lateral ( select coalesce(part.found[1],
-    part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
+    '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from ( select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name, clause.kind, clause.expression from clause union all
+    select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid) from pg_catalog.pg_policy as policy cross join lateral (values
+    ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node) where policy.polrelid = to_regclass('storage.objects') and its.node is not null ) as clause join asked on
+    asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)' group by clause.policy_oid, clause.name, clause.qualified_name, clause.table_name union all
+    select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format( 'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s',
+    clause.table_name, claim.name, ', in ' || min(asked.function) ), 'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid =
+    clause.policy_oid cross join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
     '(?:\mjwt\(\)(?: AS jwt)?|request\.jwt\.claims''(?:::text)?(?:, true)? ?\))[ )]*(?:::jsonb?)?[ )]*(?:#?->>? ?|#>>? ?|\[|, ?)(?:VARIADIC ARRAY\[)?''\{?"?([\w-]+)'
     '|request\.jwt\.claim\.([\w-]+)', 'gi' ) as part (found) ) as claim where claim.name not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr', 'session_id', 'email', 'phone',
     'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists (select from claim_hook where strpos(claim_hook.text, claim.name) > 0) group by clause.policy_oid, clause.name,
@@ -784,9 +789,9 @@ chosen (new_users) as (
     function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root,
     bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by
     table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union
-    select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, array( select lower(coalesce(used.part[1],
-    used.part[2])) from regexp_matches( code.line, '(?:(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])|\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) )', 'gi' ) as used (part) ) as
-    names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
+    select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, array( select lower(used.part[1]) from
+    (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line,
+    side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
     format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
     format('%s ?\( ?\)[ )]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2]))
     from regexp_matches( compared.line, format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' )
@@ -823,10 +828,10 @@ chosen (new_users) as (
     reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference as child join reference as parent on parent.relation =
     child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and not arms.has_org_id
     and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where ancestor.relation = arms.relation and ancestor.parent =
-    read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and
-    arms.expression <> 'false' and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as
-    materialized ( select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ),
-    application as materialized ( select application_tables.relation, application_tables.qualified_name from application_tables ), published as materialized ( select format('%I.%I', published.schemaname,
+    read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and not
+    arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized (
+    select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as
+    materialized ( select application_tables.relation, application_tables.qualified_name from application_tables ), published as materialized ( select format('%I.%I', published.schemaname,
     published.tablename) as qualified_name from pg_catalog.pg_publication_tables as published where published.pubname = 'supabase_realtime' ), org_root as materialized ( select org_column.relation,
     org_column.qualified_name, org_column.is_not_null, class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on
     class.oid = org_column.relation where org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as

@@ -100,7 +100,8 @@ copy as materialized (
     cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
     where mention.verb = 'from' and not mention.is_view
     union all
-    select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1], copied.part[2], copied.part[3], parsed.names
+    select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1], copied.part[2], copied.part[3],
+        case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end
     from row_given
     join code
         on code.oid = row_given.function
@@ -117,17 +118,13 @@ copy as materialized (
         said.text,
         '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi'
     ) as copied (part)
-    cross join lateral (
-        select case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names
-    ) as parsed
     where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*'
 ),
 org_id_place as materialized (
     select
         column_.attrelid as relation,
         (
-            select count(*)
-            from pg_catalog.pg_attribute as before
+            select count(*) from pg_catalog.pg_attribute as before
             where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped
         ) as place
     from pg_catalog.pg_attribute as column_

@@ -303,7 +303,15 @@ select
             distinct format('%s (%s)', clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' '
         )
     )
-from clause
+from (
+    select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name, clause.kind, clause.expression
+    from clause
+    union all
+    select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid)
+    from pg_catalog.pg_policy as policy
+    cross join lateral (values ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node)
+    where policy.polrelid = to_regclass('storage.objects') and its.node is not null
+) as clause
 join asked on asked.policy_oid = clause.policy_oid
 -- As what is quoted, or the column of auth.users.
 where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)'

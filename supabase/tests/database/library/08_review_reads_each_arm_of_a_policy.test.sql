@@ -44,9 +44,8 @@ begin
     execute format('create policy tried on harbour.ships %s using (%s)', tail, expression);
     select string_agg(format('%s%s', review.code, case when review.problem like '%probably lets%' then ' probably' end), ', ' order by review.code)
     into codes
-    from tenancy.review
-    where review.table_name = 'harbour.ships'
-        and review.code not in ('api_privileges', 'row_security_off');
+    from (select * from tenancy.review_policies union all select * from tenancy.review_choices) as review
+    where review.table_name = 'harbour.ships';
     drop policy tried on harbour.ships;
     return codes;
 end
