@@ -564,9 +564,10 @@ chosen (new_users) as (
     schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as
     caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' )
     as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names)
-    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names,
-    regexp_replace(application_functions.source, '\s+', ' ', 'g') as line from application_functions cross join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches(
-    regexp_replace(application_functions.source, '\s+', ' ', 'g'),
+    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names, said.line from
+    application_functions cross join lateral ( select regexp_replace( concat_ws( '; ', application_functions.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
+    application_functions.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where application_functions.kind <> 'cron job' ) ),
+    '\s+', ' ', 'g' ) as line ) as said cross join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( said.line,
     '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
     select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
     (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,
@@ -574,15 +575,16 @@ chosen (new_users) as (
     '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null union all select
     code.oid, code.name, 'from', parse_ident(found.part[1]), null from code cross join lateral regexp_matches(code.line, '\m(?:from|using|truncate(?: table)?) ([^;()]*)', 'gi') as list (part) cross join
     lateral regexp_matches( regexp_replace(list.part[1], '\m(where|group|order|limit|returning|union|having|window|for|set|when|loop|then)\M.*$', '', 'i'),
-    ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as materialized ( select table_members.relname, namespace.nspname, table_members.root, root.qualified_name, false
-    as is_view from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_namespace as namespace on namespace.oid = table_members.relnamespace where
-    table_members.scope = 'org' union all select views_over_tables.relname, namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from views_over_tables join
-    pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace ) select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root,
-    target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like
-    '(%' then word.column_list end as column_list, named.pattern, target.relname from word join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname =
-    word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then target.nspname = word.names[1] else target.nspname = any (code.schema_names) end cross join lateral ( select
-    case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname,
-    '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names, 1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all (code.cte_names) or code.line ~*
+    ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as materialized ( select table_members.relname, namespace.nspname, table_members.root, format('%I.%I',
+    its_schema.nspname, root.relname) as qualified_name, false as is_view from table_members join pg_catalog.pg_class as root on root.oid = table_members.root join pg_catalog.pg_namespace as its_schema on
+    its_schema.oid = root.relnamespace join pg_catalog.pg_namespace as namespace on namespace.oid = table_members.relnamespace where table_members.scope = 'org' union all select views_over_tables.relname,
+    namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from views_over_tables join pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace )
+    select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert',
+    'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, named.pattern, target.relname from word
+    join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then
+    target.nspname = word.names[1] else target.nspname = any (code.schema_names) end cross join lateral ( select case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?',
+    regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names,
+    1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all (code.cte_names) or code.line ~*
     format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname, role.rolbypassrls from
     pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
     'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
@@ -602,22 +604,23 @@ chosen (new_users) as (
     'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
     ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
     and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
-    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), row_given as
-    materialized ( select distinct given.function, given.root from ( select pg_trigger.tgfoid as function, member.root from table_members as member join pg_catalog.pg_trigger on pg_trigger.tgrelid =
-    member.relation where member.scope = 'org' union all select function.oid, member.root from table_members as member join pg_catalog.pg_type as type on type.typrelid = member.relation join
-    pg_catalog.pg_proc as function on type.oid = any (function.proargtypes) where member.scope = 'org' ) as given ), copy as materialized ( select code.name, code.schema_names, mention.root,
-    mention.table_name, copied.part[1] as target, null as column_list, '*' as items, parse_ident(copied.part[1]) as names from mention join code on code.oid is not distinct from mention.function and
-    code.name = mention.name and not code.is_parsed cross join lateral ( select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern union all
-    select format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern) ) as copying (pattern) cross join lateral
-    regexp_matches(code.line, copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.relation, root.qualified_name,
-    copied.part[1], copied.part[2], copied.part[3], case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end from row_given join code on code.oid = row_given.function and not
-    code.is_parsed join application_tables as root on root.relation = row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~*
-    '\mexecute\M.* using\M' ) as said cross join lateral regexp_matches( said.text, '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as
-    copied (part) where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute
-    as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname =
-    'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce(
-    (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join
-    lateral ( select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
+    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), member as
+    materialized ( select table_members.relation, table_members.root from table_members where table_members.scope = 'org' ), row_given as materialized ( select pg_trigger.tgfoid as function, member.root
+    from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select code.oid, member.root from code join pg_catalog.pg_proc as function on function.oid = code.oid cross join
+    unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid = argument.type join member on member.relation = type.typrelid ), copy as materialized ( select code.name,
+    code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, parse_ident(copied.part[1]) as names from mention join code on
+    code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join ( values
+    ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ') ) as insert (form) cross join lateral ( values (insert.form ||
+    '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form) ) as copying (pattern) cross join lateral regexp_matches(code.line,
+    copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1],
+    copied.part[2], copied.part[3], case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end from row_given join code on code.oid = row_given.function and not code.is_parsed
+    join application_tables as root on root.relation = row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~* '\mexecute\M.* using\M' ) as
+    said cross join lateral regexp_matches( said.text, '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as copied (part) where
+    copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute as before where
+    before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname = 'org_id' ),
+    answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement,
+    '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select
+    (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
     '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
     regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
     '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
@@ -635,18 +638,17 @@ chosen (new_users) as (
     ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ), format('name the columns in %s, on both sides', copy.name) from copy cross join
     lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from
     pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join org_id_place as column_ on column_.relation = class.oid left join org_id_place as
-    source on source.relation = copy.root left join table_members as org_scoped on org_scoped.relation = class.oid and org_scoped.scope = 'org' where class.relname = copy.names[array_upper(copy.names, 1)]
-    and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where
-    coalesce(copy.column_list !~* '\morg_id\M', true) and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union all select distinct 'function_row_shape',
-    'breaks', answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name),
-    format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in
-    (returned.oid, returned.typelem) join table_members as member on member.relation = row_type.typrelid and member.scope = 'org' join application_tables as root on root.relation = member.root where
-    answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
-    mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns', mention.table_name),
-    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and mention.verb in ('from',
-    'join', 'update', 'insert') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not
-    answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern, case when lower(star.part[1]) <> mention.relname
-    then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
+    source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and
+    case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true)
+    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name,
+    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last',
+    answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on
+    member.relation = row_type.typrelid join application_tables as root on root.relation = member.root where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list
+    !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name, mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns',
+    mention.table_name), format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and
+    mention.verb in ('from', 'join', 'update', 'insert') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where
+    answer.has_columns and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern, case when
+    lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
     '(\mas (not )?(materialized )?|\mfrom )\( ?select ([\w$"]+ ?\. ?)?\* from (only )?', mention.pattern ) ) union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
     format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
@@ -712,46 +714,48 @@ chosen (new_users) as (
     = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
     bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones,
     min(asked.tables) filter (where leaf.is_of_user) as tables from asked join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums =
-    '{}' then 'yes' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else 'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and
-    not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security,
-    clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open, judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones,
-    judged.tables from judged join arm on arm.number = judged.arm join clause on clause.number = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation,
-    policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies
-    join pg_catalog.pg_class as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select api_roles.* from api_roles ),
-    access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role on
-    has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT', 'INSERT',
-    'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation, privilege))
-    ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation, arms.qualified_name,
-    arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w' then '{UPDATE}' when
-    arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open = 'yes') then 'yes' when
-    bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_open <> 'no' and arms.is_anyones) as is_anyones, bool_and(arms.is_open <> 'no') as is_whole,
-    bool_and(arms.has_org_id) as has_org_id from policy_arms as arms group by arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles,
-    arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation, clause.roles from clause where not clause.is_permissive and clause.command = '*' and clause.has_org_id
-    ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges where
-    clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid,
-    for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 = any (held.roles) or access.role_oid = any (held.roles)) ) ), open_policy as ( select
-    reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles, bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.is_anyones) as is_anyones,
-    bool_and(reader.is_whole) as is_whole, case when bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command
-    = 'w') then 'change' else 'add' end as verb, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and '
-    end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid,
-    reader.name, reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~
-    '(jwt|request\.|raw_user_meta_data)' ), claim_hook as materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~
-    '\mclaims\M' and application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
-    'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end, open_policy.verb, open_policy.table_name, case
-    when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ) as problem,
-    format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname = 'authenticated' union all select
-    'policy_without_to', 'leaks', open_policy.name, open_policy.table_name, format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon',
-    open_policy.table_name), format('alter policy %s on %s to authenticated', open_policy.name, open_policy.qualified_name) from open_policy where open_policy.rolname = 'anon' and open_policy.roles =
-    '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)), coalesce( 'read app_metadata instead in ' ||
-    min(asked.function), format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg( distinct format('%s (%s)', clause.kind, regexp_replace(clause.expression,
-    '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from ( select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name, clause.kind, clause.expression from clause union all
-    select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid) from pg_catalog.pg_policy as policy cross join lateral (values
-    ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node) where policy.polrelid = to_regclass('storage.objects') and its.node is not null ) as clause join asked on
-    asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)' group by clause.policy_oid, clause.name, clause.qualified_name, clause.table_name union all
-    select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format( 'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s',
-    clause.table_name, claim.name, ', in ' || min(asked.function) ), 'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid =
-    clause.policy_oid cross join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
+    '{}' then 'yes' when asked.node ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.has_identity or asked.has_tables or asked.functions &&
+    '{auth_org_id,other}' then 'no' else 'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select
+    clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind,
+    clause.expression, judged.is_open, judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables from judged join arm on arm.number = judged.arm join
+    clause on clause.number = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation =
+    policies.root as is_root, class.relnamespace, class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name from isolation_policies as policies join pg_catalog.pg_class as class on
+    class.oid = policies.relation join pg_catalog.pg_class as root on root.oid = policies.root join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace ), api_role as
+    materialized ( select api_roles.* from api_roles ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege)
+    as privileges from member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select
+    privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
+    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select
+    arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command =
+    'r' then '{SELECT}' when arms.command = 'w' then '{UPDATE}' when arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as
+    privileges, case when bool_or(arms.is_open = 'yes') then 'yes' when bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_open <> 'no' and arms.is_anyones) as
+    is_anyones, bool_and(arms.is_open <> 'no') as is_whole, bool_and(arms.has_org_id) as has_org_id from policy_arms as arms group by arms.policy_oid, arms.name, arms.relation, arms.qualified_name,
+    arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation, clause.roles from clause where not
+    clause.is_permissive and clause.command = '*' and clause.has_org_id ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation =
+    clause.relation and access.privileges && clause.privileges where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role
+    (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 = any (held.roles) or
+    access.role_oid = any (held.roles)) ) ), open_policy as ( select reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles, bool_and(reader.is_open =
+    'probably') as is_guess, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole, case when bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when
+    bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as verb, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind,
+    case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and
+    reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from
+    metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ), claim_hook as materialized ( select application_functions.source_with_text as text from application_functions
+    where application_functions.source_with_text ~ '\mclaims\M' and application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as
+    object, open_policy.table_name, format( 'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end,
+    open_policy.verb, open_policy.table_name, case when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else
+    'no column of the row' end ) as problem, format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname =
+    'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
+    format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('alter policy %s on %s to authenticated',
+    open_policy.name, open_policy.qualified_name) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata',
+    'leaks', clause.name, clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)), coalesce(
+    'read app_metadata instead in ' || min(asked.function), format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg( distinct format('%s (%s)', clause.kind,
+    regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from ( select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name, clause.kind,
+    clause.expression from clause union all select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid) from
+    pg_catalog.pg_policy as policy cross join lateral (values ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node) where policy.polrelid = to_regclass('storage.objects') and
+    its.node is not null ) as clause join asked on asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)' group by clause.policy_oid, clause.name,
+    clause.qualified_name, clause.table_name union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format(
+    'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s', clause.table_name, claim.name, ', in ' || min(asked.function) ),
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid = clause.policy_oid cross join lateral ( select coalesce(part.found[1],
+    part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
     '(?:\mjwt\(\)(?: AS jwt)?|request\.jwt\.claims''(?:::text)?(?:, true)? ?\))[ )]*(?:::jsonb?)?[ )]*(?:#?->>? ?|#>>? ?|\[|, ?)(?:VARIADIC ARRAY\[)?''\{?"?([\w-]+)'
     '|request\.jwt\.claim\.([\w-]+)', 'gi' ) as part (found) ) as claim where claim.name not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr', 'session_id', 'email', 'phone',
     'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists (select from claim_hook where strpos(claim_hook.text, claim.name) > 0) group by clause.policy_oid, clause.name,
@@ -822,58 +826,58 @@ chosen (new_users) as (
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
     namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
-    references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), user_column as materialized ( select
-    owner_columns.relation, owner_columns.attnum from owner_columns union select reference.relation, reference.attnums[1] from reference join owner_columns on owner_columns.relation = reference.parent and
-    array[owner_columns.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from reference union select child.relation, parent.parent from
-    reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference as child join reference as parent on parent.relation =
-    child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and not arms.has_org_id
-    and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where ancestor.relation = arms.relation and ancestor.parent =
-    read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and not
-    arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized (
-    select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as
-    materialized ( select application_tables.relation, application_tables.qualified_name from application_tables ), published as materialized ( select format('%I.%I', published.schemaname,
-    published.tablename) as qualified_name from pg_catalog.pg_publication_tables as published where published.pubname = 'supabase_realtime' ), org_root as materialized ( select org_column.relation,
-    org_column.qualified_name, org_column.is_not_null, class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on
-    class.oid = org_column.relation where org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as
-    columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate,
-    its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation =
-    index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as
-    constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not
-    coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select
-    coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said
-    (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from
-    string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and
-    placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth =
-    0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and
-    measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by
-    part.position) as depth from regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split
-    where index.indisvalid ), index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in
-    (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others),
-    defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others,
-    coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
+    references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select
+    owner_columns.relation, owner_columns.attnum from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation,
+    reference.attnums[1] from reference join owner_column on owner_column.relation = reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select
+    reference.relation, reference.parent from reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select
+    child.relation, grandparent.parent from reference as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as
+    materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation
+    and not exists ( select from ancestor where ancestor.relation = arms.relation and ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where
+    arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where
+    for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized ( select org_id_columns.relation, org_id_columns.root,
+    org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as materialized ( select application_tables.relation,
+    application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, org_column.is_not_null, class.relkind, class.relowner,
+    class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where org_column.is_root ), defined as materialized
+    ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as
+    is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements,
+    split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join
+    lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as
+    definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own
+    where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid),
+    org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where
+    placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by
+    placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by
+    placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as
+    deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token,
+    part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from regexp_matches(said.text,
+    $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ), index_key as materialized (
+    select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in (select user_column.attnum from user_column where
+    user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail ) as definition_then from defined
+    cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others, coalesce(
+    min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
     min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
-    column_.attnum in ( select unnest(reference.attnums) from reference where reference.relation = defined.relation )), false) as has_parent, coalesce(bool_and(type.typnamespace =
-    'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin,
-    made.adrelid) ~ 'nextval' ), false) as is_made_up from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on column_.attrelid = defined.relation and
-    column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join user_column on user_column.relation =
-    defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum = column_.attnum ) as key ), per_organization as
-    materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1 and index_key.is_plain and not
-    index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and
-    mapping_state.is_filled and (org_root.is_not_null or owner_column.attname is not null) then format(
+    column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
+    coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
+    or pg_get_expr(made.adbin, made.adrelid) ~ 'nextval' ), false) as is_made_up from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on
+    column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join
+    user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum =
+    column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1
+    and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not
+    org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
     'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
-    org_root.is_not_null then format( ' left join (%s) as its_user (mapped_user_id, mapped_org_id) on its_user.mapped_user_id operator(pg_catalog.=) %I', mapping.query, owner_column.attname ) end,
-    ' where (' || case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'its_user.mapped_org_id' end, 'org_id'),
-    index_key.others) ) end as counting, case when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add constraint %2$s %s', org_root.qualified_name,
-    index_key.constraint_name, index_key.definition_then ) else format( 'create unique index%1$s on %2$s%3$s; drop index%1$s %4$s', case when org_root.relkind = 'r' and org_root.bytes > 1e7 then
-    ' concurrently' end, org_root.qualified_name, index_key.definition_then, index_key.indexrelid::regclass ) end as remedy from index_key join org_root on org_root.relation = index_key.relation cross
-    join mapping_state cross join mapping left join pg_catalog.pg_attribute as owner_column on owner_column.attrelid = index_key.relation and owner_column.attnum = index_key.user_attnum and
-    owner_column.atttypid = 'uuid'::regtype and (index_key.relation, index_key.user_attnum) in (select owner_columns.relation, owner_columns.attnum from owner_columns) where index_key.is_unique and not
-    index_key.has_org_id and not index_key.has_parent and not index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select
-    found.code, 'decide' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as
-    code, format('%I', per_organization.name) as object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s',
-    array_to_string(per_organization.elements, ', '), per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end,
-    per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0) || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select (xpath('/row/number/text()',
-    query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
+    org_root.is_not_null then format( ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname ) end, ' where (' ||
+    case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others) )
+    end as counting, case when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add constraint %2$s %s', org_root.qualified_name, index_key.constraint_name,
+    index_key.definition_then ) else format( 'create unique index%1$s on %2$s%3$s; drop index%1$s %4$s', case when org_root.relkind = 'r' and org_root.bytes > 1e7 then ' concurrently' end,
+    org_root.qualified_name, index_key.definition_then, index_key.indexrelid::regclass ) end as remedy from index_key join org_root on org_root.relation = index_key.relation cross join mapping_state cross
+    join mapping left join owner_column on owner_column.relation = index_key.relation and owner_column.attnum = index_key.user_attnum left join pg_catalog.pg_attribute as its_user on its_user.attrelid =
+    owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and not
+    index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as severity, found.object,
+    found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I', per_organization.name) as
+    object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
+    per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0)
+    || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
+    ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
     'is led by the user in %s, (%s): queries by organization need one led by org_id', org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when
     org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name, index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join
     org_root on org_root.relation = index_key.relation where index_key.is_led_by_user and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where
@@ -892,9 +896,10 @@ chosen (new_users) as (
     'pg_catalog.pg_proc'::regclass and function.pronamespace not in (select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'extensions')) ) and exists ( select from
     unnest(policy.polroles) as for_role (oid) left join pg_catalog.pg_roles as role on role.oid = for_role.oid where role.rolbypassrls is not true ) union all select 'realtime_table', 'supabase_realtime',
     root.qualified_name, format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
-    'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from published join org_column as member on member.qualified_name =
-    published.qualified_name join application as root on root.relation = member.root group by root.qualified_name union all select 'other_membership', application.qualified_name,
-    application.qualified_name, format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct format('%I', column_.attname), ', ')),
+    'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join org_column as member on
+    member.qualified_name = format('%I.%I', published.schemaname, published.tablename) join application as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by
+    root.qualified_name union all select 'other_membership', application.qualified_name, application.qualified_name,
+    format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct format('%I', column_.attname), ', ')),
     format('fill the mapping from it, and then either keep both in step by a trigger, or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from application join user_column on
     user_column.relation = application.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application.relation and column_.attnum > 0 and not column_.attisdropped and column_.attnum <>
     user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or exists ( select from reference where

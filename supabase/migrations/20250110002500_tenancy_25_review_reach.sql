@@ -71,14 +71,30 @@ comment on view tenancy.function_calls is
 create or replace view tenancy.table_mentions as
 with code as materialized (
     select
-        application_functions.*, cte.names as cte_names,
-        regexp_replace(application_functions.source, '\s+', ' ', 'g') as line
+        application_functions.*, cte.names as cte_names, said.line
     from tenancy.application_functions
+    cross join lateral (
+        -- With the text that EXECUTE is given.
+        select regexp_replace(
+            concat_ws(
+                '; ', application_functions.source,
+                (
+                    select string_agg(coalesce(given.part[1], given.part[2]), '; ')
+                    from regexp_matches(
+                        application_functions.source_with_text,
+                        $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
+                    ) as given (part)
+                    where application_functions.kind <> 'cron job'
+                )
+            ),
+            '\s+', ' ', 'g'
+        ) as line
+    ) as said
     cross join lateral (
         select array(
             select (parse_ident(named.part[1]))[1]
             from regexp_matches(
-                regexp_replace(application_functions.source, '\s+', ' ', 'g'),
+                said.line,
                 '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M',
                 'gi'
             ) as named (part)
@@ -114,9 +130,10 @@ word as (
 ),
 target as materialized (
     select
-        table_members.relname, namespace.nspname, table_members.root, root.qualified_name, false as is_view
+        table_members.relname, namespace.nspname, table_members.root, format('%I.%I', its_schema.nspname, root.relname) as qualified_name, false as is_view
     from tenancy.table_members
-    join tenancy.application_tables as root on root.relation = table_members.root
+    join pg_catalog.pg_class as root on root.oid = table_members.root
+    join pg_catalog.pg_namespace as its_schema on its_schema.oid = root.relnamespace
     join pg_catalog.pg_namespace as namespace on namespace.oid = table_members.relnamespace
     where table_members.scope = 'org'
     union all

@@ -68,34 +68,38 @@ filler as (
     from tenancy.settings
 ),
 -- The rows that a trigger function, or a function of a row, has in whole.
+member as materialized (
+    select table_members.relation, table_members.root
+    from tenancy.table_members
+    where table_members.scope = 'org'
+),
 row_given as materialized (
-    select distinct given.function, given.root
-    from (
-        select pg_trigger.tgfoid as function, member.root
-        from tenancy.table_members as member
-        join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
-        where member.scope = 'org'
-        union all
-        select function.oid, member.root
-        from tenancy.table_members as member
-        join pg_catalog.pg_type as type on type.typrelid = member.relation
-        join pg_catalog.pg_proc as function on type.oid = any (function.proargtypes)
-        where member.scope = 'org'
-    ) as given
+    select pg_trigger.tgfoid as function, member.root
+    from member
+    join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
+    union
+    select code.oid, member.root
+    from code
+    join pg_catalog.pg_proc as function on function.oid = code.oid
+    cross join unnest(function.proargtypes) as argument (type)
+    join pg_catalog.pg_type as type on type.oid = argument.type
+    join member on member.relation = type.typrelid
 ),
 copy as materialized (
     select
-        code.name, code.schema_names, mention.root, mention.table_name, copied.part[1] as target, null as column_list, '*' as items,
-        parse_ident(copied.part[1]) as names
+        code.name, code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list,
+        copied.part[3] as items, parse_ident(copied.part[1]) as names
     from mention
     join code
         on code.oid is not distinct from mention.function
         and code.name = mention.name
         and not code.is_parsed
+    cross join (
+        values ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ')
+    ) as insert (form)
     cross join lateral (
-        select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern
-        union all
-        select format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern)
+        values
+            (insert.form || '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form)
     ) as copying (pattern)
     cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
     where mention.verb = 'from' and not mention.is_view
@@ -220,9 +224,7 @@ cross join lateral (
     join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
     left join org_id_place as column_ on column_.relation = class.oid
     left join org_id_place as source on source.relation = copy.root
-    left join tenancy.table_members as org_scoped
-        on org_scoped.relation = class.oid
-        and org_scoped.scope = 'org'
+    left join member as org_scoped on org_scoped.relation = class.oid
     where class.relname = copy.names[array_upper(copy.names, 1)]
         and class.relkind in ('r', 'p')
         and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end
@@ -238,9 +240,7 @@ select distinct
 from answer
 join pg_catalog.pg_type as returned on returned.oid = answer.prorettype
 join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem)
-join tenancy.table_members as member
-    on member.relation = row_type.typrelid
-    and member.scope = 'org'
+join member on member.relation = row_type.typrelid
 join tenancy.application_tables as root on root.relation = member.root
 where answer.column_list like '%,%'
     and answer.column_list !~ '(^|[.,]) ?\*'

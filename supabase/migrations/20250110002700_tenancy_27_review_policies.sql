@@ -149,6 +149,8 @@ judged as materialized (
             case
                 when asked.is_false then 'no'
                 when asked.attnums = '{}' then 'yes'
+                -- What CASE lets pass whatever the row.
+                when asked.node ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably'
                 when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no'
                 else 'probably'
             end as is_open,
@@ -173,10 +175,11 @@ create or replace view tenancy.review_policies as
 with member as materialized (
     select
         policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root,
-        class.relnamespace, class.relowner, root.qualified_name as table_name
+        class.relnamespace, class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name
     from tenancy.isolation_policies as policies
     join pg_catalog.pg_class as class on class.oid = policies.relation
-    join tenancy.application_tables as root on root.relation = policies.root
+    join pg_catalog.pg_class as root on root.oid = policies.root
+    join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace
 ),
 api_role as materialized (
     select api_roles.*

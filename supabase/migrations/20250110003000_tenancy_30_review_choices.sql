@@ -16,16 +16,20 @@ with reference as materialized (
         references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name
     from tenancy.references_between_tables
 ),
-user_column as materialized (
-    -- Of any table: its own users' ids, and the keys of rows that stand for a user.
+owner_column as materialized (
     select owner_columns.relation, owner_columns.attnum
     from tenancy.owner_columns
+),
+user_column as materialized (
+    -- Of any table: its own users' ids, and the keys of rows that stand for a user.
+    select owner_column.relation, owner_column.attnum
+    from owner_column
     union
     select reference.relation, reference.attnums[1]
     from reference
-    join tenancy.owner_columns
-        on owner_columns.relation = reference.parent
-        and array[owner_columns.attnum] = reference.parent_attnums
+    join owner_column
+        on owner_column.relation = reference.parent
+        and array[owner_column.attnum] = reference.parent_attnums
 ),
 -- The tables that a row follows: what it references, and what that does.
 ancestor as materialized (
@@ -74,11 +78,6 @@ org_column as materialized (
 application as materialized (
     select application_tables.relation, application_tables.qualified_name
     from tenancy.application_tables
-),
-published as materialized (
-    select format('%I.%I', published.schemaname, published.tablename) as qualified_name
-    from pg_catalog.pg_publication_tables as published
-    where published.pubname = 'supabase_realtime'
 ),
 org_root as materialized (
     select
@@ -159,7 +158,7 @@ index_key as materialized (
             coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
             -- What it says is about a row that it references, whose organization is known.
             coalesce(bool_or(user_column.attnum is null and column_.attnum in (
-                select unnest(reference.attnums) from reference where reference.relation = defined.relation
+                select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation
             )), false) as has_parent,
             coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain,
             coalesce(bool_or(
@@ -186,15 +185,15 @@ per_organization as materialized (
         case
             when index_key.users = 1 and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r'
                 and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity
-                and mapping_state.is_filled and (org_root.is_not_null or owner_column.attname is not null)
+                and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null)
                 then format(
                     'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision',
                     org_root.qualified_name,
                     case when not org_root.is_not_null then format(
-                        ' left join (%s) as its_user (mapped_user_id, mapped_org_id) on its_user.mapped_user_id operator(pg_catalog.=) %I', mapping.query, owner_column.attname
+                        ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname
                     ) end,
                     ' where (' || case when index_key.is_valued then index_key.others end || ') is not null',
-                    concat_ws(', ', coalesce(case when not org_root.is_not_null then 'its_user.mapped_org_id' end, 'org_id'), index_key.others)
+                    concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others)
                 )
         end as counting,
         case
@@ -210,11 +209,13 @@ per_organization as materialized (
     join org_root on org_root.relation = index_key.relation
     cross join tenancy.mapping_state
     cross join tenancy.mapping
-    left join pg_catalog.pg_attribute as owner_column
-        on owner_column.attrelid = index_key.relation
+    left join owner_column
+        on owner_column.relation = index_key.relation
         and owner_column.attnum = index_key.user_attnum
-        and owner_column.atttypid = 'uuid'::regtype
-        and (index_key.relation, index_key.user_attnum) in (select owner_columns.relation, owner_columns.attnum from tenancy.owner_columns)
+    left join pg_catalog.pg_attribute as its_user
+        on its_user.attrelid = owner_column.relation
+        and its_user.attnum = owner_column.attnum
+        and its_user.atttypid = 'uuid'::regtype
     where index_key.is_unique
         and not index_key.has_org_id
         and not index_key.has_parent
@@ -315,9 +316,10 @@ from (
         'realtime_table', 'supabase_realtime', root.qualified_name,
         format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
         'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does'
-    from published
-    join org_column as member on member.qualified_name = published.qualified_name
+    from pg_catalog.pg_publication_tables as published
+    join org_column as member on member.qualified_name = format('%I.%I', published.schemaname, published.tablename)
     join application as root on root.relation = member.root
+    where published.pubname = 'supabase_realtime'
     group by root.qualified_name
     union all
     select

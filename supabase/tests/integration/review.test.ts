@@ -111,6 +111,7 @@ const expected: { name: string; list: string; findings: string[] }[] = [
       'own_rows_policy | "Users see own roles" | public.user_roles',
       "security_definer_function | public.authorize(text) | public.user_roles",
       "trigger_without_org_id | public.welcome_user() | public.user_roles",
+      "unique_per_owner | user_roles_user_id_role_key | public.user_roles",
       'policy_open | "Workspaces are readable" | public.workspaces',
       "api_privileges | public |",
     ],

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(38);
+select plan(40);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -157,6 +157,11 @@ select is(
     pg_temp.of_function('begin return query select l.id from lighthouses as l order by l.name, ships; end', 'set search_path = harbour'),
     null, 'what follows one elsewhere is none'
 );
+
+select is(
+    pg_temp.of_function('begin return query execute ''select id from harbour.ships where name = $1'' using what; end'), 'leaks harbour.ships', 'what EXECUTE is given is read'
+);
+select is(pg_temp.of_function('begin raise notice ''select id from harbour.ships''; execute ''select 1''; end'), null, 'other text is not');
 
 -- Whose rights it has.
 create role harbour_clerk;

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(25);
+select plan(27);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -70,6 +70,11 @@ select matches(
 );
 drop function harbour.keep(harbour.ships);
 
+select is(
+    pg_temp.of_trigger('with gone as (delete from harbour.ships_copy returning *) insert into harbour.ships_log select *, now() from gone') ~ 'org_id with them', true,
+    'what is deleted and kept elsewhere is copied'
+);
+select is(pg_temp.of_trigger('insert into harbour.ships_log (id, at) select count(*), now() from harbour.ships_copy'), null, 'a count is no row');
 -- What a function answers with.
 create type harbour.short as (id uuid, user_id uuid, name text);
 create type harbour.long as (id uuid, user_id uuid, name text, org_id uuid);

@@ -1,24 +1,29 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(31);
+select plan(32);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 create extension if not exists btree_gist with schema extensions;
 
 create schema harbour;
 create table harbour.berths (id integer primary key);
+create table harbour.kinds (id integer primary key);
 create table harbour.stays (
     id uuid primary key default gen_random_uuid(),
     user_id uuid references auth.users (id),
     berth_id integer references harbour.berths (id),
+    kind_id integer references harbour.kinds (id),
     org_id uuid,
     name text,
     code text,
     during daterange
 );
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
-values ('harbour', 'stays', 'org', 'secondary', null), ('harbour', 'berths', 'excluded', null, 'a test');
+values
+    ('harbour', 'stays', 'org', 'secondary', null),
+    ('harbour', 'berths', 'org', 'secondary', null),
+    ('harbour', 'kinds', 'excluded', null, 'a test');
 
 -- What becomes of a key by its remedy, which is run in one go: definition, and code.
 create function pg_temp.then(statement text)
@@ -80,6 +85,9 @@ select is(
     'unique_global: USING btree (org_id, (((name || '', ''::text) || code))) WITH (fillfactor=''70'')', 'and its storage parameters; a comma in text splits nothing'
 );
 select is(pg_temp.then('create unique index on harbour.stays (berth_id, user_id)'), '', 'what is about a row that it references stays as it is');
+select is(
+    pg_temp.then('create unique index on harbour.stays (kind_id, user_id)'), 'unique_per_owner: USING btree (org_id, kind_id)', 'unless that is of no organization'
+);
 
 -- Exclusion.
 select is(

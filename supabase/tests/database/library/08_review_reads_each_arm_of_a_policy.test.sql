@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(29);
+select plan(30);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -71,6 +71,9 @@ select is(
     'or one of what an AND of two makes of them'
 );
 select is(pg_temp.codes('user_id is not null'), 'policy_open probably', 'a column of the row alone says nothing of who asks');
+select is(
+    pg_temp.codes('case when harbour.is_admin() then true else user_id = auth.uid() end'), 'policy_open probably', 'CASE has arms too'
+);
 select is(pg_temp.codes('user_id = auth.uid() or false'), 'own_rows_policy', 'false lets nothing pass');
 select is(
     pg_temp.codes('exists (select from harbour.ships as other where other.user_id = auth.uid())'), 'policy_open',
