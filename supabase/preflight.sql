@@ -713,37 +713,42 @@ chosen (new_users) as (
     asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum
     = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
     bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones,
-    min(asked.tables) filter (where leaf.is_of_user) as tables from asked join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums =
-    '{}' then 'yes' when asked.node ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.has_identity or asked.has_tables or asked.functions &&
-    '{auth_org_id,other}' then 'no' else 'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select
-    clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind,
-    clause.expression, judged.is_open, judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables from judged join arm on arm.number = judged.arm join
-    clause on clause.number = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation =
-    policies.root as is_root, class.relnamespace, class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name from isolation_policies as policies join pg_catalog.pg_class as class on
-    class.oid = policies.relation join pg_catalog.pg_class as root on root.oid = policies.root join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace ), api_role as
-    materialized ( select api_roles.* from api_roles ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege)
-    as privileges from member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select
-    privilege from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
-    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select
-    arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command =
-    'r' then '{SELECT}' when arms.command = 'w' then '{UPDATE}' when arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as
-    privileges, case when bool_or(arms.is_open = 'yes') then 'yes' when bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_open <> 'no' and arms.is_anyones) as
-    is_anyones, bool_and(arms.is_open <> 'no') as is_whole, bool_and(arms.has_org_id) as has_org_id from policy_arms as arms group by arms.policy_oid, arms.name, arms.relation, arms.qualified_name,
-    arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation, clause.roles from clause where not
-    clause.is_permissive and clause.command = '*' and clause.has_org_id ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation =
-    clause.relation and access.privileges && clause.privileges where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role
-    (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 = any (held.roles) or
-    access.role_oid = any (held.roles)) ) ), open_policy as ( select reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles, bool_and(reader.is_open =
-    'probably') as is_guess, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole, case when bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when
-    bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as verb, string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind,
-    case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound from reader where reader.is_open <> 'no' and not (reader.command = 'w' and
-    reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from
-    metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ), claim_hook as materialized ( select application_functions.source_with_text as text from application_functions
-    where application_functions.source_with_text ~ '\mclaims\M' and application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as
-    object, open_policy.table_name, format( 'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end,
-    open_policy.verb, open_policy.table_name, case when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else
-    'no column of the row' end ) as problem, format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname =
-    'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
+    min(asked.tables) filter (where leaf.is_of_user) as tables, array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where its.arm = asked.arm) as reads from asked
+    join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums = '{}' then 'yes' when asked.node ~
+    '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else
+    'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
+    clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open,
+    judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables, judged.reads from judged join arm on arm.number = judged.arm join clause on clause.number
+    = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root,
+    class.relnamespace, class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name from isolation_policies as policies join pg_catalog.pg_class as class on class.oid =
+    policies.relation join pg_catalog.pg_class as root on root.oid = policies.root join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace ), api_role as materialized ( select
+    api_roles.* from api_roles ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from
+    member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from
+    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
+    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), arm as materialized ( select
+    policy_arms.* from policy_arms ), for_anon as materialized ( select coalesce(array_agg(found.oid), '{}') as tables from ( select arm.relation::oid as oid from arm where arm.is_permissive and arm.kind
+    = 'using' and arm.command in ('r', '*') and arm.is_open <> 'no' and arm.is_anyones and arm.roles && array[0::oid, to_regrole('anon')] union all select class.oid from pg_catalog.pg_class as class where
+    class.relkind in ('r', 'p') and not class.relrowsecurity and has_table_privilege('anon', class.oid, 'select') ) as found ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation,
+    arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w'
+    then '{UPDATE}' when arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open =
+    'yes') then 'yes' when bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_anyones and (arms.is_open <> 'no' or arms.reads <> '{}' and arms.reads <@
+    for_anon.tables)) as is_anyones, bool_and(arms.is_open <> 'no') as is_whole, bool_and(arms.has_org_id) as has_org_id from arm as arms cross join for_anon group by arms.policy_oid, arms.name,
+    arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation,
+    clause.roles from clause where not clause.is_permissive and clause.command = '*' and clause.has_org_id ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join
+    access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from
+    unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 =
+    any (held.roles) or access.role_oid = any (held.roles)) ) ), open_policy as ( select reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles,
+    bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.is_open <> 'no') as is_open, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole, case when
+    bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as verb,
+    string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound
+    from reader where (reader.is_open <> 'no' or reader.is_anyones) and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name,
+    reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ),
+    claim_hook as materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~ '\mclaims\M' and
+    application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
+    'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end, open_policy.verb, open_policy.table_name, case
+    when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ) as problem,
+    format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname = 'authenticated' and open_policy.is_open union
+    all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
     format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('alter policy %s on %s to authenticated',
     open_policy.name, open_policy.qualified_name) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata',
     'leaks', clause.name, clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)), coalesce(
@@ -765,21 +770,21 @@ chosen (new_users) as (
     'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
     member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
     member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
-    reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no' and reader.is_anyones) ) ) ) union all
-    select case when member.is_root then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case
-    when not member.is_root then format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security',
-    member.qualified_name) from member join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name), review_leaks as
-    (with recursive api_role as materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from views_over_tables ), above (relation, upper) as ( select
-    distinct viewed.relation, viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on owned.relation = above.relation and owned.relkind = 'v' and
-    not owned.is_invoker join pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid =
-    rule.oid and read.refclassid = 'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select viewed.relation, viewed.qualified_name, api_role.rolname from
-    (select distinct viewed.relation, viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage')
-    and not pg_has_role(api_role.oid, viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid,
-    viewed.relation, 'select') ) ), view_access as materialized ( select above.relation, string_agg(distinct reader.rolname, ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names
-    from above join reader on reader.relation = above.upper group by above.relation ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when
-    '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g')
-    as text from ( select distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross
-    join lateral regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:SELECT|FROM|WITH|UNION|EXCEPT|INTERSECT)\M',
+    reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_anyones) ) ) ) union all select case when member.is_root
+    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
+    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
+    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name), review_leaks as (with recursive api_role as
+    materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from views_over_tables ), above (relation, upper) as ( select distinct viewed.relation,
+    viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on owned.relation = above.relation and owned.relkind = 'v' and not owned.is_invoker join
+    pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid =
+    'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation,
+    viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid,
+    viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ),
+    view_access as materialized ( select above.relation, string_agg(distinct reader.rolname, ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on
+    reader.relation = above.upper group by above.relation ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then
+    -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select
+    distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral
+    regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:SELECT|FROM|WITH|UNION|EXCEPT|INTERSECT)\M',
     '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with
     ordinality as part (word, position) ), view_query as materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from (
     select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and placed.word in ('uid', 'jwt', 'email')),
@@ -787,22 +792,24 @@ chosen (new_users) as (
     max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and
     view_word.word = 'SELECT') over up_to_here, 0) as filters from view_word window up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation,
     placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as
-    is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, exists ( select from
-    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
-    is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select
-    function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root,
-    bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by
-    table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union
-    select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, array( select lower(used.part[1]) from
-    (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line,
+    is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid =
+    'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc
+    as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls
+    where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb
+    in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed,
+    only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on
+    call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select lower(used.part[1]) from (values
+    ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line,
     side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
     format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
-    format('%s ?\( ?\)[ )]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2]))
-    from regexp_matches( compared.line, format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' )
-    as kept (part) ) or exists ( select from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and
-    check_.proname = lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group
-    by compared.oid, asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes,
-    bool_or(asked.by = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
+    format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
+    '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
+    format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
+    from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =
+    lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group by compared.oid,
+    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes, bool_or(asked.by
+    = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
     string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid,
     code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls having not
     bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner, class.relforcerowsecurity from

@@ -214,3 +214,170 @@ from run
 join code on code.oid = run.function;
 comment on view tenancy.metadata_readers is
 'What every policy asks, as text without comments: its own expressions (function NULL), and the functions that it calls, directly or not.';
+
+create or replace view tenancy.policy_arms as
+with recursive clause as materialized (
+    select
+        row_number() over () as number, policy.oid as policy_oid, format('%I', policy.polname) as name, policy.polrelid::regclass as relation,
+        member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, policy.polcmd as command, policy.polroles as roles,
+        policy.polpermissive as is_permissive, its.kind, pg_get_expr(its.node, policy.polrelid) as expression, org_id.attnum as org_id_attnum,
+        -- Without what is escaped, which stands in names: what is left of braces is the tree's.
+        regexp_replace(its.node::text, '\\.', '', 'g') as node
+    from pg_catalog.pg_policy as policy
+    join tenancy.isolation_policies as member on member.relation = policy.polrelid
+    join tenancy.application_tables as root on root.relation = member.root
+    left join pg_catalog.pg_attribute as org_id
+        on org_id.attrelid = policy.polrelid
+        and org_id.attname = 'org_id'
+    cross join lateral (values ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node)
+    where its.node is not null
+),
+-- What an OR lets pass are its arms, each of which asks everything that stands in it under an AND.
+expansion (clause, leaves, steps) as (
+    select clause.number, array[clause.node], 0
+    from clause
+    union all
+    select expansion.clause, expansion.leaves[:next.position - 1] || expansion.leaves[next.position + 1:] || split.leaves, expansion.steps + 1
+    from expansion
+    cross join lateral (
+        select leaf.position, leaf.node, leaf.node like '{BOOLEXPR :boolop or %' as is_or
+        from unnest(expansion.leaves) with ordinality as leaf (node, position)
+        where leaf.node like '{BOOLEXPR :boolop or %' or leaf.node like '{BOOLEXPR :boolop and %'
+        order by leaf.position
+        limit 1
+    ) as next
+    cross join lateral (
+        select array_agg(argument.node order by argument.number) as leaves
+        from (
+            select placed.number, string_agg('{' || placed.text, '' order by placed.position) as node
+            from (
+                select deep.*, count(*) filter (where deep.depth = 1) over (order by deep.position) as number
+                from (
+                    select
+                        part.text, part.position,
+                        coalesce(
+                            sum(1 - length(part.text) + length(replace(part.text, '}', '')))
+                                over (order by part.position rows between unbounded preceding and 1 preceding), 0
+                        ) as depth
+                    -- The first two are what stands before the first brace, and the expression itself.
+                    from string_to_table(next.node, '{') with ordinality as part (text, position)
+                    where part.position > 1
+                ) as deep
+            ) as placed
+            where placed.depth > 0
+            group by placed.number
+        ) as argument
+        group by case when next.is_or then argument.number end
+    ) as split
+    where expansion.steps < 12
+),
+arm as materialized (
+    select row_number() over () as number, expansion.clause, expansion.leaves
+    from expansion
+    where expansion.steps = 12
+        or not exists (select from unnest(expansion.leaves) as leaf (node) where leaf.node ~ '^\{BOOLEXPR :boolop (and|or) ')
+),
+seen as materialized (
+    select
+        arm.number as arm, arm.clause, leaf.node, asked.functions, leaf.node ~ '\{(RTE|RANGETBLENTRY) ' as has_tables, own.attnums,
+        array(
+            select split_part(part.text, ' ', 1)::oid
+            from string_to_table(leaf.node, ':relid ') with ordinality as part (text, position)
+            where part.position > 1 and part.text not like '0 %'
+        ) as tables
+    from arm
+    cross join unnest(arm.leaves) as leaf (node)
+    cross join lateral (
+        select array(
+            select
+                case
+                    when namespace.nspname = 'auth' and function.proname in ('uid', 'email', 'jwt', 'role') then function.proname::text
+                    when namespace.nspname = 'pg_catalog' then 'current_setting'
+                    when function.oid = to_regprocedure('public.auth_org_id()') then 'auth_org_id'
+                    else 'other'
+                end
+            from string_to_table(leaf.node, ':funcid ') with ordinality as part (text, position)
+            join pg_catalog.pg_proc as function on function.oid = split_part(part.text, ' ', 1)::oid
+            join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace
+            where part.position > 1
+                and (namespace.nspname <> 'pg_catalog' or function.proname = 'current_setting')
+        )
+        offset 0
+    ) as asked (functions)
+    -- The row's own columns: in a query of the clause they are of as many levels up as there are queries around them.
+    cross join lateral (
+        with part as materialized (
+            select
+                found.text, found.position,
+                sum(1 - length(found.text) + length(replace(found.text, '}', '')))
+                    over (order by found.position rows between unbounded preceding and 1 preceding) as depth
+            from string_to_table(leaf.node, '{') with ordinality as found (text, position)
+        )
+        select array(
+            select substring(variable.text from '^VAR :varno 1 :varattno (-?\d+)')::smallint
+            from part as variable
+            where variable.text like 'VAR :varno 1 %'
+                and substring(variable.text from ':varlevelsup (\d+)')::integer = (
+                    select count(*)
+                    from part as query
+                    where query.text like 'QUERY %'
+                        and query.position < variable.position
+                        and not exists (
+                            select from part as outside
+                            where outside.position > query.position and outside.position <= variable.position and outside.depth <= query.depth
+                        )
+                )
+        )
+        offset 0
+    ) as own (attnums)
+),
+asked as materialized (
+    select
+        seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false,
+        seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
+        -- The bytes of sub and email, at the end of what is quoted.
+        seen.functions && '{uid,email}'
+            or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as has_user_identity
+    from seen
+),
+judged as materialized (
+    select
+        asked.arm,
+        case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open,
+        coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum = any (asked.attnums)), false) as has_org_id,
+        bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false,
+        bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
+        bool_and(
+            not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}'
+            and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %')
+        ) as is_everyones,
+        min(asked.tables) filter (where leaf.is_of_user) as tables,
+        array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where its.arm = asked.arm) as reads
+    from asked
+    join clause on clause.number = asked.clause
+    cross join lateral (
+        select
+            case
+                when asked.is_false then 'no'
+                when asked.attnums = '{}' then 'yes'
+                -- What CASE lets pass whatever the row.
+                when asked.node ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably'
+                when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no'
+                else 'probably'
+            end as is_open,
+            asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user
+    ) as leaf
+    group by asked.arm
+)
+select
+    clause.policy_oid, clause.name, clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command,
+    clause.roles, clause.is_permissive, clause.kind, clause.expression,
+    judged.is_open, judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables, judged.reads
+from judged
+join arm on arm.number = judged.arm
+join clause on clause.number = arm.clause;
+comment on view tenancy.policy_arms is
+'Both expressions of every policy of an org-scoped table or a partition of one, by the arms of their OR. is_open: yes where an arm looks at'
+' no column of the row, probably where it compares its columns with nothing that says who asks. has_org_id, is_of_user: it compares'
+' the organization, or columns with the user''s id or address, through tables if it reads any. is_anyones: it asks nobody who they are;'
+' is_everyones: nothing but whether they are signed in.';

@@ -99,6 +99,7 @@ code as materialized (
         application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer,
         function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
         regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+        regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
         exists (
             select from pg_catalog.pg_depend as dependency
             where dependency.classid = 'pg_catalog.pg_policy'::regclass
@@ -134,7 +135,7 @@ reach (function, root, is_parsed, only_inserts) as (
 -- Whether who asks decides which rows a function reads: in a comparison, by itself or by a variable, or in a function that says true or false.
 compared as (
     select
-        code.oid, code.line,
+        code.oid, code.line, code.line_with_text,
         array(
             select lower(used.part[1])
             from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern)
@@ -148,7 +149,9 @@ asked as materialized (
         compared.oid, asked.by,
         bool_or(
             compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern)
-            or compared.line ~* format('%s ?\( ?\)[ )]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern)
+            or compared.line ~* format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern)
+            -- No role of the API is that one.
+            or asked.by = 'user' and compared.line_with_text ~* '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role'''
             or compared.names && array(
                 select lower(coalesce(kept.part[1], kept.part[2]))
                 from regexp_matches(

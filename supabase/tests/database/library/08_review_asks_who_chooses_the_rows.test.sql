@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(40);
+select plan(43);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -127,6 +127,19 @@ select is(
 );
 select is(pg_temp.of_function('begin insert into harbour.ships (id, org_id) values (what, public.auth_org_id()); end'), null, 'and where it only adds rows of it');
 select is(pg_temp.of_function('begin return query select public.auth_org_id() from harbour.ships; end'), 'leaks harbour.ships', 'but not if it shows it');
+
+select is(
+    pg_temp.of_function('begin if auth.jwt() ->> ''email'' <> ''a@b.c'' then return; end if; return query select id from harbour.ships; end'), 'decide harbour.ships',
+    'a claim may be the check'
+);
+select is(
+    pg_temp.of_function('begin if auth.role() <> ''service_role'' then return; end if; return query select id from harbour.ships; end'), 'decide harbour.ships',
+    'or the role of the service'
+);
+select is(
+    pg_temp.of_function('begin if auth.role() <> ''authenticated'' then return; end if; return query select id from harbour.ships; end'), 'leaks harbour.ships',
+    'which is not every role'
+);
 
 -- What it reaches.
 create function dock.load()
