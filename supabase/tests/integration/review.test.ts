@@ -168,3 +168,21 @@ describe.each(expected)("of $name the review", ({ name, list, findings }) => {
       .toEqual(asked.toSorted());
   });
 });
+
+test("after the push a publication is found while a slot waits for a subscriber that has stopped", async () => {
+  const database = await cloneDatabase("review_published", "migrated");
+  const { sql } = database;
+  const published = async () =>
+    (await sql`select severity, object, problem from tenancy.review_breaks where code = 'published'`)
+      .map(({ severity, object, problem }) => `${severity} ${object} ${problem}`);
+  await sql`create publication warehouse for table public.leads`;
+  const without = await published();
+  await sql`select pg_create_logical_replication_slot('review_published', 'pgoutput')`;
+  const stopped = await published();
+  await sql`select pg_drop_replication_slot('review_published')`;
+  await database.drop();
+  expect(without).toEqual([]);
+  expect(stopped).toEqual([
+    expect.stringMatching(/^breaks warehouse publishes public\.leads, and nobody reads the slot review_published: /),
+  ]);
+});
