@@ -106,10 +106,12 @@ const expected: { name: string; list: string; findings: string[] }[] = [
       "trigger_without_org_id | public.before_user() | public.audit_log",
       "security_definer_function | public.is_member(bigint) | public.channel_members",
       "trigger_without_org_id | public.welcome_user() | public.channel_members",
+      'policy_open | "Authors and moderators delete" | public.messages',
       'own_rows_policy | "Users manage own reactions" | public.reactions',
       'own_rows_policy | "Users see own roles" | public.user_roles',
       "security_definer_function | public.authorize(text) | public.user_roles",
       "trigger_without_org_id | public.welcome_user() | public.user_roles",
+      "unique_per_owner | user_roles_user_id_role_key | public.user_roles",
       'policy_open | "Workspaces are readable" | public.workspaces',
       "api_privileges | public |",
     ],
@@ -165,4 +167,22 @@ describe.each(expected)("of $name the review", ({ name, list, findings }) => {
     expect(found.map(({ severity, code, object, problem }) => `${severity} ${code} ${object} ${problem}`).toSorted())
       .toEqual(asked.toSorted());
   });
+});
+
+test("after the push a publication is found while a slot waits for a subscriber that has stopped", async () => {
+  const database = await cloneDatabase("review_published", "migrated");
+  const { sql } = database;
+  const published = async () =>
+    (await sql`select severity, object, problem from tenancy.review_breaks where code = 'published'`)
+      .map(({ severity, object, problem }) => `${severity} ${object} ${problem}`);
+  await sql`create publication warehouse for table public.leads`;
+  const without = await published();
+  await sql`select pg_create_logical_replication_slot('review_published', 'pgoutput')`;
+  const stopped = await published();
+  await sql`select pg_drop_replication_slot('review_published')`;
+  await database.drop();
+  expect(without).toEqual([]);
+  expect(stopped).toEqual([
+    expect.stringMatching(/^breaks warehouse publishes public\.leads, and nobody reads the slot review_published: /),
+  ]);
 });
