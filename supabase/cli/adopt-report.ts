@@ -1,0 +1,71 @@
+import type { Adoption } from "./adopt-plan.ts";
+import { formatTable } from "./print.ts";
+
+/** What an adoption comes to, for whoever reads it before it is written and after. */
+export function describeAdoption(adoption: Adoption): string {
+  const { changes, added, indexed, unindexed } = adoption;
+  const decisions = added.filter(({ isDecision }) => isDecision);
+  return [
+    describeChanges(adoption),
+    added.length > 0
+      ? `${count(added.length, "table")} new in the list, ${decisions.length} of them to decide, in ${adoption.list}:`
+      : changes.length > 0
+      ? `No table is new in the list, ${adoption.list}.`
+      : "",
+    decisions.length > 0
+      ? formatTable(["table", ""], decisions.map(({ table, about }) => [table, about.replace(/^decide: /, "")]))
+      : "",
+    indexed.length > 0 ? `Index lines for ${indexed.join(", ")}.` : "",
+    unindexed.length > 0 ? `Index lines taken out, since these are excluded: ${unindexed.join(", ")}.` : "",
+    ...describeLate(adoption),
+    describeFindings(adoption),
+  ].filter((part) => part !== "").join("\n\n");
+}
+
+const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? "" : "s"}`;
+
+/** Each file on a line, the migrations except the two to edit on one. */
+function describeChanges({ changes }: Adoption): string {
+  if (changes.length === 0) return "Nothing to write: the application has all of it.";
+  const isQuiet = (path: string) => /^supabase\/(functions|migrations)\//.test(path) && !/_EDIT_\w+\.sql$/.test(path);
+  const quiet = changes.filter(({ path }) => isQuiet(path));
+  const folders = [...new Set(quiet.map(({ path }) => path.slice(0, path.lastIndexOf("/"))))];
+  return [
+    ...folders.map((folder) =>
+      `  ${folder}: ${count(quiet.filter(({ path }) => path.startsWith(folder)).length, "file")}`
+    ),
+    ...changes.filter(({ path }) => !isQuiet(path)).map(({ path, text }) =>
+      `  ${path}${text === undefined ? ": gone" : ""}`
+    ),
+  ].join("\n");
+}
+
+function describeLate({ late, later }: Adoption): string[] {
+  return [
+    later.length > 0
+      ? `These migrations come after the list, and a table that they make is classified there: ${
+        later.join(", ")
+      }. If ours are not` +
+        " pushed anywhere yet, give the live database with --db-url, and they are dated anew."
+      : "",
+    late.length > 0
+      ? `The list is pushed, so these come too late for it (README, New tables; docs/forgotten-table.sql):\n${
+        late.map(({ row, about }) => `  ${row} -- ${about}`).join("\n")
+      }`
+      : "",
+  ];
+}
+
+function describeFindings({ findings }: Adoption): string {
+  const refused = findings.filter(({ topic, code }) => topic === "refused" || code === "missing_table");
+  const others = findings.filter((finding) => !refused.includes(finding));
+  const counts = [...new Set(others.map(({ topic }) => topic))].map((topic) =>
+    `${others.filter((finding) => finding.topic === topic).length} ${topic}`
+  );
+  return [
+    ...refused.map(({ code, object, finding, to_do }) => `✘ ${object} ${finding}; ${to_do} [${code}]`),
+    counts.length > 0
+      ? `The preflight, supabase/preflight.sql, says more of the application: ${counts.join(", ")}.`
+      : "",
+  ].filter((line) => line !== "").join("\n");
+}
