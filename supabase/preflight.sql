@@ -860,7 +860,7 @@ chosen (new_users) as (
     'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
     table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation
     left join table_plans on table_plans.root = candidates.relation union all select 9, 'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' ||
-    nullif(pg_partition_root(plan.relation), plan.relation) ), plan.statement || ';' from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users',
+    nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';' from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users',
     'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
     'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 10 + plan.number, 'plan', plan.part, plan.relation::text,
     concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||

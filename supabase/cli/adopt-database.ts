@@ -116,7 +116,10 @@ const literal = (text: string): string => `'${text.replaceAll("'", "''")}'::json
 
 async function readOnly<Row extends object>(sql: Sql, query: string): Promise<Row[]> {
   try {
-    const answer = await sql.begin("read only", async (transaction) => ({ rows: await transaction.unsafe<Row[]>(query) }));
+    const answer = await sql.begin(
+      "read only",
+      async (transaction) => ({ rows: await transaction.unsafe<Row[]>(query) }),
+    );
     return [...answer.rows];
   } catch (error) {
     throw new UsageError(`Cannot read the tables: ${(error as Error).message}`);

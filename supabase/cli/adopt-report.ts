@@ -1,5 +1,4 @@
 import type { Adoption } from "./adopt-plan.ts";
-import { formatTable } from "./print.ts";
 
 /** What an adoption comes to, for whoever reads it before it is written and after. */
 export function describeAdoption(adoption: Adoption): string {
@@ -8,12 +7,14 @@ export function describeAdoption(adoption: Adoption): string {
   return [
     describeChanges(adoption),
     added.length > 0
-      ? `${count(added.length, "table")} new in the list, ${decisions.length} of them to decide, in ${adoption.list}:`
+      ? [
+        `${added.length} ${
+          added.length === 1 ? "table is" : "tables are"
+        } new in the list, ${decisions.length} of them to decide, in ${adoption.list}.`,
+        ...decisions.map(({ table, about }) => `  ${table}: ${about.replace(/^decide: /, "")}`),
+      ].join("\n")
       : changes.length > 0
       ? `No table is new in the list, ${adoption.list}.`
-      : "",
-    decisions.length > 0
-      ? formatTable(["table", ""], decisions.map(({ table, about }) => [table, about.replace(/^decide: /, "")]))
       : "",
     indexed.length > 0 ? `Index lines for ${indexed.join(", ")}.` : "",
     unindexed.length > 0 ? `Index lines taken out, since these are excluded: ${unindexed.join(", ")}.` : "",
@@ -21,8 +22,6 @@ export function describeAdoption(adoption: Adoption): string {
     describeFindings(adoption),
   ].filter((part) => part !== "").join("\n\n");
 }
-
-const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? "" : "s"}`;
 
 /** Each file on a line, the migrations except the two to edit on one. */
 function describeChanges({ changes }: Adoption): string {
@@ -32,7 +31,7 @@ function describeChanges({ changes }: Adoption): string {
   const folders = [...new Set(quiet.map(({ path }) => path.slice(0, path.lastIndexOf("/"))))];
   return [
     ...folders.map((folder) =>
-      `  ${folder}: ${count(quiet.filter(({ path }) => path.startsWith(folder)).length, "file")}`
+      `  ${folder} (files: ${quiet.filter(({ path }) => path.startsWith(`${folder}/`)).length})`
     ),
     ...changes.filter(({ path }) => !isQuiet(path)).map(({ path, text }) =>
       `  ${path}${text === undefined ? ": gone" : ""}`

@@ -533,7 +533,7 @@ rows (ordinal, topic, code, object, finding, to_do) as (
         concat_ws(
             '; ',
             pg_size_pretty(plan.bytes),
-            'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)
+            'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass
         ),
         plan.statement || ';'
     from plan

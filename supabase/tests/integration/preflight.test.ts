@@ -1,9 +1,10 @@
 import { afterEach, describe, expect, inject, test } from "vitest";
+import type { PreflightRow } from "../../cli/adopt-preflight.ts";
 import { connect } from "../../local/databases.ts";
 import { copyProject, readList } from "../../local/project-copy.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase, runAsSuperuser } from "../databases.ts";
-import { askPreflight, preflightFile, type PreflightRow } from "../preflight.ts";
+import { askPreflight, preflightFile } from "../preflight.ts";
 import { withResolvers } from "../promises.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
@@ -32,11 +33,11 @@ describe("the preflight", () => {
     expect(found.find(({ object }) => object === "public.call_tracking")).toMatchObject({
       code: "unclassified_table",
       finding: "references public.calls",
-      to_do: "('public', 'call_tracking', 'org', 'secondary', null, null),",
+      to_do: "('public', 'call_tracking', 'org', 'secondary', null, '{call_id}'),",
     });
     expect(found.find(({ object }) => object === "public.voice_options")).toMatchObject({
-      finding: "has nothing that says whose its rows are",
-      to_do: "('public', 'voice_options', 'excluded', null, '<why not>', null),",
+      finding: "decide: excluded, unless its rows belong to organizations; it has nothing that says whose its rows are",
+      to_do: "('public', 'voice_options', 'excluded', null, 'has nothing that says whose its rows are', null),",
     });
     expect(await ask("--output=csv")).toContain("\ntopic,code,object,finding,to_do\n");
   });
