@@ -91,13 +91,20 @@ export async function askPreflight({ sql }: Source, rows: string): Promise<Prefl
   return await readOnly(sql, pasteList(preflight, rows));
 }
 
+const columns = "(schema_name, table_name, scope, priority, reason, org_from)";
+
+/** Throws an error with the file where these rows of it are no rows of a list. */
+export async function checkRows({ sql }: Source, file: string, rows: string): Promise<void> {
+  if (hasRow(rows)) await readOnly(sql, `select from (values ${rows}\n) as listed ${columns}`, `the list in ${file}`);
+}
+
 /** The tables among these whose index lines would stop a push: they are in the list, and get no org_id. */
 export async function readNeedlessLines({ sql }: Source, rows: string, relations: string[]): Promise<string[]> {
   if (!hasRow(rows) || relations.length === 0) return [];
   const needless = await readOnly<{ name: string }>(
     sql,
     `
-      with listed (schema_name, table_name, scope, priority, reason, org_from) as (values ${rows}
+      with listed ${columns} as (values ${rows}
       )
       select line.name
       from pg_catalog.jsonb_array_elements_text(${literal(JSON.stringify(relations))}) as line (name)
@@ -114,7 +121,7 @@ export async function readNeedlessLines({ sql }: Source, rows: string, relations
 
 const literal = (text: string): string => `'${text.replaceAll("'", "''")}'::jsonb`;
 
-async function readOnly<Row extends object>(sql: Sql, query: string): Promise<Row[]> {
+async function readOnly<Row extends object>(sql: Sql, query: string, what = "the tables"): Promise<Row[]> {
   try {
     const answer = await sql.begin(
       "read only",
@@ -122,7 +129,7 @@ async function readOnly<Row extends object>(sql: Sql, query: string): Promise<Ro
     );
     return [...answer.rows];
   } catch (error) {
-    throw new UsageError(`Cannot read the tables: ${(error as Error).message}`);
+    throw new UsageError(`Cannot read ${what}: ${(error as Error).message}`);
   }
 }
 

@@ -7,7 +7,8 @@ export interface IndexLine {
   about: string;
 }
 
-const anyLine = /^create index concurrently [^\n]* on ([^\n]+?) \(org_id\);[^\n]*\n/gm;
+const anyLine =
+  /^create index concurrently (?:if not exists )?(?:"(?:[^"]|"")*"|[^\s"]+) on ((?:"(?:[^"]|"")*"|[^\s"])+) \(org_id\);[^\n]*\n/gm;
 const place = "set lock_timeout = 0;\n";
 
 /** The index file with these lines instead of its own. */

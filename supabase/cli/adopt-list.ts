@@ -33,20 +33,24 @@ export function readRows(file: string, text: string): string {
 export const hasRow = (rows: string): boolean => /^[ \t]*(?!--)[^\s]/m.test(rows);
 
 /** The list with these rows instead of its own: what is to be decided first, each with what speaks for it. */
-export function writeRows(text: string, suggestions: Suggestion[]): string {
-  const rows = formatRows(suggestions).replace(/^( {4}\(.*\)),( -- [^\n]*)?(?![^]*^ {4}\()/m, "$1$2");
-  return text.replace(rowsOfList, () => rows);
-}
+export const writeRows = (text: string, suggestions: Suggestion[]): string =>
+  text.replace(rowsOfList, () => formatRows(suggestions, true));
 
 /** The list with these rows before its own. */
 export function addRows(text: string, suggestions: Suggestion[]): string {
-  return suggestions.length === 0 ? text : text.replace(rowsOfList, (own) => `${formatRows(suggestions)}\n${own}`);
+  if (suggestions.length === 0) return text;
+  return text.replace(rowsOfList, (own) => `${formatRows(suggestions, !hasRow(own))}\n${own}`);
 }
 
-function formatRows(suggestions: Suggestion[]): string {
+/** A heading and a line per row. If no other rows follow, the last one has no comma. */
+function formatRows(suggestions: Suggestion[], isEnd: boolean): string {
   const decisions = suggestions.filter(({ isDecision }) => isDecision);
   const others = suggestions.filter(({ isDecision }) => !isDecision);
-  const format = ({ row, about }: Suggestion) => `    ${row} -- ${about.replaceAll(/\s+/g, " ")}`;
+  const last = [...decisions, ...others].findLast(({ row }) => hasRow(row));
+  const format = (suggestion: Suggestion) => {
+    const row = isEnd && suggestion === last ? suggestion.row.replace(/,$/, "") : suggestion.row;
+    return `    ${row} -- ${suggestion.about.replaceAll(/\s+/g, " ")}`;
+  };
   return [
     ...(decisions.length > 0 ? [headings.decisions, ...decisions.map(format)] : []),
     ...(others.length > 0 ? [headings.others, ...others.map(format)] : []),

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Application, configFile, laterThanList, migrationsFolder, newestOwn } from "./adopt-application.ts";
 import { addFunction } from "./adopt-config.ts";
-import { askPreflight, isPushed, readNeedlessLines, type Source } from "./adopt-database.ts";
+import { askPreflight, checkRows, isPushed, readNeedlessLines, type Source } from "./adopt-database.ts";
 import { copyFunction, copyTests, readPreflight } from "./adopt-files.ts";
 import { addIndexLines, type IndexLine, readIndexed, removeIndexLines, writeIndexLines } from "./adopt-indexes.ts";
 import { addRows, hasRow, readRows, type Suggestion, writeRows } from "./adopt-list.ts";
@@ -44,6 +44,7 @@ export async function planAdoption(
   const indexes = findMigration(migrations, indexesName);
   const rows = application.adopted ? readRows(list.path, list.text) : "";
 
+  await checkRows(source, list.path, rows);
   const asked = await ask(source, rows, pushed ? undefined : decide);
   const added = pushed ? [] : asked.suggestions;
   const listText = application.adopted ? addRows(list.text, added) : writeRows(list.text, added);
