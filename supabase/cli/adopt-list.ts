@@ -15,7 +15,7 @@ const rowsOfList = /(?<=\nvalues\r?\n)[^]*?(?=\r?\non conflict \(schema_name, ta
 
 const headings = {
   decisions: "    -- To decide, each by its owner: what the keys do not say. Edit the row, or leave it as it is.",
-  others: "    -- As the keys say.",
+  others: "    -- As the keys say, or as it was decided.",
 };
 
 /** The rows of a list, as they are written: with comments, and the last one without a comma. */

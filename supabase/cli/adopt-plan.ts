@@ -121,7 +121,7 @@ interface Asked {
 async function ask(source: Source, rows: string, decide?: Decide): Promise<Asked> {
   const asked = read(await askPreflight(source, rows));
   const decided = decide ? await decide(asked.suggestions) : asked.suggestions;
-  const changed = decided.filter(({ row }, number) => row !== asked.suggestions[number]?.row);
+  const changed = decided.filter((suggestion) => !asked.suggestions.includes(suggestion));
   if (changed.length === 0) return asked;
   // What is decided may decide what the keys say of the others.
   const withDecided = [...(hasRow(rows) ? [rows, "    ,"] : []), ...changed.map(({ row }) => row)].join("\n");

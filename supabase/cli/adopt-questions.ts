@@ -1,6 +1,8 @@
 import { confirm, isCancel, multiselect, text } from "@clack/prompts";
-import type { Suggestion } from "./adopt-list.ts";
+import { hasRow, type Suggestion } from "./adopt-list.ts";
 import { interruptedExitCode } from "./interruption.ts";
+
+const standardReason = "the same for all organizations";
 
 /** Which of the suggestions could be otherwise: org or excluded. The order of org_from is left to the list. */
 const isScopeOpen = ({ about }: Suggestion): boolean => /^decide: (org|excluded)\b/.test(about);
@@ -22,8 +24,10 @@ export async function askDecisions(suggestions: Suggestion[]): Promise<Suggestio
   );
   const decided: Suggestion[] = [];
   for (const suggestion of suggestions) {
-    const getsOrgId = isScopeOpen(suggestion) ? chosen.includes(suggestion.table) : isOrg(suggestion);
-    decided.push(getsOrgId === isOrg(suggestion) ? suggestion : await change(suggestion, getsOrgId));
+    const getsOrgId = chosen.includes(suggestion.table);
+    // One that is open and not chosen stays open.
+    const isAnswered = isScopeOpen(suggestion) && (getsOrgId || hasRow(suggestion.row));
+    decided.push(isAnswered ? await settle(suggestion, getsOrgId) : suggestion);
   }
   return decided;
 }
@@ -34,20 +38,27 @@ export const confirmWriting = async (folder: string, files: number): Promise<boo
 
 const isOrg = ({ row }: Suggestion): boolean => /^\('(?:[^']|'')+', '(?:[^']|'')+', 'org',/.test(row);
 
-/** The suggestion with the other scope. */
-async function change(suggestion: Suggestion, getsOrgId: boolean): Promise<Suggestion> {
+/** The suggestion as it was decided, with the other scope if need be. */
+async function settle(suggestion: Suggestion, getsOrgId: boolean): Promise<Suggestion> {
+  const decided = {
+    ...suggestion,
+    about: suggestion.about.replace(/^decide: /, "decided: "),
+    isDecision: false,
+  };
+  if (getsOrgId === isOrg(suggestion)) return decided;
   const [key = ""] = /(?<=\()'(?:[^']|'')+', '(?:[^']|'')+'/.exec(suggestion.row) ?? [];
-  if (getsOrgId) return { ...suggestion, row: `(${key}, 'org', 'secondary', null, null),` };
+  if (getsOrgId) return { ...decided, row: `(${key}, 'org', 'secondary', null, null),` };
   const why = answered(
     await text({
       message: `Why does ${suggestion.table} not get org_id?`,
-      defaultValue: "the same for all organizations",
+      placeholder: standardReason,
+      defaultValue: standardReason,
     }),
   );
-  return { ...suggestion, row: `(${key}, 'excluded', null, '${why.replaceAll("'", "''")}', null),` };
+  return { ...decided, row: `(${key}, 'excluded', null, '${why.replaceAll("'", "''")}', null),` };
 }
 
-function answered<Answer>(answer: Answer | symbol): Answer {
+function answered<Answer>(answer: Answer): Exclude<Answer, symbol> {
   if (isCancel(answer)) process.exit(interruptedExitCode);
-  return answer as Answer;
+  return answer as Exclude<Answer, symbol>;
 }

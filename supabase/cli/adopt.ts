@@ -20,16 +20,19 @@ async function adopt({ folder, dbUrl, dryRun }: Options): Promise<number> {
   const source = await openSource(application, dbUrl, say);
   try {
     say(`Reading the tables of ${source.what} …\n`);
+    // A terminal that does not know its width says 0.
+    const canAsk = !dryRun && process.stdin.isTTY && process.stdout.isTTY && process.stdout.columns > 0;
     // Loaded only where somebody can answer.
-    const questions = !dryRun && process.stdin.isTTY && process.stdout.isTTY
-      ? await import("./adopt-questions.ts")
-      : undefined;
+    const questions = canAsk ? await import("./adopt-questions.ts") : undefined;
     const adoption = await planAdoption(application, source, questions ? { decide: questions.askDecisions } : {});
     say(describeAdoption(adoption));
     if (dryRun) {
       say("\nNothing was written: --dry-run.");
     } else if (adoption.changes.length > 0) {
-      if (questions && !await questions.confirmWriting(folder, adoption.changes.length)) return interruptedExitCode;
+      if (questions && !await questions.confirmWriting(folder, adoption.changes.length)) {
+        say("Nothing was written.");
+        return interruptedExitCode;
+      }
       writeChanges(folder, adoption.changes);
       say(
         `\nWritten to ${folder}. Decide what is marked in the list, run this again if you like, and push:\n  npx supabase db push --remote`,

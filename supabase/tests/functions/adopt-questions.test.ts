@@ -55,7 +55,13 @@ describe("askDecisions", () => {
   test("asks once about the tables that may or may not get org_id, with what is suggested", async () => {
     terminal.chosen = ["public.users"];
     const suggestions = [roles, users, tasks, orders, notes];
-    expect(await askDecisions(suggestions)).toEqual(suggestions);
+    expect(await askDecisions(suggestions)).toEqual([
+      { ...roles, about: "decided: excluded, unless …", isDecision: false },
+      { ...users, about: "decided: org, or excluded, if …", isDecision: false },
+      tasks,
+      orders,
+      notes,
+    ]);
     expect(terminal.asked).toEqual([
       expect.objectContaining({
         options: ["public.roles", "public.users", "public.tasks"].map((value) => expect.objectContaining({ value })),
