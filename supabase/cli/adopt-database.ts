@@ -6,7 +6,7 @@ import { root, stateFolder } from "../local/project.ts";
 import { startSupabase } from "../local/supabase-cli.ts";
 import { type Application, laterThanList, migrationsFolder } from "./adopt-application.ts";
 import { hasRow } from "./adopt-list.ts";
-import { listName, versionOf } from "./adopt-migrations.ts";
+import { versionOf } from "./adopt-migrations.ts";
 import { pasteList, type PreflightRow } from "./adopt-preflight.ts";
 import { hidePassword } from "./adopt-options.ts";
 import { networkReason, UsageError } from "./command-line.ts";
@@ -79,11 +79,9 @@ async function readVersions(sql: Sql): Promise<string[]> {
   return rows.map(({ version }) => version);
 }
 
-/** True if the list of tables was pushed to this database, so that it is too late to change it. */
-export async function isPushed({ sql, isLive }: Source, { adopted }: Application): Promise<boolean> {
-  const list = adopted?.get(listName);
-  return isLive && list !== undefined && (await readVersions(sql)).includes(versionOf(list));
-}
+/** The versions that are in the history of the live database, which it is too late to change. */
+export const readPushed = async ({ sql, isLive }: Source): Promise<Set<string>> =>
+  new Set(isLive ? await readVersions(sql) : []);
 
 /** What the preflight answers with these rows as its list. Throws an error where they are no list. */
 export async function askPreflight({ sql }: Source, rows: string): Promise<PreflightRow[]> {
@@ -98,25 +96,34 @@ export async function checkRows({ sql }: Source, file: string, rows: string): Pr
   if (hasRow(rows)) await readOnly(sql, `select from (values ${rows}\n) as listed ${columns}`, `the list in ${file}`);
 }
 
-/** The tables among these whose index lines would stop a push: they are in the list, and get no org_id. */
-export async function readNeedlessLines({ sql }: Source, rows: string, relations: string[]): Promise<string[]> {
-  if (!hasRow(rows) || relations.length === 0) return [];
-  const needless = await readOnly<{ name: string }>(
+/** Index lines that would stop a push: of tables that the list excludes, and of tables that are gone. */
+export interface NeedlessLines {
+  excluded: string[];
+  gone: string[];
+}
+
+/** Which of these tables, of which there are index lines, need none. */
+export async function readNeedlessLines({ sql }: Source, rows: string, relations: string[]): Promise<NeedlessLines> {
+  if (!hasRow(rows) || relations.length === 0) return { excluded: [], gone: [] };
+  const needless = await readOnly<{ name: string; is_gone: boolean }>(
     sql,
     `
       with listed ${columns} as (values ${rows}
       )
-      select line.name
+      select line.name, named.relation is null as is_gone
       from pg_catalog.jsonb_array_elements_text(${literal(JSON.stringify(relations))}) as line (name)
       cross join lateral (select pg_catalog.to_regclass(line.name) as relation) as named
-      join pg_catalog.pg_class as root
-        on root.oid = coalesce(pg_catalog.pg_partition_root(named.relation), named.relation)
-      join listed
-        on pg_catalog.to_regclass(pg_catalog.format('%I.%I', listed.schema_name, listed.table_name)) = root.oid
-      where listed.scope = 'excluded'
+      where named.relation is null
+        or exists (
+          select from listed
+          where listed.scope = 'excluded'
+            and pg_catalog.to_regclass(pg_catalog.format('%I.%I', listed.schema_name, listed.table_name))
+              = coalesce(pg_catalog.pg_partition_root(named.relation), named.relation)
+        )
     `,
   );
-  return needless.map(({ name }) => name);
+  const names = (isGone: boolean) => needless.filter((line) => line.is_gone === isGone).map(({ name }) => name);
+  return { excluded: names(false), gone: names(true) };
 }
 
 const literal = (text: string): string => `'${text.replaceAll("'", "''")}'::jsonb`;

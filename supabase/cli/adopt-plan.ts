@@ -2,11 +2,18 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Application, configFile, laterThanList, migrationsFolder, newestOwn } from "./adopt-application.ts";
 import { addFunction } from "./adopt-config.ts";
-import { askPreflight, checkRows, isPushed, readNeedlessLines, type Source } from "./adopt-database.ts";
+import {
+  askPreflight,
+  checkRows,
+  type NeedlessLines,
+  readNeedlessLines,
+  readPushed,
+  type Source,
+} from "./adopt-database.ts";
 import { copyFunction, copyTests, readPreflight } from "./adopt-files.ts";
 import { addIndexLines, type IndexLine, readIndexed, removeIndexLines, writeIndexLines } from "./adopt-indexes.ts";
 import { addRows, hasRow, readRows, type Suggestion, writeRows } from "./adopt-list.ts";
-import { indexesName, listName, type Migration, nextVersions, readMigrations } from "./adopt-migrations.ts";
+import { indexesName, listName, type Migration, nextVersions, readMigrations, versionOf } from "./adopt-migrations.ts";
 import { pasteList, type PreflightRow } from "./adopt-preflight.ts";
 import type { Change } from "./adopt-write.ts";
 import { UsageError } from "./command-line.ts";
@@ -18,12 +25,13 @@ export interface Adoption {
   list: string;
   /** The tables that are new in it. */
   added: Suggestion[];
-  /** The tables whose index lines are new, and those whose lines are taken out. */
+  /** The tables whose index lines are new. */
   indexed: string[];
-  unindexed: string[];
+  /** Those whose index lines are taken out, being excluded, or to be taken out, being gone. */
+  needless: NeedlessLines;
   /** Tables that are not in the list, and too late for it: it is pushed. */
   late: Suggestion[];
-  /** Migrations of the application that come after the list. */
+  /** Migrations of the application that come after the list, as far as the live database has not said what is pushed. */
   later: string[];
   /** What the preflight says, except about what is in the list now. */
   findings: PreflightRow[];
@@ -38,23 +46,23 @@ export async function planAdoption(
   source: Source,
   { now = new Date(), decide = async (suggestions) => suggestions }: { now?: Date; decide?: Decide } = {},
 ): Promise<Adoption> {
-  const pushed = await isPushed(source, application);
-  const migrations = dateMigrations(application, source.isLive && !pushed, now);
+  const pushed = await readPushed(source);
+  const migrations = dateMigrations(application, pushed, source.isLive, now);
   const list = findMigration(migrations, listName);
   const indexes = findMigration(migrations, indexesName);
   const rows = application.adopted ? readRows(list.path, list.text) : "";
 
   await checkRows(source, list.path, rows);
-  const asked = await ask(source, rows, pushed ? undefined : decide);
-  const added = pushed ? [] : asked.suggestions;
+  const asked = await ask(source, rows, list.isPushed ? undefined : decide);
+  const added = list.isPushed ? [] : asked.suggestions;
   const listText = application.adopted ? addRows(list.text, added) : writeRows(list.text, added);
   refuseEmptyList(listText, list.path, source, asked.suggestions);
 
-  const needless = await readNeedlessLines(source, readRows(list.path, listText), readIndexed(indexes.text));
-  const lines = pushed ? [] : asked.lines.filter(({ relation }) => !readIndexed(indexes.text).includes(relation));
-  const unindexed = application.adopted && !pushed ? needless : [];
+  const ownLines = application.adopted && !indexes.isPushed ? readIndexed(indexes.text) : [];
+  const needless = await readNeedlessLines(source, readRows(list.path, listText), ownLines);
+  const lines = indexes.isPushed ? [] : asked.lines.filter(({ relation }) => !ownLines.includes(relation));
   const indexText = application.adopted
-    ? addIndexLines(removeIndexLines(indexes.text, unindexed), lines)
+    ? addIndexLines(removeIndexLines(indexes.text, needless.excluded), lines)
     : writeIndexLines(indexes.text, lines);
 
   const edited: Record<string, string> = { [listName]: listText, [indexesName]: indexText };
@@ -74,10 +82,10 @@ export async function planAdoption(
     changes: wanted.filter((change) => isChange(application, change)),
     list: list.path,
     added,
-    indexed: application.adopted ? lines.map(({ relation }) => relation) : asked.lines.map(({ relation }) => relation),
-    unindexed,
-    late: pushed ? asked.suggestions : [],
-    later: migrations.some(({ moved }) => moved !== undefined) ? [] : laterThanList(application),
+    indexed: lines.map(({ relation }) => relation),
+    needless,
+    late: list.isPushed ? asked.suggestions : [],
+    later: source.isLive ? [] : laterThanList(application),
     findings: asked.findings,
   };
 }
@@ -87,21 +95,28 @@ interface Dated extends Migration {
   path: string;
   /** Where it was; undefined: it stays there, or is new. */
   moved?: string;
+  /** True if the live database has it, so that it is too late to change it. */
+  isPushed: boolean;
 }
 
-/** Our migrations as the application has them, or as it gets them: after its own. Those that come too early are dated anew if they may. */
-function dateMigrations(application: Application, mayMove: boolean, now: Date): Dated[] {
+/**
+ * Our migrations as the application has them, or as it gets them: after its own. Where the live database says that they were not
+ * pushed, those that come before a migration of the application's are dated anew, since the CLI would not push them.
+ */
+function dateMigrations(application: Application, pushed: Set<string>, isLive: boolean, now: Date): Dated[] {
   const { adopted, folder } = application;
   const migrations = readMigrations();
-  const versions = nextVersions(newestOwn(application), migrations.length, now);
-  const move = mayMove && laterThanList(application).length > 0;
+  const newest = newestOwn(application);
+  const versions = nextVersions(newest, migrations.length, now);
+  const waiting = [...adopted?.values() ?? []].map(versionOf).filter((version) => !pushed.has(version));
+  const move = isLive && waiting.some((version) => version < newest);
   return migrations.map(({ name, text }, number) => {
     const fresh = join(migrationsFolder, `${versions[number]}_${name}`);
     const file = adopted?.get(name);
-    if (file === undefined) return { name, text, path: fresh };
+    if (file === undefined) return { name, text, path: fresh, isPushed: false };
     const path = join(migrationsFolder, file);
-    const own = readFileSync(join(folder, path), "utf8");
-    return move ? { name, text: own, path: fresh, moved: path } : { name, text: own, path };
+    const own = { name, text: readFileSync(join(folder, path), "utf8"), isPushed: pushed.has(versionOf(file)) };
+    return move && !own.isPushed ? { ...own, path: fresh, moved: path } : { ...own, path };
   });
 }
 

@@ -2,7 +2,7 @@ import type { Adoption } from "./adopt-plan.ts";
 
 /** What an adoption comes to, for whoever reads it before it is written and after. */
 export function describeAdoption(adoption: Adoption): string {
-  const { changes, added, indexed, unindexed } = adoption;
+  const { changes, added, indexed, needless } = adoption;
   const decisions = added.filter(({ isDecision }) => isDecision);
   return [
     describeChanges(adoption),
@@ -17,7 +17,12 @@ export function describeAdoption(adoption: Adoption): string {
       ? `No table is new in the list, ${adoption.list}.`
       : "",
     indexed.length > 0 ? `Index lines for ${indexed.join(", ")}.` : "",
-    unindexed.length > 0 ? `Index lines taken out, since these are excluded: ${unindexed.join(", ")}.` : "",
+    needless.excluded.length > 0
+      ? `Index lines taken out, since these are excluded: ${needless.excluded.join(", ")}.`
+      : "",
+    needless.gone.length > 0
+      ? `✘ Index lines of what is not in this database, and stops a push: ${needless.gone.join(", ")}.`
+      : "",
     ...describeLate(adoption),
     describeFindings(adoption),
   ].filter((part) => part !== "").join("\n\n");

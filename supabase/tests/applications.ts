@@ -124,6 +124,9 @@ export function decide(name: string, project: string): number {
     change(project, listEnding, (text) => {
       const line = text.split("\n").find((written) => written.startsWith(`    ${key}`));
       if (line === undefined) throw new Error(`Cannot decide ${key}: the list has no line for it`);
+      if (!line.includes(" -- decide: ")) {
+        throw new Error(`Cannot decide ${key}: the list takes it for settled: ${line}`);
+      }
       if (line.startsWith(`    ${row}`)) throw new Error(`Cannot decide ${key}: the list has it so already`);
       return text.replace(line, () => `    ${row}${/\)(,?)( -- .*)?$/.exec(line)?.[1]}`);
     });

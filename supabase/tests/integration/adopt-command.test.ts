@@ -125,6 +125,8 @@ describe("npm run adopt", () => {
       create table public.notes (id integer primary key, user_id uuid references auth.users (id));
       drop table public.currencies;
     `).simple();
+    const line = "create index concurrently if not exists idx_of_old on public.old (org_id);\n";
+    change(project, "_EDIT_index_org_id.sql", (text) => text.replace("set lock_timeout = 0;\n", `$&${line}`));
     const output = await mustAdopt();
     expect(output).toMatch(/1 table is new in the list, 0 of them to decide/);
     expect(output).toMatch(/✘ public\.currencies is registered and does not exist; .* \[missing_table\]/);
@@ -133,7 +135,8 @@ describe("npm run adopt", () => {
     expect(list()[1]).toBe(
       "    ('public', 'notes', 'org', 'secondary', null, '{user_id}'), -- has the column user_id",
     );
-    expect(indexLines()).toEqual([]);
+    expect(output).toContain("✘ Index lines of what is not in this database, and stops a push: public.old.");
+    expect(indexLines().join("\n")).toBe(line.trimEnd());
     expect(snapshot()["supabase/preflight.sql"]).toContain(list()[1]);
 
     const before = snapshot();
@@ -201,15 +204,30 @@ describe("npm run adopt", () => {
     expect(list().join("\n")).toContain("'{seller_id}'");
     expect(list().join("\n")).toContain("'later', 'org'");
 
+    // A push that has stopped before the list: what it has applied stays where it is.
     await database.sql.unsafe(`
       create schema supabase_migrations;
       create table supabase_migrations.schema_migrations (version text);
     `).simple();
-    await database.sql`insert into supabase_migrations.schema_migrations ${
-      database.sql(files.map((file) => ({ version: file.split("_")[0] ?? "" })))
-    }`;
-    await database.sql`create table public.latest (id integer primary key, user_id uuid references auth.users (id))`;
+    const note = (names: string[]) =>
+      database.sql`insert into supabase_migrations.schema_migrations ${
+        database.sql(names.map((name) => ({ version: name.split("_")[0] ?? "" })))
+      }`;
+    await note(files.slice(0, 5));
     addMigration("20991231010000_latest.sql", "select 1;");
+    await mustAdopt();
+    const again = readdirSync(join(project, "supabase/migrations")).sort();
+    expect(again.slice(0, 7)).toEqual([
+      ...files.slice(0, 5),
+      "20991231010000_latest.sql",
+      expect.stringMatching(/^20991231010004_/),
+    ]);
+    expect(again.at(-1)).toMatch(/^20991231010\d+_verify_org_id_migration\.sql$/);
+
+    // All of it is pushed.
+    await note(again.slice(5));
+    await database.sql`create table public.latest (id integer primary key, user_id uuid references auth.users (id))`;
+    addMigration("20991231020000_table.sql", "select 1;");
     const before = snapshot();
     const output = await mustAdopt();
     expect(output).toContain("The list is pushed, so these come too late for it");
