@@ -842,11 +842,11 @@ chosen (new_users) as (
     unclassified_tables.relation in (select user_tables.relation from user_tables) then 'org, or excluded, if a user''s row is the same in whatever organization' when unclassified_tables.relation in
     (select membership_tables.relation from membership_tables) then 'org, or excluded, if it says who belongs to which organization' when unclassified_tables.qualified_name in ( select
     review_choices.object from review_choices where review_choices.code = 'other_membership' ) then 'org, or excluded, if it says who belongs to which organization' when detected.org_from like '%,%' then
-    concat( 'the order of org_from', ', whose columns name different users or organizations in ' || nullif(round(counted.conflicts), 0) || ' rows' ) when counted.undecided > 0 then
-    format('whose the %s rows are that no column decides', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation left join (
-    select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on counted.relation
-    = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1
-    ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem,
+    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when counted.undecided > 0 then
+    format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
+    left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
+    counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from
+    plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem,
     push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select case when suggestions.decision is null then 3 else 2 end,
     'to classify', 'unclassified_table', suggestions.qualified_name, coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason, suggestions.list_row from suggestions union all
     select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem, findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name,

@@ -387,9 +387,9 @@ suggestions as (
                 then 'org, or excluded, if it says who belongs to which organization'
             when detected.org_from like '%,%' then concat(
                 'the order of org_from',
-                ', whose columns name different users or organizations in ' || nullif(round(counted.conflicts), 0) || ' rows'
+                ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')'
             )
-            when counted.undecided > 0 then format('whose the %s rows are that no column decides', round(counted.undecided))
+            when counted.undecided > 0 then format('whose the rows are that no column decides, %s of them', round(counted.undecided))
         end as decision
     from unclassified_tables
     left join detected

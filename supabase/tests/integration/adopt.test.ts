@@ -133,10 +133,10 @@ describe("another application follows the README", () => {
       "public contacts org",
       "public currencies excluded",
       "public profiles excluded",
-      "sales deals org",
       "sales DealStages org",
-      "sales deal_items org",
+      "sales deals org",
       "sales price_changes org",
+      "sales deal_items org",
     ]);
     expect(list).not.toMatch(/call_logs|billing_plans/);
     expect(answers.adoptions[0]?.output).toContain("11 tables are new in the list");
