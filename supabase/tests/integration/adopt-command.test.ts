@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
 import { readRows } from "../../cli/adopt-list.ts";
 import { pushTarget } from "../../local/application.ts";
+import { connect } from "../../local/databases.ts";
 import { freePort, startPostgres } from "../../local/postgres.ts";
 import { root } from "../../local/project.ts";
 import { startSupabase, supabase } from "../../local/supabase-cli.ts";
@@ -271,6 +272,11 @@ describe("npm run adopt", () => {
         expect(await asked()).toContain("Reading the tables of a PostgreSQL of its own");
         await supabase(["db", "push", "--workdir", project, ...pushTarget(stack.url())]);
         expect(await asked()).toContain(`Reading the tables of the local stack at 127.0.0.1:${port}`);
+        // Of another application, or with more than comes before the list.
+        const sql = connect(stack.url());
+        await sql`insert into supabase_migrations.schema_migrations (version) values ('20991231000000')`;
+        await sql.end();
+        expect(await asked()).toContain("Reading the tables of a PostgreSQL of its own");
       } finally {
         await stack.stop("immediate");
       }
