@@ -173,42 +173,42 @@ chosen (new_users) as (
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
     org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, (select
     mapping_state.is_filled from mapping_state) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select
-    claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws(', else ', described.sources, 'the default organization') as in_words from application_tables as
-    decided left join tables_before on tables_before.relation = decided.relation left join ( select sources.root, string_agg(sources.description, ', else ' order by sources.ordinal) as sources from
-    sources group by sources.root ) as described on described.root = decided.relation where decided.scope = 'org'), decision_rules as (select decided_table.relation as root,
-    format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id, format('case when false then null %s else %L::pg_catalog.uuid end',
-    decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when
-    decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format(
-    'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
-    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from application_tables as decided_table cross join settings left join ( select rule.root,
-    count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s',
-    rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id),
-    '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select
-    string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id,
-    '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids, string_agg(replace(rule.joins, '{child}', 'todo'), '' order by rule.ordinal) as joins from sources as rule group by rule.root ) as decided
-    on decided.root = decided_table.relation where decided_table.scope = 'org'), filler_forms as (select decision_rules.root, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s',
-    decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid, decision_rules.joins ) as form from decision_rules), column_parts as (select 2 as phase, 2 as
-    ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
-    'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid',
-    settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from
-    org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name,
-    'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when
-    org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
-    and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
-    coalesce(existing.intact, false), case when settings.fill_org_id then format(
-    'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s', coalesce(existing.tgname, coined_names.name), org_id.qualified_name,
-    case when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I',
-    pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then
-    format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on
-    table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and
-    coined_names.kind = 'filler' left join lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' and
-    (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
-    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
-    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
-    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
-    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
-    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
-    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws(', else ', described.sources, 'the default organization') as in_words, tables_before.relation is not
+    null as has_begun from application_tables as decided left join tables_before on tables_before.relation = decided.relation left join ( select sources.root, string_agg(sources.description, ', else '
+    order by sources.ordinal) as sources from sources group by sources.root ) as described on described.root = decided.relation where decided.scope = 'org'), decision_rules as (select
+    decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else
+    format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as
+    is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format( 'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict,
+    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from
+    application_tables as decided_table cross join settings left join ( select rule.root, count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by
+    rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by
+    rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as
+    org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ),
+    ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids, string_agg(replace(rule.joins, '{child}', 'todo'), '' order by
+    rule.ordinal) as joins from sources as rule group by rule.root ) as decided on decided.root = decided_table.relation where decided_table.scope = 'org'), filler_forms as (select decision_rules.root,
+    format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid, decision_rules.joins ) as form
+    from decision_rules), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as
+    present, format( 'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then
+    format(' default %L::uuid', settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo,
+    'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root,
+    org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false),
+    format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when org_id.default_expression is not null then
+    format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root and org_id.attnum is not null union all
+    select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and coalesce(existing.intact, false), case when
+    settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s', coalesce(existing.tgname,
+    coined_names.name), org_id.qualified_name, case when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then
+    format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case
+    when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join
+    pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill_org_id()') join coined_names on
+    coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~
+    'WHEN \(\(new\.org_id IS NULL\)\)' and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid =
+    org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts
+    as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I',
+    index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid =
+    org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as
+    index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root'
+    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
     format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
     existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
     = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =

@@ -11,9 +11,11 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
-  "tests/integration/{other-tools,two-organizations,copied-tests,adopt-command}.test.ts",
+  "tests/integration/{other-tools,two-organizations,copied-tests,adopt-command,last-step}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
+/** What runs again after the last step: the attacks on org_id and on other organizations, the edge function. */
+const finished = ["tests/integration/{immutability,isolation-of-rows,function,function-faults}.test.ts"];
 /** What runs on every version: the path of the migrations, up and down, and the attacks on what they leave. */
 const path = [
   "tests/database/**/*.test.ts",
@@ -29,13 +31,14 @@ const project = (
     "include" | "exclude" | "maxWorkers" | "maxConcurrency"
   >,
   version: PostgresMajor = major,
+  isFinished = false,
 ): TestProjectInlineConfiguration => ({
   extends: true,
   test: {
     name,
     ...test,
     globalSetup: "tests/setup.ts",
-    provide: { major: version },
+    provide: { major: version, finished: isFinished },
     sequence: { groupOrder: projects++ },
   },
 });
@@ -52,6 +55,7 @@ export default defineConfig({
       project("quick", { include: ["tests/**/*.test.ts"], exclude: [...kills, ...schemas] }),
       project("kills", { include: kills, maxWorkers: 2 }),
       project("schemas", { include: schemas, maxConcurrency: 3 }),
+      project("finished", { include: finished }, major, true),
       project("versions-15", { include: path }, 15),
       project("versions-18", { include: path }, 18),
     ],

@@ -17,6 +17,7 @@ create table if not exists tenancy.registry (
     table_oid oid,
     home_oid oid,
     former_names text[] not null default '{}',
+    parts_before text[] not null default '{}',
     primary key (schema_name, table_name),
     constraint an_org_scoped_table_has_a_priority check ((scope = 'org') = (priority is not null)),
     constraint an_excluded_table_has_a_reason check ((scope = 'excluded') = (reason is not null)),
@@ -35,17 +36,21 @@ comment on column tenancy.registry.table_oid is
 'The table that the row means since tenancy.note_tables saw it, so that it still does after a rename. NULL: whatever has the name.';
 comment on column tenancy.registry.former_names is
 'What the table was called before, so that a list which still says so means it.';
+comment on column tenancy.registry.parts_before is
+'Of tenancy.parts those that the table had before the push, each as "part name", noted by tenancy.finish() for tenancy.end_state().';
 comment on column tenancy.registry.home_oid is
 'The oid of tenancy.registry itself when that was noted: with another one the row comes from another database, where numbers mean other tables.';
 
 create table if not exists tenancy.user_orgs (
     user_id uuid primary key,
-    org_id uuid references public.organizations (id) on delete set null
+    org_id uuid references public.organizations (id) on delete set null,
+    switched_at timestamptz
 );
 create index if not exists user_orgs_org_id_idx on tenancy.user_orgs (org_id);
 comment on table tenancy.user_orgs is
 'The mapping: which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
 ' No foreign key to auth.users, so that the rows of a user who is gone can still be placed. Rows without organization do not fill it.';
+comment on column tenancy.user_orgs.switched_at is 'When the user last switched organizations, or lost the active one; NULL: never.';
 comment on column tenancy.user_orgs.org_id is
 'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
 
@@ -98,7 +103,7 @@ comment on view tenancy.placed_users is
 ' tenancy.fallback_organization, anonymous users only where settings.new_users_anonymous. NULL: in none.';
 
 create or replace function tenancy.org_of(user_id uuid)
-returns uuid language sql stable security invoker set search_path = '' as $function$
+returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
     select case
         when placed_users.user_id is not null then placed_users.org_id
         when user_orgs.user_id is not null then user_orgs.org_id

@@ -234,13 +234,13 @@ $function$;
 comment on function tenancy.follow_renames() is
 'Registers tables under the names that they have now. Where the list has a row for the new name already, that says how it is classified.';
 
-create or replace function tenancy.note_tables()
+create or replace function org_migration.follow_columns()
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 begin
     update tenancy.registry
     set org_from = renamed.new_from
     from tenancy.registered_tables
-    join tenancy.fillers on fillers.table_oid = registered_tables.relation::oid and fillers.home_oid = 'tenancy.fillers'::regclass
+    join org_migration.fillers on fillers.table_oid = registered_tables.relation::oid and fillers.home_oid = 'org_migration.fillers'::regclass
     cross join lateral (
         select array_agg(coalesce(now_called.name, entry.name) order by entry.place) as new_from
         from unnest(registered_tables.org_from) with ordinality as entry (name, place)
@@ -256,7 +256,17 @@ begin
     where (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
         and registered_tables.org_from <> '{}'
         and renamed.new_from is distinct from registered_tables.org_from;
+end
+$function$;
+comment on function org_migration.follow_columns() is
+'Writes the columns of registry.org_from, of tables with a filler, under the names that they have now.';
 
+create or replace function tenancy.note_tables()
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    if to_regclass('org_migration.fillers') is not null then
+        perform org_migration.follow_columns();
+    end if;
     perform tenancy.follow_renames();
     update tenancy.registry
     set table_oid = registered_tables.relation::oid, home_oid = 'tenancy.registry'::regclass

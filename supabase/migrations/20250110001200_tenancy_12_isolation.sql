@@ -40,13 +40,13 @@ select
     policies.isolated as present,
     concat_ws(
         '; ',
-        case when not policies.row_security then format('alter table %s enable row level security', policies.qualified_name) end,
+        case when policies.isolated or not policies.row_security then format('alter table %s enable row level security', policies.qualified_name) end,
         case
             when not policies.intact and policies.policy_name is not null
                 then format('drop policy %I on %s', policies.policy_name, policies.qualified_name)
         end,
         case
-            when not policies.intact then format(
+            when policies.isolated or not policies.intact then format(
                 'create policy org_isolation on %s as restrictive for all to authenticated'
                 ' using (org_id = (select public.auth_org_id())) with check (org_id = (select public.auth_org_id()))',
                 policies.qualified_name
@@ -168,22 +168,24 @@ declare
     source record;
     reference record;
 begin
-    for source in
-        select
-            sources.entry,
-            tenancy.with_names(format(
-                'select todo.org_id, count(*) from @r%1$s@ as todo %2$s where %3$s <> todo.org_id group by todo.org_id',
-                sources.root::oid, replace(sources.joins, '{child}', 'todo'), sources.org_id
-            )) as query
-        from tenancy.sources
-        where sources.root = target and sources.kind = 'owner'
-        order by sources.ordinal
-    loop
-        for org_id, rows in execute source.query loop
-            what := format('are out of sight for the user of another organization whom %s names', source.entry);
-            return next;
+    if to_regclass('tenancy.sources') is not null then
+        for source in
+            select
+                sources.entry,
+                tenancy.with_names(format(
+                    'select todo.org_id, count(*) from @r%1$s@ as todo %2$s where %3$s <> todo.org_id group by todo.org_id',
+                    sources.root::oid, replace(sources.joins, '{child}', 'todo'), sources.org_id
+                )) as query
+            from tenancy.sources
+            where sources.root = target and sources.kind = 'owner'
+            order by sources.ordinal
+        loop
+            for org_id, rows in execute source.query loop
+                what := format('are out of sight for the user of another organization whom %s names', source.entry);
+                return next;
+            end loop;
         end loop;
-    end loop;
+    end if;
 
     for reference in
         select crossing.constraint_name, crossing.parent, crossing.org_id, crossing.parent_org_id, count(*) as rows
@@ -202,7 +204,8 @@ end
 $function$;
 comment on function tenancy.isolation_losses(regclass) is
 'What of a table isolation takes from somebody''s sight, before it is switched on: per organization how many rows, and why. It reads the'
-' table, and those that it references. No row: everyone sees what they saw of their own organization.';
+' table, and those that it references. What owners lose is known until tenancy.finish(). No row: everyone sees what they saw of their own'
+' organization.';
 
 create or replace function tenancy.isolation_objections(target regclass)
 returns text[] language plpgsql stable security invoker set search_path = '' as $function$

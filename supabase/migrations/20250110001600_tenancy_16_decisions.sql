@@ -52,7 +52,7 @@ begin
         select from pg_catalog.pg_constraint
         where confrelid = to_regclass('public.organizations') and conrelid <> to_regclass('tenancy.user_orgs')
     ) then
-        follows := target in (select following_tables.relation from tenancy.following_tables);
+        follows := target in (select following_tables.relation from org_migration.following_tables);
     end if;
 
     insert into org_migration.tables_before (relation, row_count, rows_inserted, rows_deleted, storage, follows_org_id, parts)
@@ -100,22 +100,6 @@ comment on function org_migration.storage_of(regclass) is
 'The files of the table and its partitions, and since when rows are counted: after a truncate, a rewrite, a partition more or less, or a'
 ' reset of the statistics these do not tell how many rows went.';
 
-create or replace function org_migration.key_of(target regclass, row_name text)
-returns text language sql stable security invoker set search_path = '' as $function$
-    select format(
-        'pg_catalog.jsonb_build_object(%s)',
-        string_agg(format('@n%1$s.%2$s@, %3$I.@c%1$s.%2$s@', target::oid, key_column.attnum, row_name), ', ' order by key_column.attnum)
-    )
-    from pg_catalog.pg_index as primary_key
-    join pg_catalog.pg_attribute as key_column
-        on key_column.attrelid = primary_key.indrelid
-        and key_column.attnum = any (primary_key.indkey)
-    where primary_key.indrelid = target and primary_key.indisprimary
-    having count(*) > 0
-$function$;
-comment on function org_migration.key_of(regclass, text) is
-'The primary key of a row, named so in a query, as a form of an SQL expression of type jsonb; NULL where there is no primary key.';
-
 create table if not exists org_migration.rules (
     root regclass primary key,
     org_id text not null,
@@ -129,7 +113,7 @@ create table if not exists org_migration.rules (
     parents regclass[] not null
 );
 comment on table org_migration.rules is
-'tenancy.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
+'org_migration.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
 
 create or replace function org_migration.note_rules(target regclass default null)
 returns void language sql volatile security invoker set search_path = '' as $function$
@@ -140,7 +124,7 @@ returns void language sql volatile security invoker set search_path = '' as $fun
     -- Each view once, and not once per row of another.
     with rule as materialized (
         select decision_rules.*
-        from tenancy.decision_rules
+        from org_migration.decision_rules
         where decision_rules.root = coalesce(target, decision_rules.root)
     ),
     decision as materialized (
@@ -178,7 +162,7 @@ returns text language sql stable security invoker set search_path = '' as $funct
         case when last_resort then rules.last_org_id else rules.org_id end,
         case when last_resort then rules.is_last_orphan else rules.is_orphan end,
         rules.is_conflict,
-        coalesce(org_migration.key_of(target, 'todo'), 'pg_catalog.jsonb_build_object()'),
+        coalesce(tenancy.key_of(target, 'todo'), 'pg_catalog.jsonb_build_object()'),
         rules.candidates, format('@r%s@', target::oid), rules.joins
     ))
     from org_migration.rules
@@ -203,7 +187,7 @@ declare
             ),
             rules.is_conflict, target::oid, rules.joins
         )
-        from tenancy.decision_rules as rules
+        from org_migration.decision_rules as rules
         where rules.root = target
     );
     counted record;

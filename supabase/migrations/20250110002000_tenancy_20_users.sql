@@ -155,10 +155,17 @@ language sql stable security invoker set search_path = '' as $function$
     select sessions.user_id, sessions.id, token.issued_at, token.issued_at + jwt_expiry
     from auth.sessions
     join (
-        select audit.user_id, max(audit.recorded_at) as at
-        from tenancy.user_metadata_audit as audit
-        where audit.outcome = 'updated'
-        group by audit.user_id
+        select change.user_id, max(change.at) as at
+        from (
+            select audit.user_id, audit.recorded_at
+            from tenancy.user_metadata_audit as audit
+            where audit.outcome = 'updated'
+            union all
+            select user_orgs.user_id, user_orgs.switched_at
+            from tenancy.user_orgs
+            where user_orgs.switched_at is not null
+        ) as change (user_id, at)
+        group by change.user_id
     ) as changed on changed.user_id = sessions.user_id
     cross join lateral (
         -- The Auth server keeps refreshed_at in UTC, without saying so.
@@ -167,8 +174,8 @@ language sql stable security invoker set search_path = '' as $function$
     where token.issued_at < changed.at and token.issued_at + jwt_expiry > now()
 $function$;
 comment on function tenancy.stale_sessions(interval) is
-'Sessions whose access token was issued before their user''s app_metadata.org_id changed and has not expired: it lacks the'
-' organization until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
+'Sessions whose access token was issued before their user''s app_metadata.org_id changed, by a run, a switch or a lost membership, and has not'
+' expired: it has the organization of before, or none, until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
 ' No row: policies may rely on the token.';
 
 create or replace function tenancy.create_organization(organization_name text)
@@ -207,7 +214,14 @@ declare
     org_scoped regclass;
     is_taken boolean;
     created bigint;
+    decided_at timestamptz := (select settings.rows_decided_at from tenancy.settings);
 begin
+    if to_regnamespace('org_migration') is not null then
+        select max(tables_before.counted_at)
+        into decided_at
+        from org_migration.tables_before
+        where exists (select from org_migration.backfills);
+    end if;
     if not (select mapping_state.is_filled from tenancy.mapping_state)
         and (select settings.new_users is distinct from 'personal' from tenancy.settings)
     then
@@ -234,10 +248,7 @@ begin
     where (settings.new_users_anonymous or not users.is_anonymous)
         and users.id not in (select user_orgs.user_id from tenancy.user_orgs)
         -- Rows of who was there when rows were decided are in the default organization: they are to be placed by hand.
-        and (
-            not exists (select from org_migration.backfills)
-            or coalesce(users.created_at > (select max(tables_before.counted_at) from org_migration.tables_before), true)
-        )
+        and coalesce(users.created_at > decided_at, true)
         and tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is null;
 
     get diagnostics created = row_count;
@@ -302,6 +313,7 @@ create or replace function tenancy.enable_new_users(mode text, anonymous boolean
 returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1500ms' as $function$
 declare
     required constant text := (select required_organization_columns.column_names from tenancy.required_organization_columns);
+    rows_are_there boolean := (select settings.rows_decided_at is not null from tenancy.settings);
 begin
     if mode is null or mode not in ('default', 'personal', 'application') then
         raise exception 'new users cannot be %: it is default (the default organization), personal (one of their own) or application (yours'
@@ -326,11 +338,11 @@ begin
         end;
     end if;
 
+    if to_regnamespace('org_migration') is not null then
+        rows_are_there := exists (select from org_migration.tables_before);
+    end if;
     -- Who is there already stays in the default organization, where their rows are.
-    if mode <> 'default'
-        and not (select mapping_state.is_filled from tenancy.mapping_state)
-        and exists (select from org_migration.tables_before)
-    then
+    if mode <> 'default' and rows_are_there and not (select mapping_state.is_filled from tenancy.mapping_state) then
         insert into tenancy.user_orgs (user_id, org_id)
         select placed_users.user_id, placed_users.org_id
         from tenancy.placed_users

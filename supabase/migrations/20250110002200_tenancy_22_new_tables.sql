@@ -88,6 +88,9 @@ comment on function tenancy.assert_onboardable(regclass) is
 create or replace function tenancy.onboard(target regclass)
 returns table (check_name text, passed boolean, detail text)
 language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    moves constant boolean := to_regnamespace('org_migration') is not null;
+    rows_without_org bigint;
 begin
     perform pg_advisory_xact_lock(hashtext('org_migration.advance'));
 
@@ -100,17 +103,31 @@ begin
     perform tenancy.assert_onboardable(target);
 
     perform tenancy.note_tables();
-    perform org_migration.count_rows(target);
-    perform tenancy.prepare_fillers(target)
-    from tenancy.settings
-    where settings.fill_org_id;
+    if moves then
+        perform org_migration.count_rows(target);
+        perform org_migration.prepare_fillers(target)
+        from tenancy.settings
+        where settings.fill_org_id;
+    end if;
     while tenancy.build(target, 'column', 'default', 'filler') loop null; end loop;
-    perform org_migration.note_rules(target);
-    while org_migration.backfill(target) loop null; end loop;
+    if moves then
+        perform org_migration.note_rules(target);
+        while org_migration.backfill(target) loop null; end loop;
+    end if;
     while tenancy.build(
         target, 'invalid_index', 'index', 'index_root', 'foreign_key', 'foreign_key_valid', 'foreign_key_root'
     ) loop null; end loop;
-    while org_migration.fill_last(target) loop null; end loop;
+    if moves then
+        while org_migration.fill_last(target) loop null; end loop;
+    else
+        execute format('select count(*) from %s where org_id is null', target)
+        into rows_without_org;
+        if rows_without_org > 0 then
+            raise exception '% has % rows without organization, and nothing decides them any more: add org_id yourself, set it in every row,'
+                ' then call again', target, rows_without_org
+            using errcode = 'not_null_violation', schema = tenancy.schema_of(target), table = tenancy.table_of(target), column = 'org_id';
+        end if;
+    end if;
     while tenancy.build(
         target, 'check', 'check_valid', 'not_null', 'guard', 'guard_move', 'guard_statement', 'isolation', 'binding', 'binding_valid',
         'least_privilege'
@@ -124,7 +141,8 @@ $function$;
 comment on function tenancy.onboard(regclass) is
 'Takes a new or forgotten table through all phases in one call and one transaction, and registers it as org-scoped if nobody has.'
 ' Returns tenancy.verify_table(target). A table that has all of it already is left as it is. Raises what'
-' tenancy.assert_onboardable raises, and lock_not_available where the table is in use: nothing is done then, call it again.';
+' tenancy.assert_onboardable raises, lock_not_available where the table is in use, and, after tenancy.finish(), not_null_violation for rows'
+' without org_id: nothing is done then, call it again.';
 
 create table if not exists tenancy.new_tables (
     table_oid oid primary key

@@ -1,5 +1,5 @@
 -- Purpose: the checklist of the plan as rows, and a glance at every table.
--- Touches: new objects in the schema tenancy only. Closes both schemas to everyone but their owner.
+-- Touches: new objects in the schemas tenancy and org_migration only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
 
@@ -14,8 +14,8 @@ select
     table_parts.ddl as remedy
 from tenancy.table_parts
 join tenancy.application_tables as root on root.relation = table_parts.root
-where not table_parts.present
-    and table_parts.root in (select tables_before.relation from org_migration.tables_before);
+join tenancy.decisions on decisions.root = table_parts.root and decisions.has_begun
+where not table_parts.present;
 comment on view tenancy.part_findings is
 'The parts that are not present on tables that a push has begun with: after it there are none. remedy is the statement that makes the part;'
 ' do $$ begin while tenancy.advance(''…'') loop commit; end loop; end $$ runs it under the lock rules.';
@@ -101,6 +101,20 @@ begin
             ('fillers', null),
             ('bound_keys', null),
             ('api_privileges', null),
+            (
+                'token_hook',
+                (
+                    select 'supabase_auth_admin cannot call tenancy.add_org_id_to_token, so nobody signs in: select tenancy.enable_token_hook(),'
+                        ' or switch the hook off on the dashboard, then select tenancy.disable_token_hook()'
+                    from tenancy.settings
+                    where settings.token_hook
+                        and not coalesce(
+                            has_schema_privilege(to_regrole('supabase_auth_admin'), 'tenancy'::regnamespace, 'usage')
+                            and has_function_privilege(to_regrole('supabase_auth_admin'), to_regprocedure('tenancy.add_org_id_to_token(jsonb)'), 'execute'),
+                            false
+                        )
+                )
+            ),
             ('auth_org_id', 'public.auth_org_id() ' || nullif(array_to_string(tenancy.failed_probes(), ', '), ''))
     ) as topic (name, failed)
     left join (
@@ -130,25 +144,15 @@ comment on function tenancy.verify_schema() is
 'tenancy.part_checks, and what needs no look at rows or users either, for the end of the push: one row per check and table; table_name'
 ' NULL: the whole.';
 
-create or replace function tenancy.verify_rows(target regclass)
+create or replace function org_migration.verify_row_count(target regclass, row_count bigint)
 returns table (check_name text, passed boolean, detail text)
 language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     before org_migration.tables_before;
-    row_count bigint;
-    rows_without_org bigint;
     inserted bigint;
     deleted bigint;
     is_comparable boolean;
 begin
-    execute format('select count(*), count(*) filter (where org_id is null) from %s', target)
-    into row_count, rows_without_org;
-
-    check_name := 'no_nulls';
-    passed := rows_without_org = 0;
-    detail := format('%s of %s rows without organization', rows_without_org, row_count);
-    return next;
-
     select tables_before.*
     into before
     from org_migration.tables_before
@@ -165,28 +169,45 @@ begin
             '%s before, %s now; truncated, rewritten, with other partitions or with other statistics since, so it is not known how many were deleted',
             before.row_count, row_count
         )
-        else format(
-            '%s before, %s now; the application inserted %s and deleted %s', before.row_count, row_count,
-            inserted, deleted
-        )
+        else format('%s before, %s now; the application inserted %s and deleted %s', before.row_count, row_count, inserted, deleted)
     end;
     return next;
 end
 $function$;
-comment on function tenancy.verify_rows(regclass) is
-'The checks of one table that count its rows: no NULL left, and no row lost, as far as the statistics can tell. It takes as long as that.';
+comment on function org_migration.verify_row_count(regclass, bigint) is
+'The check that no row of a table was lost, as far as the statistics can tell; row_count: how many there are now.';
 
 create or replace function tenancy.verify()
 returns table (check_name text, table_name text, passed boolean, detail text)
-language sql volatile security invoker set search_path = '' as $function$
+language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    target record;
+    row_count bigint;
+    rows_without_org bigint;
+begin
+    return query
     select verify_schema.*
-    from tenancy.verify_schema()
-    union all
-    select checks.check_name, org_id.qualified_name, checks.passed, checks.detail
-    from tenancy.org_id_columns as org_id
-    cross join lateral tenancy.verify_rows(org_id.relation) as checks
-    where org_id.is_root and org_id.attnum is not null
-    union all
+    from tenancy.verify_schema();
+
+    for target in
+        select org_id.relation, org_id.qualified_name
+        from tenancy.org_id_columns as org_id
+        where org_id.is_root and org_id.attnum is not null
+    loop
+        execute format('select count(*), count(*) filter (where org_id is null) from %s', target.relation)
+        into row_count, rows_without_org;
+        return query
+        select
+            'no_nulls', target.qualified_name, rows_without_org = 0,
+            format('%s of %s rows without organization', rows_without_org, row_count);
+        if to_regnamespace('org_migration') is not null then
+            return query
+            select checks.check_name, target.qualified_name, checks.passed, checks.detail
+            from org_migration.verify_row_count(target.relation, row_count) as checks;
+        end if;
+    end loop;
+
+    return query
     select
         'users', null,
         count(users_without_org.user_id) = 0,
@@ -200,23 +221,24 @@ language sql volatile security invoker set search_path = '' as $function$
             count(*) filter (where users_without_org.obstacle = 'unreachable')
         )
     from auth.users
-    left join tenancy.users_without_org on users_without_org.user_id = users.id
+    left join tenancy.users_without_org on users_without_org.user_id = users.id;
+end
 $function$;
 comment on function tenancy.verify() is
-'The plan''s checklist: verify_schema(), and for each table no NULL left and no row lost, and for the users none without organization.'
-' One row per check and table. It counts every table, so it takes as long as that.';
+'The plan''s checklist: verify_schema(), and for each table no NULL left and, until tenancy.finish(), no row lost, and for the users none'
+' without organization. One row per check and table. It counts every table, so it takes as long as that.';
 
 create or replace function org_migration.failed_checks()
 returns text[] language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    unvalidated tenancy.unvalidated_checks;
+    unvalidated org_migration.unvalidated_checks;
     broken bigint;
     problem text;
     problems text[] := '{}';
 begin
     for unvalidated in
         select unvalidated_checks.*
-        from tenancy.unvalidated_checks
+        from org_migration.unvalidated_checks
         where not unvalidated_checks.cannot_fail
         order by unvalidated_checks.qualified_name
     loop
@@ -243,7 +265,7 @@ begin
 end
 $function$;
 comment on function org_migration.failed_checks() is
-'Tries the checks of tenancy.unvalidated_checks that a query cannot try, each by itself, under the search_path of the application''s own'
+'Tries the checks of org_migration.unvalidated_checks that a query cannot try, each by itself, under the search_path of the application''s own'
 ' sessions. Returns a line per check that rows break, or that raises.';
 
 create or replace function tenancy.assert_registry()
@@ -349,8 +371,3 @@ end
 $function$;
 comment on function tenancy.assert_complete() is
 'Raises object_not_in_prerequisite_state with the checks of tenancy.verify_schema() that fail in the message.';
-
--- Whatever the default privileges are: a default privilege of a schema does not take EXECUTE from PUBLIC.
-revoke all on all tables in schema tenancy, org_migration from public, anon, authenticated, service_role;
-revoke all on all sequences in schema tenancy, org_migration from public, anon, authenticated, service_role;
-revoke all on all functions in schema tenancy, org_migration from public, anon, authenticated, service_role;

@@ -20,7 +20,7 @@ export function composePreflight(): string {
     return found;
   };
   const view = (name: string, instead: Map<string, string>): string => {
-    const body = find(new RegExp(`create or replace view tenancy\\.${name} as\\n([^]*?);\\n`));
+    const body = find(new RegExp(`create or replace view (?:tenancy|org_migration)\\.${name} as\\n([^]*?);\\n`));
     const query = body.replaceAll(
       /\b(from|join) (?:tenancy|org_migration)\.(\w+)/g,
       (_, word: string, table: string) =>
@@ -36,7 +36,11 @@ export function composePreflight(): string {
   };
 
   const body = (name: string): string =>
-    find(new RegExp(`create or replace function tenancy\\.${name}\\([^]*?\\n    return \\(([^]*?)\\n    \\);\\nend`));
+    find(
+      new RegExp(
+        `create or replace function (?:tenancy|org_migration)\\.${name}\\([^]*?\\n    return \\(([^]*?)\\n    \\);\\nend`,
+      ),
+    );
 
   const template = readFileSync(join(root, "supabase/scripts/preflight-template.sql"), "utf8");
   const [head, packed, tail] = template.split(/^-- (?:begin|end) of what is packed\n/m);

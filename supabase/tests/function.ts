@@ -2,6 +2,7 @@ import type { Fault } from "../local/auth-server.ts";
 import type { FunctionServer } from "../local/function-server.ts";
 import type { Services } from "../local/stack.ts";
 import { cloneDatabase, type Database } from "./databases.ts";
+import { finishWhereAsked } from "./last-step.ts";
 import { startTestServices } from "./services.ts";
 
 export const functionName = "update-user-org-metadata";
@@ -31,6 +32,7 @@ const calm = (): FunctionUnderTest["behaviour"] => ({ choose: () => undefined, b
 
 export async function startFunction(name: string): Promise<FunctionUnderTest> {
   const database = await cloneDatabase(name, "migrated");
+  await finishWhereAsked(database.sql);
   const requests: string[] = [];
   const behaviour = calm();
   const services = await startTestServices(database.name, {

@@ -1,6 +1,7 @@
 import type { PostgresError, Sql } from "postgres";
 import { refusal, rehearse } from "./attempts.ts";
 import { cloneDatabase, type Database } from "./databases.ts";
+import { finishWhereAsked } from "./last-step.ts";
 import { defaultOrgId } from "./organizations.ts";
 import { dropApplication, runAllPhases } from "./steps.ts";
 
@@ -73,6 +74,7 @@ export async function createHarbour(name: string): Promise<Database> {
       create policy everything on ${relation} to authenticated using (true) with check (true);
     `).simple();
   }
+  await finishWhereAsked(sql);
   return database;
 }
 

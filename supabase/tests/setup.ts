@@ -12,6 +12,8 @@ declare module "vitest" {
     folder: string;
     /** The major version of PostgreSQL that the tests run on, from vitest.config.ts. */
     major: PostgresMajor;
+    /** Whether the tests run after the last step of the move, from vitest.config.ts. */
+    finished: boolean;
   }
 }
 

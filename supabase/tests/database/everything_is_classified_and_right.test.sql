@@ -6,7 +6,7 @@ set local search_path = extensions, public;
 select plan(5);
 
 select isnt_empty(
-    $$ select from tenancy.settings cross join tenancy.org_scoped_tables $$,
+    $$ select from tenancy.settings cross join tenancy.application_tables where scope = 'org' $$,
     'there are org-scoped tables'
 );
 select is_empty(

@@ -11,7 +11,7 @@ select
     relname::text collate "default" as name,
     pg_get_viewdef(oid) as definition
 from pg_class
-where relnamespace = 'tenancy'::regnamespace
+where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     and relkind = 'v'
     and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_leaks', 'review_choices'));
 

@@ -1,0 +1,254 @@
+import { cpSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Sql } from "postgres";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { migrationFiles, pushTarget } from "../../local/application.ts";
+import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
+import { root } from "../../local/project.ts";
+import { supabase } from "../../local/supabase-cli.ts";
+import { adoptApplication, copyApplication, prepareApplication } from "../applications.ts";
+import { refusal } from "../attempts.ts";
+import { cloneDatabase, type Database } from "../databases.ts";
+import { isolateWhole } from "../isolated-applications.ts";
+import { lastStep, takeLastStep } from "../last-step.ts";
+import { defaultOrgId } from "../organizations.ts";
+import { callForAllTables } from "../rows.ts";
+import { describeSchema } from "../schema.ts";
+import { advance, checkNewTables, repeat } from "../steps.ts";
+
+/** What an application has beside plain tables: partitions, a column from before with a row, and what is renamed later. */
+const application = `
+  create table public.events (id bigint generated always as identity, user_id uuid, day date not null, primary key (id, day))
+  partition by range (day);
+  create table public.events_2025 partition of public.events for values from ('2025-01-01') to ('2026-01-01');
+  create table public.half (id integer primary key, user_id uuid, org_id uuid);
+  insert into public.half values (1, null, null);
+  create table public.old_name (id integer primary key, user_id uuid);
+  create table public.notes (id integer primary key, user_id uuid, old_id integer constraint its_old references public.old_name);
+`;
+const listed = ["events", "half", "old_name", "notes"].map((name) =>
+  `    ('public', '${name}', 'org', 'secondary', null, null),\n`
+);
+
+/** Migrations of later years, which stay. */
+const later = {
+  "20260101000000_rename.sql": "alter table public.old_name rename to new_name;\nselect tenancy.note_tables();\n",
+  "20260201000000_later_table.sql": `
+    insert into tenancy.registry (table_name, scope, priority) values ('later', 'org', 'secondary');
+    create table public.later (id integer primary key, user_id uuid);
+    select tenancy.onboard('public.later');
+  `,
+};
+
+/** What the owner has switched on by hand. */
+async function optIn(sql: Sql): Promise<void> {
+  await sql.unsafe(`
+    create unique index old_of_organization on public.old_name (org_id, id);
+    create index notes_of_organization on public.notes (org_id, old_id);
+    alter table public.notes enable row level security;
+    alter table public.events enable row level security;
+    alter table public.events_2025 enable row level security;
+  `).simple();
+  await sql`select tenancy.enable_memberships(), tenancy.enable_token_hook(), tenancy.enable_new_users('default')`;
+  await repeat(sql, "tenancy.enable_binding('public.notes')");
+  for (const table of ["public.notes", "public.events"]) {
+    await repeat(sql, `tenancy.enable_org_isolation('${table}', despite_findings => true)`);
+    await repeat(sql, `tenancy.enable_least_privilege('${table}')`);
+  }
+}
+
+const failures = async (sql: Sql) => [
+  ...await sql`select check_name, table_name, detail from tenancy.verify() where not passed`,
+];
+
+describe("the last step", () => {
+  let database: Database;
+  let sql: Sql;
+  let copy: ProjectCopy;
+  let migrations: string;
+
+  const push = async (url: string) => {
+    const { code, output } = await copy.push(url);
+    expect(code, output).toBe(0);
+    return output;
+  };
+  const namesOf = (pattern: RegExp) => readdirSync(migrations).filter((name) => pattern.test(name));
+
+  beforeAll(async () => {
+    database = await cloneDatabase("last_step", "postgres");
+    sql = database.sql;
+    copy = copyProject(join(inject("folder"), "last_step"));
+    migrations = join(copy.folder, "supabase/migrations");
+    writeFileSync(join(migrations, "20250102000000_more.sql"), application);
+    copy.rewrite("_EDIT_list_of_tables.sql", (text) => text.replace("values\n", `values\n${listed.join("")}`));
+    await push(database.url);
+    await optIn(sql);
+  });
+
+  afterAll(async () => await database?.drop());
+
+  test("is refused while a filler is on or a check fails, with both in the message, and drops nothing", async () => {
+    await sql`drop policy org_isolation on public.notes`;
+    const error = await refusal(sql`select tenancy.finish()`);
+    expect(error?.code).toBe("55000");
+    expect(error?.message).toContain(
+      "public.calls still has its filler; update tenancy.settings set fill_org_id = false",
+    );
+    expect(error?.message).toMatch(/^public\.notes isolation: org_isolation is missing or not what it should be/m);
+    expect(await sql`select to_regnamespace('org_migration') as gone`).toEqual([{ gone: "org_migration" }]);
+
+    await advance(sql, "isolation");
+    await sql`create view public.progress as select relation from org_migration.tables_before`;
+    expect((await refusal(sql`select tenancy.finish()`))?.message).toMatch(/^the view public\.progress reads /m);
+    await sql`drop view public.progress`;
+    expect((await refusal(sql`select tenancy.end_state()`))?.message).toContain("select tenancy.finish() first");
+  });
+
+  test("is a migration, which can be run again", async () => {
+    writeFileSync(join(migrations, "20251231000000_last_step.sql"), lastStep);
+    await push(database.url);
+    expect(await sql`select to_regnamespace('org_migration') as schema`).toEqual([{ schema: null }]);
+    await supabase([
+      "migration",
+      "repair",
+      "--workdir",
+      copy.folder,
+      ...pushTarget(database.url),
+      "--status",
+      "reverted",
+      "20251231000000",
+    ]);
+    await push(database.url);
+    expect(await failures(sql)).toEqual([]);
+  });
+
+  test("leaves nothing that names what is gone", async () => {
+    const gone = await sql`
+      select function.oid::regprocedure::text as name
+      from pg_proc as function
+      where pronamespace = 'tenancy'::regnamespace
+        and prosrc ~ 'org_migration\\.'
+        and prosrc !~ 'to_reg(namespace|class)\\(''org_migration'
+    `;
+    expect(gone.map(({ name }) => name)).toEqual([]);
+    for (
+      const { name }
+        of await sql`select oid::regclass::text as name from pg_class where relnamespace = 'tenancy'::regnamespace and relkind = 'v'`
+    ) {
+      await sql.unsafe(`select * from ${name}`);
+    }
+  });
+
+  test("leaves what takes in a new table, and refuses one whose rows nobody decides any more", async () => {
+    await sql`create table public.fresh (id integer primary key, user_id uuid)`;
+    const checks = await sql`select check_name from tenancy.onboard('public.fresh') where not passed`;
+    expect(checks).toEqual([]);
+
+    await sql`create table public.filled as select 1 as id, gen_random_uuid() as user_id`;
+    const error = await refusal(sql`select tenancy.onboard('public.filled')`);
+    expect(error?.code).toBe("23502");
+    expect(error?.message).toContain("has 1 rows without organization");
+    await sql`alter table public.filled add column org_id uuid`;
+    await sql`update public.filled set org_id = ${defaultOrgId}`;
+    expect(await sql`select check_name from tenancy.onboard('public.filled') where not passed`).toEqual([]);
+
+    await checkNewTables(database.name);
+    expect((await refusal(sql`create table public.nobody (user_id uuid)`))?.message).toContain("[unclassified_table]");
+    await sql`drop event trigger if exists tenancy_new_table_check`.catch(() => {});
+  });
+
+  test("leaves verify(), which finds what is missing, and the step that makes it again", async () => {
+    await sql`drop policy org_isolation on public.events_2025`;
+    expect(await failures(sql)).toMatchObject([{ check_name: "isolation", table_name: "public.events" }]);
+    await repeat(sql, "tenancy.enable_org_isolation('public.events')");
+    await sql`alter table public.calls disable trigger org_id_immutable_calls`;
+    expect(await failures(sql)).toMatchObject([{ check_name: "guard", table_name: "public.calls" }]);
+    await sql`alter table public.calls enable always trigger org_id_immutable_calls`;
+    expect(await failures(sql)).toEqual([]);
+  });
+
+  describe("and then the end state in place of the files", () => {
+    let fresh: Database;
+
+    beforeAll(async () => {
+      await sql`drop table public.fresh, public.filled`;
+      await sql`delete from tenancy.registry where table_name in ('fresh', 'filled')`;
+      for (const [name, text] of Object.entries(later)) writeFileSync(join(migrations, name), text);
+      await push(database.url);
+
+      const [row] = await sql`select tenancy.end_state('{public.later}') as text`;
+      const replaced = namesOf(/^202501100|_last_step/).filter((name) => !name.endsWith("_create_organizations.sql"));
+      const last = replaced.find((name) => name.endsWith("_verify_org_id_migration.sql")) ?? "";
+      for (const name of replaced) if (name !== last) rmSync(join(migrations, name));
+      renameSync(join(migrations, last), join(migrations, last.replace("verify_org_id_migration", "org_id")));
+      writeFileSync(join(migrations, last.replace("verify_org_id_migration", "org_id")), row?.["text"]);
+      const versions = replaced.filter((name) => name !== last).map((name) => name.slice(0, 14));
+      await supabase([
+        ...["migration", "repair", "--workdir", copy.folder, ...pushTarget(database.url)],
+        ...["--status", "reverted", ...versions],
+      ]);
+
+      fresh = await cloneDatabase("last_step_fresh", "postgres");
+      await push(fresh.url);
+    });
+
+    afterAll(async () => await fresh?.drop());
+
+    test("makes the same from empty", async () => {
+      expect(await describeSchema(fresh.sql)).toEqual(await describeSchema(sql));
+      expect(await failures(fresh.sql)).toEqual([]);
+      expect(await fresh.sql`select org_id from public.half`).toEqual([{ org_id: defaultOrgId }]);
+    });
+
+    test("agrees with the database that was migrated, for the CLI", async () => {
+      expect(await push(database.url)).toContain("up to date");
+      const history = async (
+        of: Sql,
+      ) => [...await of`select version from supabase_migrations.schema_migrations order by 1`];
+      expect(await history(sql)).toEqual(await history(fresh.sql));
+    });
+
+    test("writes itself again", async () => {
+      const write = async (of: Sql) => (await of`select tenancy.end_state('{public.later}') as text`)[0]?.["text"];
+      expect(await write(fresh.sql)).toBe(await write(sql));
+    });
+  });
+});
+
+describe.each(["crm", "marketplace", "team-chat", "half-migrated"])("the end state of %s, isolated", (name) => {
+  let database: Database;
+  let fresh: Database;
+
+  beforeAll(async () => {
+    database = await cloneDatabase(`finished_${name.replaceAll("-", "_")}`, "postgres");
+    fresh = await cloneDatabase(`${database.name}_fresh`, "postgres");
+    const { sql, url } = database;
+    for (const each of [sql, fresh.sql]) await each`create publication supabase_realtime`;
+    await adoptApplication(name, url, { kind: database.name, live: true });
+    await isolateWhole(sql);
+    await callForAllTables(sql, "tenancy.enable_least_privilege");
+    await takeLastStep(sql);
+    const [row] = await sql`select tenancy.end_state() as text`;
+
+    const project = copyApplication(name, fresh.name);
+    prepareApplication(name, project);
+    const migrations = join(project, "supabase/migrations");
+    const [organizations = ""] = migrationFiles().filter((file) => file.endsWith("_create_organizations.sql"));
+    cpSync(join(root, "supabase/migrations", organizations), join(migrations, organizations));
+    writeFileSync(
+      join(migrations, organizations.replace("create_organizations", "org_id").replace(/^\d{13}/, "$&9")),
+      row?.["text"],
+    );
+    await supabase(["db", "push", "--workdir", project, ...pushTarget(fresh.url)]);
+  });
+
+  afterAll(async () => {
+    await fresh?.drop();
+    await database?.drop();
+  });
+
+  test("makes the same from empty", async () => {
+    expect(await describeSchema(fresh.sql)).toEqual(await describeSchema(database.sql));
+    expect(await failures(fresh.sql)).toEqual([]);
+  });
+});
