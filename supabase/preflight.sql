@@ -960,24 +960,40 @@ chosen (new_users) as (
     string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation
     = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
     format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
-    sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), table_plans as ( select
-    coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as (
-    select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops'
-    and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case
-    unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
-    unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem,
-    findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from
-    push_findings union all select review.severity, review.code, review.object, review.problem, review.remedy from review ) as findings join ( values (3, 'breaks', 'breaks'), (4, 'leaks', 'leaks'), (5,
-    'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 6, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do
-    from blockers union all select 7, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes',
-    coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when
-    candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else
-    decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from,
-    'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else
-    'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation =
-    candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 8, 'good to know', 'users', 'auth.users',
-    format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
-    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 8 + plan.number, 'plan', plan.part, plan.relation::text,
+    sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), user_tables as ( select
+    references_between_tables.relation from references_between_tables join unique_columns on unique_columns.relation = references_between_tables.relation and array[unique_columns.attnum] =
+    references_between_tables.attnums where references_between_tables.parent = to_regclass('auth.users') ), membership_tables as ( select index.indrelid as relation, min(other.qualified_name) as
+    qualified_name from pg_catalog.pg_index as index join references_between_tables as to_user on to_user.relation = index.indrelid and to_user.attnums <@ index.indkey::smallint[] and ( to_user.parent =
+    to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables) ) join references_between_tables as to_other on to_other.relation = index.indrelid and to_other.attnums <@
+    index.indkey::smallint[] join unclassified_tables as other on other.relation = to_other.parent and other.suggested_scope = 'excluded' where index.indisunique and index.indkey::smallint[] <@
+    (to_user.attnums || to_other.attnums) group by index.indrelid ), suggestions as ( select unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when
+    'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),' when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''',
+    quote_literal(unclassified_tables.reason)) || ',' else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end as list_row, case when
+    unclassified_tables.suggested_scope is null then 'org or excluded' when unclassified_tables.suggested_scope = 'excluded' then 'excluded, unless its rows belong to organizations' when
+    unclassified_tables.relation in (select user_tables.relation from user_tables) then 'org, or excluded, if a user''s row is the same in whatever organization' when unclassified_tables.relation in
+    (select membership_tables.relation from membership_tables) then 'org, or excluded, if it says who belongs to which organization' when unclassified_tables.qualified_name in ( select
+    review_choices.object from review_choices where review_choices.code = 'other_membership' ) then 'org, or excluded, if it says who belongs to which organization' when detected.org_from like '%,%' then
+    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when counted.undecided > 0 then
+    format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
+    left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
+    counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from
+    plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem,
+    push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select case when suggestions.decision is null then 3 else 2 end,
+    'to classify', 'unclassified_table', suggestions.qualified_name, coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason, suggestions.list_row from suggestions union all
+    select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem, findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name,
+    push_findings.object) as about, push_findings.problem, push_findings.remedy from push_findings union all select review.severity, review.code, review.object, review.problem, review.remedy from review )
+    as findings join ( values (4, 'breaks', 'breaks'), (5, 'leaks', 'leaks'), (6, 'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 7,
+    'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do from blockers union all select 8, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table',
+    candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'),
+    pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when
+    length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then
+    'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format(
+    'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
+    table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation
+    left join table_plans on table_plans.root = candidates.relation union all select 9, 'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' ||
+    nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';' from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users',
+    'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
+    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 10 + plan.number, 'plan', plan.part, plan.relation::text,
     concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
     ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,

@@ -338,6 +338,76 @@ detected as (
         on sources.root = distinct_entry.root
     group by sources.root
 ),
+-- Tables of which each row stands for a user.
+user_tables as (
+    select references_between_tables.relation
+    from references_between_tables
+    join unique_columns
+        on unique_columns.relation = references_between_tables.relation
+        and array[unique_columns.attnum] = references_between_tables.attnums
+    where references_between_tables.parent = to_regclass('auth.users')
+),
+-- Tables of which each row says that a user is in something that gets no org_id: a key of a user and a key of that are its key.
+membership_tables as (
+    select index.indrelid as relation, min(other.qualified_name) as qualified_name
+    from pg_catalog.pg_index as index
+    join references_between_tables as to_user
+        on to_user.relation = index.indrelid
+        and to_user.attnums <@ index.indkey::smallint[]
+        and (
+            to_user.parent = to_regclass('auth.users')
+            or to_user.parent in (select user_tables.relation from user_tables)
+        )
+    join references_between_tables as to_other
+        on to_other.relation = index.indrelid
+        and to_other.attnums <@ index.indkey::smallint[]
+    join unclassified_tables as other
+        on other.relation = to_other.parent
+        and other.suggested_scope = 'excluded'
+    where index.indisunique
+        and index.indkey::smallint[] <@ (to_user.attnums || to_other.attnums)
+    group by index.indrelid
+),
+-- What its owner has to decide about a table, if anything: the keys do not say it.
+suggestions as (
+    select
+        unclassified_tables.qualified_name,
+        unclassified_tables.reason,
+        case unclassified_tables.suggested_scope
+            when 'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),'
+            when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''', quote_literal(unclassified_tables.reason)) || ','
+            else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
+        end as list_row,
+        case
+            when unclassified_tables.suggested_scope is null then 'org or excluded'
+            when unclassified_tables.suggested_scope = 'excluded' then 'excluded, unless its rows belong to organizations'
+            when unclassified_tables.relation in (select user_tables.relation from user_tables)
+                then 'org, or excluded, if a user''s row is the same in whatever organization'
+            when unclassified_tables.relation in (select membership_tables.relation from membership_tables)
+                then 'org, or excluded, if it says who belongs to which organization'
+            when unclassified_tables.qualified_name in (
+                select review_choices.object from review_choices where review_choices.code = 'other_membership'
+            )
+                then 'org, or excluded, if it says who belongs to which organization'
+            when detected.org_from like '%,%' then concat(
+                'the order of org_from',
+                ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')'
+            )
+            when counted.undecided > 0 then format('whose the rows are that no column decides, %s of them', round(counted.undecided))
+        end as decision
+    from unclassified_tables
+    left join detected
+        on detected.root = unclassified_tables.relation
+    left join (
+        select
+            decided.relation,
+            sum(decided.conflicts) as conflicts,
+            sum(decided.rows) filter (where decided.ordinal = 0) as undecided
+        from decided
+        group by decided.relation
+    ) as counted
+        on counted.relation = unclassified_tables.relation
+),
 table_plans as (
     select
         coalesce(pg_partition_root(plan.relation), plan.relation) as root,
@@ -361,17 +431,13 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        2,
+        case when suggestions.decision is null then 3 else 2 end,
         'to classify',
         'unclassified_table',
-        unclassified_tables.qualified_name,
-        unclassified_tables.reason,
-        case unclassified_tables.suggested_scope
-            when 'org' then unclassified_tables.org_row || ','
-            when 'excluded' then unclassified_tables.excluded_row || ','
-            else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
-        end
-    from unclassified_tables
+        suggestions.qualified_name,
+        coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason,
+        suggestions.list_row
+    from suggestions
 
     union all
 
@@ -403,16 +469,16 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     ) as findings
     join (
         values
-            (3, 'breaks', 'breaks'),
-            (4, 'leaks', 'leaks'),
-            (5, 'to decide', 'decide')
+            (4, 'breaks', 'breaks'),
+            (5, 'leaks', 'leaks'),
+            (6, 'to decide', 'decide')
     ) as topics (ordinal, topic, severity)
         on topics.severity = findings.severity
 
     union all
 
     select
-        6,
+        7,
         'in the way now',
         'blocker',
         blockers.object,
@@ -423,7 +489,7 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        7,
+        8,
         case when candidates.is_guess then 'would get org_id' else 'gets org_id' end,
         'table',
         candidates.qualified_name,
@@ -464,7 +530,24 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        8,
+        9,
+        'index line',
+        'index',
+        plan.relation::text,
+        concat_ws(
+            '; ',
+            pg_size_pretty(plan.bytes),
+            'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass
+        ),
+        plan.statement || ';'
+    from plan
+    where plan.part = 'index'
+        and plan.bytes > {{small_table_bytes}}
+
+    union all
+
+    select
+        10,
         'good to know',
         'users',
         'auth.users',
@@ -479,7 +562,7 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        8 + plan.number,
+        10 + plan.number,
         'plan',
         plan.part,
         plan.relation::text,
