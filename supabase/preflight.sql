@@ -826,29 +826,34 @@ chosen (new_users) as (
     ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path 'rows', conflicts numeric path
     'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end, 'nothing decides ' || round(sum(decided.rows)
     filter (where decided.ordinal = 0)), case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('%s disagree', round(sum(decided.conflicts))) end,
-    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation
-    = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
+    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words, jsonb_agg( jsonb_build_object('entry',
+    sources.entry, 'rows', round(decided.rows), 'conflicts', round(decided.conflicts)) order by nullif(decided.ordinal, 0) ) as decided_by from decided join candidates on candidates.relation =
+    decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
     format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
     sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), table_plans as ( select
-    coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as (
-    select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops'
-    and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case
-    unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
-    unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem,
-    findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from
+    coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do,
+    details) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy, null::jsonb from push_findings where
+    push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason,
+    case unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
+    unclassified_tables.org_row, unclassified_tables.excluded_row) end, null from unclassified_tables union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem,
+    findings.remedy, null from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from
     push_findings union all select review.severity, review.code, review.object, review.problem, review.remedy from review ) as findings join ( values (3, 'breaks', 'breaks'), (4, 'leaks', 'leaks'), (5,
-    'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 6, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do
-    from blockers union all select 7, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes',
-    coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when
-    candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else
-    decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from,
-    'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else
-    'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation =
-    candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 8, 'good to know', 'users', 'auth.users',
-    format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
-    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 8 + plan.number, 'plan', plan.part, plan.relation::text,
-    concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
-    ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 6, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do,
+    null from blockers union all select 7, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format(
+    '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes),
+    pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then
+    left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ',
+    coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL',
+    coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ),
+    jsonb_build_object( 'rows', candidates.estimated_rows, 'bytes', candidates.table_bytes + candidates.index_bytes, 'is_per_row', candidates.is_per_row, 'in_words', candidates.in_words, 'is_sampled',
+    candidates.percent < 100, 'decided_by', decided_in_words.decided_by ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root
+    = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 8, 'good to know', 'users', 'auth.users', format(
+    '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
+    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach', null from auth.users union all select 8 + plan.number, 'plan', plan.part,
+    plan.relation::text, concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then
+    plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root', coalesce(pg_partition_root(plan.relation), plan.relation)::text, 'number', plan.number,
+    'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds', plan.seconds ) from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object,
+    rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

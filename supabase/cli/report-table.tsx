@@ -1,0 +1,62 @@
+/** @jsxRuntime automatic @jsxImportSource preact */
+import type { ComponentChildren } from "preact";
+import { count, spellOut } from "./report-text.ts";
+
+/** A kind of table of the report: its columns, the first of which names the row. */
+export interface TableKind<Row> {
+  /** The class of its elements. */
+  name: string;
+  columns: Column<Row>[];
+}
+
+export interface Column<Row> {
+  title: string;
+  cell(row: Row): ComponentChildren;
+  isNumber?: boolean;
+}
+
+/** A list of more rows than this is folded. */
+const mostUnfolded = 20;
+
+export function DataTable<Row>({ kind, caption, rows }: { kind: TableKind<Row>; caption: string; rows: Row[] }) {
+  const [first, ...others] = kind.columns;
+  const align = (column: Column<Row>) => column.isNumber ? { class: "number" } : {};
+  return (
+    <table class={kind.name}>
+      <caption>{caption}</caption>
+      <thead>
+        <tr>{kind.columns.map((column) => <th scope="col" {...align(column)}>{column.title}</th>)}</tr>
+      </thead>
+      <tbody>
+        {rows.map((row) => (
+          <tr>
+            <th scope="row">{first?.cell(row)}</th>
+            {others.map((column) => <td {...align(column)}>{column.cell(row)}</td>)}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+/** A table that is folded if it is long. Print and find-in-page unfold it. */
+export function FoldedTable<Row>(
+  { kind, caption, rows, noun }: { kind: TableKind<Row>; caption: string; rows: Row[]; noun: string },
+) {
+  return (
+    <details open={rows.length <= mostUnfolded}>
+      <summary>{`${caption} (${count(rows.length, noun)})`}</summary>
+      <DataTable kind={kind} caption={caption} rows={rows} />
+    </details>
+  );
+}
+
+/** Code or a name, whatever it is made of: what cannot be seen in it is spelled out, and it does not turn what is around it. */
+export function Code({ text }: { text: string }) {
+  return <code dir="ltr">{spellOut(text)}</code>;
+}
+
+/** Prose that has names in it. */
+export function Prose({ text }: { text: string }) {
+  return <bdi dir="ltr">{spellOut(text)}</bdi>;
+}
