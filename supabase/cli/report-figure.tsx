@@ -1,5 +1,5 @@
 /** @jsxRuntime automatic @jsxImportSource preact */
-import { formatDuration, formatMoment, formatNumber } from "./report-text.ts";
+import { formatDuration, formatInstant, formatNumber } from "./report-text.ts";
 import type { Span, Timeline } from "./report-timeline.ts";
 
 /** The width of the drawings, in their own units; on the page they are as wide as there is room. */
@@ -32,14 +32,14 @@ export function TimelineFigure({ timeline, statements }: { timeline: Timeline; s
           <path class="done" d={drawProgress(timeline, statements)} />
         </svg>
       </div>
-      {lanes.map(({ name, spans }) => lane(name, spans, "work"))}
+      {lanes.map(({ name, spans, isTimed }) => lane(name, spans, isTimed ? "work" : "within"))}
       {waits.length > 0 && lane("waits for locks", waits, "wait")}
       {pauses.length > 0 && lane("pauses", pauses, "pause")}
       <div class="lane axis">
         <span></span>
         <span>
-          <time dateTime={began.toISOString()}>{formatMoment(began)}</time>
-          <time dateTime={ended.toISOString()}>{formatMoment(ended)}</time>
+          <time dateTime={began.toISOString()}>{formatInstant(began)}</time>
+          <time dateTime={ended.toISOString()}>{formatInstant(ended)}</time>
         </span>
       </div>
       <figcaption id="timeline-caption">

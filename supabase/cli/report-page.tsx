@@ -3,7 +3,7 @@ import { renderToString } from "preact-render-to-string";
 import type { ReportDocument } from "./report-document.ts";
 import { composeSections } from "./report-sections.tsx";
 import { composeStyle } from "./report-style.ts";
-import { kinds } from "./report-tables.tsx";
+import { kinds } from "./report-tables.ts";
 import { formatMoment, spellOut } from "./report-text.ts";
 import { judge, type Mark, summarize } from "./report-verdict.ts";
 

@@ -2,8 +2,9 @@
 import type { ComponentChildren } from "preact";
 import type { Check, ReportDocument, Severity } from "./report-document.ts";
 import { TimelineFigure } from "./report-figure.tsx";
+import { rankOf } from "./report-meanings.ts";
 import { DataTable, FoldedTable } from "./report-table.tsx";
-import * as tables from "./report-tables.tsx";
+import * as tables from "./report-tables.ts";
 import { count, formatNumber } from "./report-text.ts";
 import { drawTimeline, otherWork, type Timeline, work, workOf } from "./report-timeline.ts";
 import { findingsOf, severityWords } from "./report-verdict.ts";
@@ -40,9 +41,11 @@ function groupBy<Value>(values: Value[], keyOf: (value: Value) => string): [key:
 function checksSection({ checks, readsRows, state }: ReportDocument): Section[] {
   if (!checks) return [];
   const failed = checks.filter(({ passed }) => !passed);
-  const groups = groupBy(checks, ({ name }) => name).map(([name, checks]) => ({ name, checks }));
+  const groups = groupBy([...checks].sort((one, other) => rankOf(one.name) - rankOf(other.name)), ({ name }) => name)
+    .map(([name, checks]) => ({ name, checks }));
   const order = (one: Check, other: Check) =>
-    Number(one.passed) - Number(other.passed) || (one.table ?? "").localeCompare(other.table ?? "");
+    Number(one.passed) - Number(other.passed) || (one.table ?? "").localeCompare(other.table ?? "") ||
+    rankOf(one.name) - rankOf(other.name);
   return [{
     id: "checks",
     title: "Checks",
@@ -84,8 +87,7 @@ function findingsSection({ findings }: ReportDocument): Section {
           return found.length > 0 && (
             <>
               <h3>{`${title}: ${formatNumber(found.length)}`}</h3>
-              <p>{explanation}</p>
-              <FoldedTable kind={tables.findings} caption={title} rows={found} noun="finding" />
+              <FoldedTable kind={tables.findings} caption={explanation} rows={found} noun="finding" />
             </>
           );
         })}
@@ -111,7 +113,7 @@ function planSection({ plan }: ReportDocument): Section[] {
           rewritten; the seconds are reckoned from <code>settings</code>{" "}
           and from the table's size. An index line is built concurrently, and waits for every older transaction.
         </p>
-        <DataTable kind={tables.plannedTables} caption="Plan per table" rows={planned} />
+        <FoldedTable kind={tables.plannedTables} caption="By table" rows={planned} noun="table" mostUnfolded={60} />
         <FoldedTable
           kind={tables.plannedStatements}
           caption="Every statement, in the order in which it runs"
@@ -216,7 +218,13 @@ function sourcesSection({ tables: orgTables, conflicts, readsRows, state }: Repo
           {!readsRows && " Rows were not counted; what the columns are is said in words."}
           {sampled && " Of large tables a sample was counted."}
         </p>
-        <DataTable kind={tables.sources} caption="Sources, orphans and conflicts" rows={orgTables} />
+        <FoldedTable
+          kind={tables.sources}
+          caption="Sources, orphans and conflicts"
+          rows={orgTables}
+          noun="table"
+          mostUnfolded={60}
+        />
         {conflicts.inAll > 0 && (
           <FoldedTable
             kind={tables.conflictingRows}

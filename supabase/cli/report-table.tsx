@@ -15,9 +15,6 @@ export interface Column<Row> {
   isNumber?: boolean;
 }
 
-/** A list of more rows than this is folded. */
-const mostUnfolded = 20;
-
 export function DataTable<Row>({ kind, caption, rows }: { kind: TableKind<Row>; caption: string; rows: Row[] }) {
   const [first, ...others] = kind.columns;
   const align = (column: Column<Row>) => column.isNumber ? { class: "number" } : {};
@@ -39,12 +36,20 @@ export function DataTable<Row>({ kind, caption, rows }: { kind: TableKind<Row>; 
   );
 }
 
-/** A table that is folded if it is long. Print and find-in-page unfold it. */
-export function FoldedTable<Row>(
-  { kind, caption, rows, noun }: { kind: TableKind<Row>; caption: string; rows: Row[]; noun: string },
-) {
+interface Folded<Row> {
+  kind: TableKind<Row>;
+  caption: string;
+  rows: Row[];
+  noun: string;
+  /** A table of more rows is folded. */
+  mostUnfolded?: number;
+}
+
+/** A table that is folded if it is long. Print unfolds it. */
+export function FoldedTable<Row>({ kind, caption, rows, noun, mostUnfolded = 20 }: Folded<Row>) {
+  if (rows.length <= mostUnfolded) return <DataTable kind={kind} caption={caption} rows={rows} />;
   return (
-    <details open={rows.length <= mostUnfolded}>
+    <details>
       <summary>{`${caption} (${count(rows.length, noun)})`}</summary>
       <DataTable kind={kind} caption={caption} rows={rows} />
     </details>

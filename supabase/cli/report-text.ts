@@ -58,6 +58,11 @@ export function formatNumber(number: number): string {
   return number.toLocaleString("en-US");
 }
 
+/** What numbers come to, without those that nobody knows. */
+export function sum(numbers: (number | null)[]): number {
+  return numbers.reduce<number>((all, one) => all + (one ?? 0), 0);
+}
+
 /** A number of things: "1 table", "2 tables". */
 export function count(number: number, noun: string): string {
   return `${formatNumber(number)} ${noun}${number === 1 ? "" : "s"}`;
@@ -74,9 +79,9 @@ export function formatBytes(bytes: number): string {
   return `${value.toLocaleString("en-US", { maximumFractionDigits: value < 10 && unit > 0 ? 1 : 0 })} ${units[unit]}`;
 }
 
-/** A length of time with its two largest units. */
-export function formatDuration(seconds: number): string {
-  if (seconds < 0.001) return "0 s";
+/** A length of time with its two largest units. What is shorter than the finest that was measured is said to be. */
+export function formatDuration(seconds: number, finest = 0.001): string {
+  if (seconds < finest) return `under ${finest} s`;
   if (seconds < 10) return `${Number(seconds.toFixed(3))} s`;
   if (seconds < 60) return `${Number(seconds.toFixed(1))} s`;
   const rounded = Math.round(seconds);
@@ -94,6 +99,11 @@ export function formatDuration(seconds: number): string {
 /** A moment to the second, in UTC. */
 export function formatMoment(moment: Date): string {
   return `${moment.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+}
+
+/** A moment to the millisecond, in UTC. */
+export function formatInstant(moment: Date): string {
+  return `${moment.toISOString().slice(0, 23).replace("T", " ")} UTC`;
 }
 
 /** The time of day to the millisecond, in UTC. */

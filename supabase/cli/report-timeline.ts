@@ -15,6 +15,8 @@ export interface Pause extends Span {
 export interface Lane {
   name: string;
   spans: Span[];
+  /** False: nobody has timed it, and it ran at some time within these spans. */
+  isTimed: boolean;
 }
 
 /** What ran when. */
@@ -62,7 +64,7 @@ export function drawTimeline(log: LoggedStatement[]): Timeline | undefined {
     return [{ ...statement, at: began.getTime() / 1000, seconds, secondsWaited }];
   });
   if (timed.length === 0) return undefined;
-  const origin = Math.min(...timed.map(({ at, secondsWaited }) => at - secondsWaited));
+  const origin = timed.reduce((first, { at, secondsWaited }) => Math.min(first, at - secondsWaited), Infinity);
   const events = timed
     .map(({ id, part, at, seconds, secondsWaited }) => ({
       id,
@@ -74,10 +76,14 @@ export function drawTimeline(log: LoggedStatement[]): Timeline | undefined {
   const end = events.reduce((latest, { runs }) => Math.max(latest, runs.to), 0);
   const pauses = findPauses(events, log);
 
-  const names = [...work.map(([name]) => name), otherWork];
-  const lanes = names
-    .map((name) => ({ name, spans: events.filter(({ part }) => workOf(part) === name).map(({ runs }) => runs) }))
-    .filter(({ spans }) => spans.length > 0);
+  const lanes = [...work.map(([name]) => name), otherWork].flatMap((name) => {
+    const spans = events.filter(({ part }) => workOf(part) === name).map(({ runs }) => runs);
+    const untimed = log.filter(({ part, began }) => began === null && workOf(part) === name);
+    return [
+      { name, spans, isTimed: true },
+      { name: `${name}, within`, spans: untimed.map(({ id }) => boundsOf(id, events, end)), isTimed: false },
+    ].filter(({ spans }) => spans.length > 0);
+  });
   return {
     began: new Date(origin * 1000),
     ended: new Date((origin + end) * 1000),
@@ -85,9 +91,17 @@ export function drawTimeline(log: LoggedStatement[]): Timeline | undefined {
     lanes,
     waits: events.map(({ waits }) => waits).filter(({ from, to }) => to > from),
     pauses,
-    progress: countDone(events.map(({ runs }) => runs.to), pauses, log),
+    progress: countDone(events, log, end),
     place: placeOn(end, pauses),
   };
+}
+
+/** When a statement that was not timed ran: after all that were logged before it, and before all that were logged after it. */
+function boundsOf(id: number, events: { id: number; runs: Span }[], end: number): Span {
+  const before = events.filter((event) => event.id < id).map(({ runs }) => runs.to);
+  const after = events.filter((event) => event.id > id).map(({ runs }) => runs.from);
+  const from = before.reduce((latest, to) => Math.max(latest, to), 0);
+  return { from, to: Math.max(from, after.reduce((earliest, at) => Math.min(earliest, at), end)) };
 }
 
 function findPauses(events: { id: number; waits: Span; runs: Span }[], log: LoggedStatement[]): Pause[] {
@@ -108,11 +122,10 @@ function findPauses(events: { id: number; waits: Span; runs: Span }[], log: Logg
   return pauses;
 }
 
-/** Index lines, which nobody has timed, are done at the end of the pause in which they ran, or else from the beginning. */
-function countDone(ends: number[], pauses: Pause[], log: LoggedStatement[]): Timeline["progress"] {
-  const untimed = log.filter(({ began, seconds }) => began === null || seconds === null).length;
-  const at = pauses.find(({ hasIndexLines }) => hasIndexLines)?.to ?? 0;
-  const moments = [...ends, ...Array.from({ length: untimed }, () => at)].sort((one, other) => one - other);
+/** What was not timed is done at the latest that it can have been. */
+function countDone(events: { id: number; runs: Span }[], log: LoggedStatement[], end: number): Timeline["progress"] {
+  const timed = new Map(events.map(({ id, runs }) => [id, runs.to]));
+  const moments = log.map(({ id }) => timed.get(id) ?? boundsOf(id, events, end).to).sort((one, other) => one - other);
   const progress = [{ at: 0, done: 0 }];
   moments.forEach((moment, index) => {
     const last = progress.at(-1);

@@ -1,6 +1,6 @@
 /** What the whole comes to, in a few lines. */
 import { type Finding, type ReportDocument, type Severity } from "./report-document.ts";
-import { count, formatDuration, formatNumber } from "./report-text.ts";
+import { count, formatDuration, formatNumber, sum } from "./report-text.ts";
 import { drawTimeline } from "./report-timeline.ts";
 
 /** good: nothing is to be done. open: something is. bad: something is wrong. */
@@ -13,11 +13,11 @@ export interface Verdict {
 }
 
 export const severityWords: Record<Severity, { title: string; explanation: string }> = {
-  stops: { title: "Stops the push", explanation: "The push stops at these before it touches a table." },
-  breaks: { title: "Breaks", explanation: "A user, an insert or a function of the application fails." },
-  leaks: { title: "Leaks", explanation: "Rows of another organization are within reach." },
-  decide: { title: "To decide", explanation: "Nothing fails; the owner of the application says what is right." },
-  waits: { title: "In the way now", explanation: "Open transactions that the push would wait for at this moment." },
+  stops: { title: "Stops the push", explanation: "The push stops at these before it touches a table" },
+  breaks: { title: "Breaks", explanation: "A user, an insert or a function of the application fails" },
+  leaks: { title: "Leaks", explanation: "Rows of another organization are within reach" },
+  decide: { title: "To decide", explanation: "Nothing fails; the owner of the application says what is right" },
+  waits: { title: "In the way now", explanation: "Open transactions that the push would wait for at this moment" },
 };
 
 export function findingsOf(findings: Finding[], severity: Severity): Finding[] {
@@ -76,7 +76,7 @@ export function summarize(report: ReportDocument): [term: string, value: string]
       : `${formatNumber(tables.length)} would be org-scoped`,
   ]);
   const counted = tables.filter(({ rows }) => rows !== null);
-  const rows = counted.reduce((sum, table) => sum + (table.rows ?? 0), 0);
+  const rows = sum(tables.map(({ rows }) => rows));
   lines.push([
     "Rows in org-scoped tables",
     `${report.state === "not pushed" || report.state === "not begun" ? "about " : ""}${formatNumber(rows)}${
@@ -84,7 +84,7 @@ export function summarize(report: ReportDocument): [term: string, value: string]
     }`,
   ]);
   lines.push(["Organizations", organizations === undefined ? "no table yet" : formatNumber(organizations)]);
-  const lacking = usersWithoutOrg.reduce((sum, group) => sum + group.users, 0);
+  const lacking = sum(usersWithoutOrg.map((group) => group.users));
   lines.push([
     "Users",
     `${formatNumber(users)}, ${
@@ -93,8 +93,8 @@ export function summarize(report: ReportDocument): [term: string, value: string]
   ]);
   if (log.length > 0) lines.push(["What ran", summarizeLog(report)]);
   if (plan.length > 0) {
-    const seconds = plan.reduce((sum, statement) => sum + (statement.seconds ?? 0), 0);
-    lines.push(["Still to run", `${count(plan.length, "statement")}, about ${formatDuration(seconds)}`]);
+    const seconds = sum(plan.map((statement) => statement.seconds));
+    lines.push(["Still to run", `${count(plan.length, "statement")}; to expect: ${formatDuration(seconds, 0.1)}`]);
   }
   if (checks) {
     const passed = checks.filter((check) => check.passed).length;
@@ -108,17 +108,21 @@ function summarizeLog({ log }: ReportDocument): string {
   const timeline = drawTimeline(log);
   const statements = count(log.length, "statement");
   if (!timeline) return statements;
-  const worked = log.reduce((sum, { seconds }) => sum + (seconds ?? 0), 0);
-  const waited = log.reduce((sum, { secondsWaited }) => sum + secondsWaited, 0);
-  return `${statements} in ${formatDuration(timeline.seconds)}, ${formatDuration(worked)} of it in statements, ${
-    waited > 0 ? formatDuration(waited) : "nothing"
-  } spent on waits for locks`;
+  const worked = sum(log.map(({ seconds }) => seconds));
+  const waited = sum(log.map(({ secondsWaited }) => secondsWaited));
+  const paused = sum(timeline.pauses.map(({ from, to }) => to - from));
+  return [
+    `${statements} in ${formatDuration(timeline.seconds)}`,
+    `at work: ${formatDuration(worked)}`,
+    `waited for locks: ${waited > 0 ? formatDuration(waited) : "never"}`,
+    ...(paused > 0 ? [`pauses: ${formatDuration(paused)}`] : []),
+  ].join("; ");
 }
 
 function summarizeFindings(findings: Finding[]): string {
   const parts = (Object.keys(severityWords) as Severity[]).flatMap((severity) => {
     const number = findingsOf(findings, severity).length;
-    return number > 0 ? [`${formatNumber(number)} ${severityWords[severity].title.toLowerCase()}`] : [];
+    return number > 0 ? [`${severityWords[severity].title.toLowerCase()}: ${formatNumber(number)}`] : [];
   });
   return parts.length > 0 ? parts.join(", ") : "none";
 }
