@@ -206,6 +206,7 @@ function sourcesSection({ tables: orgTables, conflicts, readsRows, state }: Repo
   if (orgTables.length === 0) return [];
   const sampled = orgTables.some(({ isSampled }) => isSampled);
   const done = state === "complete" || state === "under way";
+  const alike = orgTables.some(({ isPerRow }) => !isPerRow);
   return [{
     id: "sources",
     title: done ? "Who decided each table's rows" : "Who will decide each table's rows",
@@ -215,6 +216,8 @@ function sourcesSection({ tables: orgTables, conflicts, readsRows, state }: Repo
           A row belongs to the organization of the first of its columns that names one. An orphan is a row that nothing
           decides: it belongs to the default organization. In a conflict the columns name several organizations, and the
           first one counts.
+          {alike &&
+            " Where all rows belong to the default organization, none is looked at; columns that are named there would decide with a mapping."}
           {!readsRows && " Rows were not counted; what the columns are is said in words."}
           {sampled && " Of large tables a sample was counted."}
         </p>

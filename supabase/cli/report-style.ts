@@ -39,7 +39,9 @@ caption { text-align: left; font-weight: 600; padding: 0.25rem 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.75rem 0.3rem 0; border-bottom: 1px solid var(--line); }
 td, tbody th { white-space: pre-line; }
 thead th { color: var(--quiet); font-weight: 600; }
-tbody th { font-weight: inherit; min-width: 6rem; }
+tbody th { font-weight: inherit; min-width: 3.5rem; }
+@media (min-width: 64rem) { tbody th:has(code) { min-width: 15rem; } }
+.wide { width: 45%; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; padding-right: 1.5rem; }
 thead .number { white-space: normal; }
 details { margin: 0.5rem 0; }
@@ -60,7 +62,7 @@ figcaption { color: var(--quiet); margin-top: 0.5rem; }
 /** On a narrow screen each row stands by itself, each cell under the title of its column. */
 const narrow = `
 .lane, dl { grid-template-columns: 1fr; } .lane { margin: 0.4rem 0; } dd { margin-bottom: 0.4rem; }
-table, tbody, tr, td, tbody th { display: block; min-width: 0; }
+table, tbody, tr, td, tbody th { display: block; min-width: 0; width: auto; }
 caption { display: block; }
 thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 tr { padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
@@ -75,7 +77,8 @@ td::before { color: var(--quiet); }
 const print = `
 :root { color-scheme: light; --text: #000; --quiet: #444; --page: #fff; --raised: #fff; --line: #999; --link: #000;
   --good: #000; --open: #000; --bad: #000; --work: #333; --pause: #bbb; }
-body { max-width: none; padding: 0; font-size: 9.5pt; }
+body { max-width: none; padding: 0; font-size: 9pt; }
+table { font-size: 8pt; } th, td { padding: 0.15rem 0.5rem 0.15rem 0; } .number { padding-right: 0.75rem; white-space: normal; }
 nav { display: none; }
 details::details-content { content-visibility: visible; display: block; block-size: auto; }
 summary { list-style: none; break-after: avoid; } summary::-webkit-details-marker { display: none; }
@@ -92,5 +95,5 @@ export function composeStyle(kinds: Pick<TableKind<never>, "name" | "columns">[]
       index === 0 ? "" : `.${name} td:nth-child(${index + 1})::before { content: ${JSON.stringify(`${title}: `)}; }\n`
     )
   );
-  return `${style}@media screen and (max-width: 40rem) {${narrow}${labels.join("")}}\n@media print {${print}}\n`;
+  return `${style}@media screen and (max-width: 56rem) {${narrow}${labels.join("")}}\n@media print {${print}}\n`;
 }

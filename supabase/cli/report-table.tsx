@@ -13,22 +13,25 @@ export interface Column<Row> {
   title: string;
   cell(row: Row): ComponentChildren;
   isNumber?: boolean;
+  /** It takes the room that the others leave. */
+  isWide?: boolean;
 }
 
 export function DataTable<Row>({ kind, caption, rows }: { kind: TableKind<Row>; caption: string; rows: Row[] }) {
   const [first, ...others] = kind.columns;
-  const align = (column: Column<Row>) => column.isNumber ? { class: "number" } : {};
+  const classOf = ({ isNumber, isWide }: Column<Row>) =>
+    isNumber ? { class: "number" } : isWide ? { class: "wide" } : {};
   return (
     <table class={kind.name}>
       <caption>{caption}</caption>
       <thead>
-        <tr>{kind.columns.map((column) => <th scope="col" {...align(column)}>{column.title}</th>)}</tr>
+        <tr>{kind.columns.map((column) => <th scope="col" {...classOf(column)}>{column.title}</th>)}</tr>
       </thead>
       <tbody>
         {rows.map((row) => (
           <tr>
             <th scope="row">{first?.cell(row)}</th>
-            {others.map((column) => <td {...align(column)}>{column.cell(row)}</td>)}
+            {others.map((column) => <td {...classOf(column)}>{column.cell(row)}</td>)}
           </tr>
         ))}
       </tbody>

@@ -20,7 +20,7 @@ export const findings: TableKind<Finding> = {
     { title: "Object", cell: ({ object }) => <Code text={object} /> },
     { title: "Code", cell: ({ code }) => code },
     { title: "What", cell: ({ problem }) => <Prose text={problem} /> },
-    { title: "What to do", cell: ({ remedy }) => <Code text={remedy} /> },
+    { title: "What to do", cell: ({ remedy }) => <Code text={remedy} />, isWide: true },
   ],
 };
 
@@ -33,10 +33,12 @@ const listSources = ({ decidedBy = [] }: OrgTable) => (
   <ul class="plain">{decidedBy.map((source) => <li>{nameSource(source)}: {formatNumber(source.rows)}</li>)}</ul>
 );
 
-const whoDecides = (table: OrgTable) => {
-  if (!table.isPerRow) return "the default organization, without a look at the rows";
-  return table.decidedBy?.length ? listSources(table) : <Prose text={table.inWords} />;
-};
+const whoDecides = (table: OrgTable) => (
+  <>
+    {!table.isPerRow && "the default organization"}
+    {table.decidedBy?.length ? listSources(table) : table.isPerRow && <Prose text={table.inWords} />}
+  </>
+);
 
 const orphans = ({ decidedBy, backfill, isPerRow }: OrgTable) =>
   !isPerRow
@@ -124,7 +126,7 @@ export const userProblems: TableKind<UserProblem> = {
   columns: [
     { title: "User", cell: ({ user }) => <Code text={user} /> },
     { title: "Outcome", cell: ({ outcome }) => outcome },
-    { title: "Reason", cell: ({ reason }) => <Prose text={reason} /> },
+    { title: "Reason", cell: ({ reason }) => <Prose text={reason} />, isWide: true },
   ],
 };
 
@@ -172,6 +174,6 @@ export const checks: TableKind<Check> = {
       title: "Result",
       cell: ({ passed }) => passed ? <span class="mark good">✔ passed</span> : <span class="mark bad">✘ failed</span>,
     },
-    { title: "Detail", cell: ({ detail }) => <Prose text={detail} /> },
+    { title: "Detail", cell: ({ detail }) => <Prose text={detail} />, isWide: true },
   ],
 };

@@ -57,7 +57,7 @@ export const plannedStatements: TableKind<PlannedStatement> = {
   columns: [
     { title: "No.", cell: (statement) => formatNumber(statement.number) },
     { title: "Part", cell: ({ part }) => part },
-    { title: "Statement", cell: ({ statement }) => <Code text={statement} /> },
+    { title: "Statement", cell: ({ statement }) => <Code text={statement} />, isWide: true },
     { title: "Lock", cell: ({ lock }) => lock },
     { title: "Bytes", cell: ({ bytes }) => formatBytes(bytes), isNumber: true },
     {
@@ -152,7 +152,7 @@ export const loggedStatements: TableKind<LoggedStatement> = {
     { title: "No.", cell: ({ id }) => formatNumber(id) },
     { title: "Began (UTC)", cell: ({ began }) => began ? formatTime(began) : "not timed" },
     { title: "Part", cell: ({ part }) => part },
-    { title: "Statement", cell: ({ statement }) => <Code text={statement} /> },
+    { title: "Statement", cell: ({ statement }) => <Code text={statement} />, isWide: true },
     { title: "Took", cell: ({ seconds }) => duration(seconds), isNumber: true },
     {
       title: "Waited",
@@ -170,7 +170,7 @@ export const lockedStatements: TableKind<LoggedStatement> = {
     { title: "Part", cell: ({ part }) => part },
     { title: "Waited", cell: ({ secondsWaited }) => formatDuration(secondsWaited), isNumber: true },
     { title: "Until (UTC)", cell: ({ began }) => began ? formatTime(began) : "" },
-    { title: "For", cell: ({ waitedFor }) => <Prose text={waitedFor ?? "not noted"} /> },
+    { title: "For", cell: ({ waitedFor }) => <Prose text={waitedFor ?? "not noted"} />, isWide: true },
   ],
 };
 
@@ -202,7 +202,7 @@ export const lockWaits: TableKind<LockWait> = {
     { title: "Part", cell: ({ step }) => step },
     { title: "Attempts", cell: ({ attempts }) => formatNumber(attempts), isNumber: true },
     { title: "Since", cell: ({ since }) => formatMoment(since) },
-    { title: "Held by", cell: ({ holders }) => <Prose text={holders} /> },
+    { title: "Held by", cell: ({ holders }) => <Prose text={holders} />, isWide: true },
   ],
 };
 
@@ -210,6 +210,6 @@ export const objections: TableKind<ReportDocument["objections"][number]> = {
   name: "objections",
   columns: [
     { title: "Table", cell: ({ table }) => <Code text={table} /> },
-    { title: "What spoke against it", cell: ({ objection }) => <Prose text={objection} /> },
+    { title: "What spoke against it", cell: ({ objection }) => <Prose text={objection} />, isWide: true },
   ],
 };
