@@ -196,7 +196,9 @@ function Pauses({ timeline: { began, pauses } }: { timeline: Timeline }) {
       rows={pauses.map(({ from, to, hasIndexLines }) => ({
         began: moment(from),
         ended: moment(to),
-        why: hasIndexLines ? "index lines, which are not timed" : "nothing ran: paused, stopped, or between two calls",
+        why: hasIndexLines
+          ? "index lines, which are not timed"
+          : "no statement ran: between two phases, paused, or stopped",
       }))}
     />
   );
@@ -206,7 +208,7 @@ function sourcesSection({ tables: orgTables, conflicts, readsRows, state }: Repo
   if (orgTables.length === 0) return [];
   const sampled = orgTables.some(({ isSampled }) => isSampled);
   const done = state === "complete" || state === "under way";
-  const alike = orgTables.some(({ isPerRow }) => !isPerRow);
+  const hypothetical = orgTables.some(({ isPerRow, decidedBy = [] }) => !isPerRow && decidedBy.length > 0);
   return [{
     id: "sources",
     title: done ? "Who decided each table's rows" : "Who will decide each table's rows",
@@ -216,7 +218,7 @@ function sourcesSection({ tables: orgTables, conflicts, readsRows, state }: Repo
           A row belongs to the organization of the first of its columns that names one. An orphan is a row that nothing
           decides: it belongs to the default organization. In a conflict the columns name several organizations, and the
           first one counts.
-          {alike &&
+          {hypothetical &&
             " Where all rows belong to the default organization, none is looked at; columns that are named there would decide with a mapping."}
           {!readsRows && " Rows were not counted; what the columns are is said in words."}
           {sampled && " Of large tables a sample was counted."}

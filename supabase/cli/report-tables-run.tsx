@@ -2,7 +2,15 @@
 /** The tables of what is to run, and of what ran. */
 import type { LockWait, LoggedStatement, PlannedStatement, ReportDocument } from "./report-document.ts";
 import { Code, Prose, type TableKind } from "./report-table.tsx";
-import { formatBytes, formatDuration, formatMoment, formatNumber, formatTime, sum } from "./report-text.ts";
+import {
+  formatBytes,
+  formatDuration,
+  formatInstant,
+  formatMoment,
+  formatNumber,
+  formatTime,
+  sum,
+} from "./report-text.ts";
 
 /** tenancy.plan reckons in tenths of a second. */
 const finestReckoned = 0.1;
@@ -184,8 +192,8 @@ export interface ShownPause {
 export const pauses: TableKind<ShownPause> = {
   name: "pauses",
   columns: [
-    { title: "From", cell: ({ began }) => formatMoment(began) },
-    { title: "To", cell: ({ ended }) => formatMoment(ended) },
+    { title: "From", cell: ({ began }) => formatInstant(began) },
+    { title: "To", cell: ({ ended }) => formatInstant(ended) },
     {
       title: "Length",
       cell: ({ began, ended }) => formatDuration((ended.getTime() - began.getTime()) / 1000),
