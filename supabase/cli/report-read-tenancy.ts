@@ -53,8 +53,14 @@ export async function readTenancy(ask: Ask, common: Common, skipRows: boolean): 
 }
 
 async function readState(ask: Ask, plan: PlannedStatement[]): Promise<State> {
-  const begun = await countRows(ask, "org_migration.tables_before");
-  if (begun === 0) return "not begun";
+  // Of a table that was dropped meanwhile the note stays.
+  const begun = await ask(`
+    select from org_migration.tables_before
+    join tenancy.application_tables using (relation)
+    where application_tables.scope = 'org'
+    limit 1
+  `);
+  if (begun.length === 0) return "not begun";
   return plan.length > 0 ? "under way" : "complete";
 }
 
