@@ -36,19 +36,22 @@ export function hideValuesOfHolders(holders: string): string {
     .join("\n");
 }
 
-/** A reason that the Auth server gave, without addresses and phone numbers. */
+const uuid = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
+const contact = new RegExp(`${uuid}|[^\\s"'<>()]+@[^\\s"'<>()]+|\\+?\\d[\\d ()-]{6,}\\d`, "gi");
+const isUuid = new RegExp(`^${uuid}$`, "i");
+
+/** A reason that the Auth server gave, without addresses and phone numbers; ids stay. */
 export function hideContacts(reason: string): string {
-  return reason.replace(/[^\s"'<>()]+@[^\s"'<>()]+/g, "…").replace(/\+?\d[\d ()-]{6,}\d/g, "…");
+  return reason.replace(contact, (found) => isUuid.test(found) ? found : "…");
 }
 
 /** A primary key as text. Only numbers and uuids are shown: any other key may be a name or an address. */
 export function formatKey(key: Record<string, unknown>): string {
-  const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
   const entries = Object.entries(key);
   if (entries.length === 0) return "no primary key";
   return entries
     .map(([column, value]) => {
-      const isId = typeof value === "number" || (typeof value === "string" && uuid.test(value));
+      const isId = typeof value === "number" || (typeof value === "string" && isUuid.test(value));
       return `${column} ${isId ? value : "…"}`;
     })
     .join(", ");

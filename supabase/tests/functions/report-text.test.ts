@@ -62,6 +62,7 @@ describe("hideContacts", () => {
     ["A user with the email ann@example.com exists", "A user with the email … exists"],
     ["duplicate (ann+x@example.co.uk), phone +43 660 1234567", "duplicate (…), phone …"],
     ["500: Database error", "500: Database error"],
+    ["has b0000000-0000-4000-8000-000000000001, +1 555 0100 200", "has b0000000-0000-4000-8000-000000000001, …"],
     ["Request rate limit reached (429) after 12 tries", "Request rate limit reached (429) after 12 tries"],
   ])("%j becomes %j", (reason, hidden) => {
     expect(hideContacts(reason)).toBe(hidden);
