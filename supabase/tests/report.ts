@@ -1,4 +1,4 @@
-/** A report of everything that a page can show, with names that are meant to break it. */
+/** A report of everything that a page can show, with names that are meant to break it, and how a page is read. */
 import type { LoggedStatement, ReportDocument } from "../cli/report-document.ts";
 
 export const script = `<script>alert("x")</script>`;
@@ -136,4 +136,16 @@ export const hostileReport: ReportDocument = {
     { name: "guard", table: hebrew, passed: true, detail: "org_id_immutable" },
     { name: "users", table: null, passed: false, detail: "1 of 3 users" },
   ],
+};
+
+/** What somebody reads in a page without its markup. */
+export const textOf = (page: string) =>
+  page.replace(/<style>[^]*?<\/style>/, "").replace(/<[^>]+>/g, " ").replaceAll("&quot;", '"').replaceAll("&lt;", "<")
+    .replaceAll("&amp;", "&").replace(/\s+/g, " ");
+
+/** The row of a table of the page that begins with this. */
+export const rowOf = (page: string, kind: string, first: string) => {
+  const [, table = ""] = new RegExp(`<table class="${kind}">([^]*?)</table>`).exec(page) ?? [];
+  const rows = [...table.matchAll(/<tr>([^]*?)<\/tr>/g)].map(([, row]) => textOf(row ?? "").trim());
+  return rows.find((row) => row.startsWith(`${first} `));
 };

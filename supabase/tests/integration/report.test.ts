@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import axe from "axe-core";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
-import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { composePage } from "../../cli/report-page.tsx";
 import { type Ask, openReadOnly } from "../../cli/report-database.ts";
@@ -14,9 +13,9 @@ import { readList } from "../../local/project-copy.ts";
 import { root } from "../../local/project.ts";
 import { startBrowser } from "../browser.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
-import { giveUsersTheirOrganization } from "../organizations.ts";
+import { updateUsers } from "../organizations.ts";
 import { readPreflight } from "../preflight.ts";
-import { hebrew, hostile, hostileReport, script } from "../report.ts";
+import { hebrew, hostile, hostileReport, rowOf, script, textOf } from "../report.ts";
 import { dropApplication, repeat } from "../steps.ts";
 
 let folder: string;
@@ -54,34 +53,6 @@ async function clone(...parameters: Parameters<typeof cloneDatabase>): Promise<D
   open.push(database);
   return database;
 }
-
-/** One run of the function, as it calls the database, with an Auth server that does what it is told. */
-async function updateUsers(sql: Sql): Promise<void> {
-  const [run] = await sql`select tenancy.start_user_run() as id`;
-  const id = run?.["id"] as string;
-  const claimed = await sql`select user_id, attempts from tenancy.claim_users(${id}, 100)`;
-  await giveUsersTheirOrganization(sql);
-  const results = claimed.map((user) => ({
-    user_id: user["user_id"] as string,
-    attempts: Number(user["attempts"]) + 1,
-    error: null,
-    final: true,
-  }));
-  await sql`select tenancy.settle_users(${id}, ${sql.json(results)})`;
-  await sql`select tenancy.end_user_pass(${id})`;
-}
-
-/** What somebody reads in a page without its markup. */
-const textOf = (page: string) =>
-  page.replace(/<style>[^]*?<\/style>/, "").replace(/<[^>]+>/g, " ").replaceAll("&quot;", '"').replaceAll("&lt;", "<")
-    .replaceAll("&amp;", "&").replace(/\s+/g, " ");
-
-/** The row of a table of the page that begins with this. */
-const rowOf = (page: string, kind: string, first: string) => {
-  const [, table = ""] = new RegExp(`<table class="${kind}">([^]*?)</table>`).exec(page) ?? [];
-  const rows = [...table.matchAll(/<tr>([^]*?)<\/tr>/g)].map(([, row]) => textOf(row ?? "").trim());
-  return rows.find((row) => row.startsWith(`${first} `));
-};
 
 describe("the report before the push", () => {
   test("has the plan of each table, what decides its rows, and the findings", () => {
