@@ -957,8 +957,9 @@ chosen (new_users) as (
     ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path 'rows', conflicts numeric path
     'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end, 'nothing decides ' || round(sum(decided.rows)
     filter (where decided.ordinal = 0)), case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('%s disagree', round(sum(decided.conflicts))) end,
-    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation
-    = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
+    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words, jsonb_agg( jsonb_build_object('entry',
+    sources.entry, 'rows', round(decided.rows), 'conflicts', round(decided.conflicts)) order by nullif(decided.ordinal, 0) ) as decided_by from decided join candidates on candidates.relation =
+    decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
     format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
     sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), user_tables as ( select
     references_between_tables.relation from references_between_tables join unique_columns on unique_columns.relation = references_between_tables.relation and array[unique_columns.attnum] =

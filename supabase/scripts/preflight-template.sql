@@ -316,7 +316,11 @@ decided_in_words as (
                     then format('%s disagree', round(sum(decided.conflicts)))
             end,
             string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0)
-        ) as words
+        ) as words,
+        jsonb_agg(
+            jsonb_build_object('entry', sources.entry, 'rows', round(decided.rows), 'conflicts', round(decided.conflicts))
+            order by nullif(decided.ordinal, 0)
+        ) as decided_by
     from decided
     join candidates
         on candidates.relation = decided.relation
@@ -416,14 +420,16 @@ table_plans as (
     from plan
     group by 1
 ),
-rows (ordinal, topic, code, object, finding, to_do) as (
+-- details is for npm run report, which wants numbers; the answer of this query leaves it out.
+rows (ordinal, topic, code, object, finding, to_do, details) as (
     select
         1,
         'refused',
         push_findings.code,
         coalesce(push_findings.table_name, push_findings.object),
         push_findings.problem,
-        push_findings.remedy
+        push_findings.remedy,
+        null::jsonb
     from push_findings
     where push_findings.severity = 'stops'
         and push_findings.code <> 'unclassified_table'
@@ -447,7 +453,8 @@ rows (ordinal, topic, code, object, finding, to_do) as (
         findings.code,
         findings.about,
         findings.problem,
-        findings.remedy
+        findings.remedy,
+        null
     from (
         select
             push_findings.severity,
@@ -483,7 +490,8 @@ rows (ordinal, topic, code, object, finding, to_do) as (
         'blocker',
         blockers.object,
         blockers.finding,
-        blockers.to_do
+        blockers.to_do,
+        null
     from blockers
 
     union all
@@ -518,6 +526,14 @@ rows (ordinal, topic, code, object, finding, to_do) as (
                 else 'no row is touched'
             end,
             format('%s statements, about %s s', table_plans.statements, table_plans.seconds)
+        ),
+        jsonb_build_object(
+            'rows', candidates.estimated_rows,
+            'bytes', candidates.table_bytes + candidates.index_bytes,
+            'is_per_row', candidates.is_per_row,
+            'in_words', candidates.in_words,
+            'is_sampled', candidates.percent < 100,
+            'decided_by', decided_in_words.decided_by
         )
     from candidates
     left join decided_in_words
@@ -556,7 +572,8 @@ rows (ordinal, topic, code, object, finding, to_do) as (
             count(*),
             count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null)
         ),
-        'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach'
+        'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach',
+        null
     from auth.users
 
     union all
@@ -574,7 +591,16 @@ rows (ordinal, topic, code, object, finding, to_do) as (
             case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end,
             format('%s s', plan.seconds)
         ),
-        plan.statement
+        plan.statement,
+        jsonb_build_object(
+            'root', coalesce(pg_partition_root(plan.relation), plan.relation)::text,
+            'number', plan.number,
+            'phase', plan.phase,
+            'lock', plan.lock,
+            'bytes', plan.bytes,
+            'rows', plan.estimated_rows,
+            'seconds', plan.seconds
+        )
     from plan
 )
 select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer
