@@ -978,25 +978,28 @@ chosen (new_users) as (
     format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
     left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
     counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from
-    plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem,
-    push_findings.remedy from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select case when suggestions.decision is null then 3 else 2 end,
-    'to classify', 'unclassified_table', suggestions.qualified_name, coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason, suggestions.list_row from suggestions union all
-    select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem, findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name,
-    push_findings.object) as about, push_findings.problem, push_findings.remedy from push_findings union all select review.severity, review.code, review.object, review.problem, review.remedy from review )
-    as findings join ( values (4, 'breaks', 'breaks'), (5, 'leaks', 'leaks'), (6, 'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 7,
-    'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do from blockers union all select 8, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table',
-    candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'),
-    pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when
-    length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when candidates.in_words = 'the default organization' then
-    'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case when candidates.is_per_row then format(
-    'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end, format('%s statements, about %s s',
-    table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation
-    left join table_plans on table_plans.root = candidates.relation union all select 9, 'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' ||
-    nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';' from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users',
-    'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
-    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 10 + plan.number, 'plan', plan.part, plan.relation::text,
-    concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
-    ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do, details) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object),
+    push_findings.problem, push_findings.remedy, null::jsonb from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select case when
+    suggestions.decision is null then 3 else 2 end, 'to classify', 'unclassified_table', suggestions.qualified_name, coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason,
+    suggestions.list_row, null from suggestions union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem, findings.remedy, null from ( select push_findings.severity,
+    push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from push_findings union all select review.severity, review.code,
+    review.object, review.problem, review.remedy from review ) as findings join ( values (4, 'breaks', 'breaks'), (5, 'leaks', 'leaks'), (6, 'to decide', 'decide') ) as topics (ordinal, topic, severity)
+    on topics.severity = findings.severity union all select 7, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do, null from blockers union all select 8, case when
+    candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows,
+    'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then
+    format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when
+    candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case
+    when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end,
+    format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ), jsonb_build_object( 'rows', candidates.estimated_rows, 'bytes', candidates.table_bytes + candidates.index_bytes,
+    'is_per_row', candidates.is_per_row, 'in_words', candidates.in_words, 'is_sampled', candidates.percent < 100, 'decided_by', decided_in_words.decided_by ) from candidates left join decided_in_words on
+    decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 9,
+    'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';'
+    from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*)
+    filter (where users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach', null from auth.users union
+    all select 10 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when
+    plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root', coalesce(pg_partition_root(plan.relation),
+    plan.relation)::text, 'number', plan.number, 'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds', plan.seconds ) from plan ) select
+    jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

@@ -442,7 +442,8 @@ rows (ordinal, topic, code, object, finding, to_do, details) as (
         'unclassified_table',
         suggestions.qualified_name,
         coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason,
-        suggestions.list_row
+        suggestions.list_row,
+        null
     from suggestions
 
     union all
