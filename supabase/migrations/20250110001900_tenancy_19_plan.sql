@@ -1,5 +1,5 @@
--- Purpose: every part of every table as rows; what of it is still to be done (plan), what was done (log), and how far each
---          table is (status).
+-- Purpose: every part of every table as rows; what of it is still to be done (plan), what was done (log), and what each table has
+--          (status).
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -158,15 +158,8 @@ create or replace view tenancy.status as
 select
     org_scoped_tables.relation, org_scoped_tables.priority,
     coalesce(own.type_name, 'missing') as org_id,
-    coalesce(backfill.state, 'not started') as backfill,
-    backfill.rows_updated, own.indexed, own.references_organizations, own.checked, own.not_null,
-    own.immutable, isolation.row_security, isolation.isolated, own.missing_parts,
-    (
-        select string_agg(lock_waits.blocked_by, E'\n')
-        from org_migration.lock_waits
-        join pg_catalog.pg_stat_activity as waiting_session on waiting_session.pid = lock_waits.session_pid
-        where lock_waits.relation = org_scoped_tables.relation
-    ) as blocked_by
+    own.indexed, own.references_organizations, own.checked, own.not_null,
+    own.immutable, isolation.row_security, isolation.isolated, own.missing_parts
 from tenancy.org_scoped_tables
 join lateral (
     select
@@ -185,28 +178,10 @@ join lateral (
     where table_parts.root = org_scoped_tables.relation
 ) as own on true
 cross join lateral (
-    select
-        string_agg(
-            distinct backfill_progress.state
-                || case
-                    when backfill_progress.state = 'running' then format(
-                        ', %s of %s blocks, %s left', backfill_progress.blocks_done,
-                        backfill_progress.blocks_total, backfill_progress.time_left
-                    )
-                    else ''
-                end,
-            '; '
-        ) as state,
-        sum(backfill_progress.rows_updated)::bigint as rows_updated
-    from tenancy.org_id_columns as member
-    join org_migration.backfill_progress on backfill_progress.relation = member.relation
-    where member.root = org_scoped_tables.relation
-) as backfill
-cross join lateral (
     select bool_and(policies.row_security) as row_security, bool_and(coalesce(policies.isolated, false)) as isolated
     from tenancy.isolation_policies as policies
     where policies.root = org_scoped_tables.relation
 ) as isolation;
 comment on view tenancy.status is
-'Every org-scoped table, one row: how far it is, which parts are missing, whether row-level security is on and'
-' tenancy.enable_org_isolation done (for all of its partitions, where it has any), and whom it waits for.';
+'Every org-scoped table, one row: what it has, which parts are missing, and whether row-level security is on and'
+' tenancy.enable_org_isolation done (for all of its partitions, where it has any). How far a push is: tenancy.now.';
