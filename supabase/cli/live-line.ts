@@ -14,6 +14,8 @@ export interface LiveLine {
   show(text: string, always?: boolean): void;
   /** Writes text for good, above the line. What does not end with a newline keeps the line away until one comes. */
   above(write: () => void, endsLine?: boolean): void;
+  /** Takes the line away. */
+  clear(): void;
   /** Ends the line: what it shows stays. */
   end(): void;
 }
@@ -53,6 +55,10 @@ export function createLiveLine({ write, columns, now }: Screen, plainInterval: n
       writeAbove();
       open = !endsLine;
       if (line !== "" && !open) draw(line);
+    },
+    clear: () => {
+      if (drawn !== "") write("\r\x1b[2K");
+      drawn = "";
     },
     end: () => {
       if (drawn !== "") write("\n");

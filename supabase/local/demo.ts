@@ -14,7 +14,7 @@ import {
 import { showChecklist } from "./checklist.ts";
 import { connect } from "./databases.ts";
 import { type Claims, codeBefore, request } from "./requests.ts";
-import { countFailures, expectThat, say, title } from "./show.ts";
+import { countFailures, expectThat, say, timed, title } from "./show.ts";
 import type { Stack } from "./stack.ts";
 import { supabase } from "./supabase-cli.ts";
 
@@ -58,14 +58,14 @@ interface Before {
 
 async function showApplicationBefore({ stack, sql, figures }: Demo, folder: string): Promise<Before> {
   title("2. The application before: rows kept by user_id");
-  const [, fillTime] = await timed(async () => {
+  const [, fillTime] = await timed("the application and its data", async () => {
     await pushApplicationBefore("local", folder);
     await fillApplication(stack.postgres.url(), counts);
     await sql.unsafe(codeBefore).simple();
   });
   figures.push(["the application and its data", formatSeconds(fillTime)]);
 
-  const before = await digestTables(sql);
+  const [before] = await timed("what its rows hold", async () => await digestTables(sql));
   const [orphans] = await sql`
     select count(*)::integer as count from public.calls where not exists (select from auth.users where users.id = user_id)
   `;
@@ -83,12 +83,13 @@ async function showApplicationBefore({ stack, sql, figures }: Demo, folder: stri
 async function pushMigrations({ figures, sql }: Demo): Promise<void> {
   title("3. supabase db push");
   const marks: [name: string, at: number][] = [];
-  await supabase(["db", "push"], (text) => {
+  const pushed = supabase(["db", "push"], (text) => {
     process.stdout.write(text.replace(/^(?=.)/gm, "  "));
     for (const [, name] of text.matchAll(/Applying migration (\S+?)\.\.\./g)) {
       marks.push([name ?? "", performance.now()]);
     }
   });
+  await pushed;
   marks.push(["", performance.now()]);
   const times = new Map<string, number>();
   marks.slice(0, -1).forEach(([name, at], index) => {
@@ -232,9 +233,4 @@ async function askAs(sql: Sql, claims: Record<string, unknown>): Promise<{ orgId
     `;
     return { orgId: row?.["org_id"] as string | null, calls: row?.["calls"] as number };
   });
-}
-
-export async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {
-  const began = performance.now();
-  return [await work(), performance.now() - began];
 }

@@ -239,7 +239,8 @@ select
     case judged.status
         when 'done' then 100
         when 'not begun' then 0
-        else round(least(100 * judged.done, 99.9)::numeric, 1)
+        -- Before its first step it has not looked yet what there is to do.
+        else round(least(100 * coalesce(judged.done, 0), 99.9)::numeric, 1)
     end as percent,
     case when judged.step = 'backfill' and judged.status <> 'done' then backfill.rows_per_second end as rows_per_second,
     case

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Sql } from "postgres";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { connect } from "../../local/databases.ts";
 import { cloneDatabase } from "../databases.ts";
 
@@ -14,17 +14,20 @@ describe("tenancy.now, of a push in another session,", () => {
 
   beforeAll(async () => {
     database = await cloneDatabase("now", "migrated");
-    push = connect(database.url);
-    other = connect(database.url);
-    // Batches are none: every step is one change of one table.
     await database.sql`insert into public.calls (user_id, started_at) values (gen_random_uuid(), now())`;
   });
 
-  afterAll(async () => {
-    await push?.end({ timeout: 1 });
-    await other?.end({ timeout: 1 });
-    await database?.drop();
+  beforeEach(() => {
+    push = connect(database.url);
+    other = connect(database.url);
   });
+
+  afterEach(async () => {
+    await push.end({ timeout: 1 });
+    await other.end({ timeout: 1 });
+  });
+
+  afterAll(async () => await database?.drop());
 
   const pidOf = async (sql: Sql) => (await sql`select pg_backend_pid() as pid`)[0]?.["pid"] as number;
   const readNow = async () => (await database.sql`select *, relation::text as relation from tenancy.now`)[0] ?? {};
@@ -62,7 +65,6 @@ describe("tenancy.now, of a push in another session,", () => {
 
   test("names the old snapshot that an index build waits for", async () => {
     await push`drop index public.idx_calls_org_id`;
-    await push`delete from org_migration.sessions`;
     await push.unsafe("do $$ begin while tenancy.advance('invalid_index') loop commit; end loop; end $$");
     await other`begin isolation level repeatable read`;
     await other`select count(*) from public.agents`;
@@ -87,7 +89,6 @@ describe("tenancy.now, of a push in another session,", () => {
   test("says that the session is gone, and what a push does then", async () => {
     await push`drop trigger org_id_immutable_calls on public.calls`;
     await push`drop trigger org_id_immutable_leads on public.leads`;
-    await push`delete from org_migration.sessions`;
     await other`begin`;
     await other`lock table public.leads in share mode`;
     const pushed = push.unsafe(guards).catch((error: { code: string }) => error.code);
@@ -106,7 +107,7 @@ describe("tenancy.now, of a push in another session,", () => {
       next: "push",
     });
     await other`rollback`;
-    await push.unsafe(guards);
+    await other.unsafe(guards);
     expect(await readNow()).toMatchObject({ status: "done", alive: true, percent: "100" });
     expect(await database.sql`select * from tenancy.plan`).toEqual([]);
   });

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(33);
+select plan(34);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -29,6 +29,16 @@ select results_eq(
     $$ values ('not begun', false, null::integer, 0::numeric, null::interval, 'push') $$,
     'before a push there is one row, which says so'
 );
+
+update tenancy.settings set paused = true;
+select tenancy.advance('count');
+select results_eq(
+    $$ select status, alive, percent, time_left from tenancy.now $$,
+    $$ values ('paused', true, 0::numeric, null::interval) $$,
+    'a push that is paused before its first step has done nothing'
+);
+update tenancy.settings set paused = false;
+delete from org_migration.sessions;
 
 -- This session is the push: what it has noted is what another session reads.
 select ok(tenancy.advance('count'), 'a loop that begins has looked what there is to do');
