@@ -2,7 +2,11 @@
 import { decodeJwt } from "jose";
 import type { Sql } from "postgres";
 import type { PreviewAnswer, RequestBody, SummaryAnswer } from "../functions/update-user-org-metadata/protocol.ts";
+import { screenOf } from "../cli/live-line.ts";
 import { formatCount, formatSeconds, formatTable } from "../cli/print.ts";
+import { createPushDisplay } from "../cli/push-display.ts";
+import { openNow } from "../cli/push-now.ts";
+import { watchPush } from "../cli/push-watch.ts";
 import {
   demoPassword,
   digestTables,
@@ -80,16 +84,22 @@ async function showApplicationBefore({ stack, sql, figures }: Demo, folder: stri
   return { before, oldClaims: claims as Claims };
 }
 
-async function pushMigrations({ figures, sql }: Demo): Promise<void> {
+async function pushMigrations({ stack, figures, sql }: Demo): Promise<void> {
   title("3. supabase db push");
   const marks: [name: string, at: number][] = [];
-  const pushed = supabase(["db", "push"], (text) => {
-    process.stdout.write(text.replace(/^(?=.)/gm, "  "));
+  const display = createPushDisplay(screenOf(process.stdout));
+  const over = new AbortController();
+  const reader = openNow(stack.postgres.url());
+  const watch = watchPush(reader, display, over.signal);
+  await supabase(["db", "push"], (text) => {
+    display.pass(() => process.stdout.write(text.replace(/^(?=.)/gm, "  ")), text.endsWith("\n"));
     for (const [, name] of text.matchAll(/Applying migration (\S+?)\.\.\./g)) {
       marks.push([name ?? "", performance.now()]);
     }
-  });
-  await pushed;
+  }).finally(() => over.abort());
+  await watch.ended;
+  await reader.close();
+  display.end();
   marks.push(["", performance.now()]);
   const times = new Map<string, number>();
   marks.slice(0, -1).forEach(([name, at], index) => {
@@ -115,13 +125,13 @@ async function pushMigrations({ figures, sql }: Demo): Promise<void> {
 
 async function updateUsers({ stack, figures }: Demo): Promise<void> {
   title(`4. The edge function ${functionName}`);
-  await stack.serve(functionName);
+  await timed("starting the function", async () => await stack.serve(functionName));
   const body: RequestBody = { page_size: 100 };
   say(`  curl -X POST ${stack.api.url}/functions/v1/${functionName} \\`);
   say(`    -H "apikey: $SECRET_KEY" -H "content-type: application/json" -d '${JSON.stringify(body)}'`);
-  const preview = await callFunction<PreviewAnswer>(stack, { ...body, dry_run: true });
+  const [preview] = await timed("counting", () => callFunction<PreviewAnswer>(stack, { ...body, dry_run: true }));
   say(`  with "dry_run": true: ${JSON.stringify(preview)}`);
-  const [summary, functionTime] = await timed(() => callFunction<SummaryAnswer>(stack, body));
+  const [summary, functionTime] = await timed("updating the users", () => callFunction<SummaryAnswer>(stack, body));
   figures.push([functionName, formatSeconds(functionTime)]);
   say(`  ${JSON.stringify(summary)}`);
   expectThat(

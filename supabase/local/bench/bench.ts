@@ -5,7 +5,7 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { fillApplication, pushApplicationBefore } from "../application.ts";
+import { fillApplication, fillCallLogs, pushApplicationBefore } from "../application.ts";
 import { codeBefore } from "../requests.ts";
 import { connect, createDatabase } from "../databases.ts";
 import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
@@ -38,30 +38,7 @@ async function prepareApplication(server: PostgresServer, folder: string, rows: 
   const filler = connect(before);
   await filler.unsafe(codeBefore).simple();
   await filler`set statement_timeout = 0`;
-  // Each row of a call of its own user, in the order of time: one UPDATE by the mapping reaches every row.
-  await filler`
-    insert into public.calls (user_id, started_at)
-    select id, now() - make_interval(days => number)
-    from auth.users, generate_series(1, 20) as number
-  `;
-  await filler`truncate ${filler(table)} cascade`;
-  await filler`
-    insert into ${filler(table)} (user_id, call_id, phone_number, outcome, notes, created_at)
-    select call.user_id, call.id, '+1555' || drawn.n, 'no answer', repeat('x', 60), now() - make_interval(secs => ${rows} - drawn.n)
-    from (
-      select n, 1 + floor(random() * ${users * 20})::integer as number
-      from generate_series(1, ${rows}::integer) as n
-    ) as drawn
-    join (
-      select calls.id, calls.user_id, row_number() over (order by calls.id) as number
-      from public.calls
-      where started_at < now()
-        and user_id in (select id from auth.users)
-      limit ${users * 20}
-    ) as call
-      using (number)
-    order by drawn.n
-  `;
+  await fillCallLogs(filler, rows);
   await filler`vacuum (freeze, analyze)`;
   const [size] =
     await filler`select pg_relation_size(${table}::regclass)::text as heap, pg_indexes_size(${table}::regclass)::text as indexes`;
