@@ -146,11 +146,23 @@ with work as materialized (
     left join org_migration.push_index_build as build on build.relid = push_work.relation
 ),
 pace as materialized (
-    -- How much longer than expected it takes. A fifth of a second that went as expected keeps the first ones from saying too much.
-    select work.kind, (sum(work.seconds) + 0.2) / (sum(work.expected * work.done) + 0.2) as factor
-    from work
-    where work.seconds > 0
-    group by work.kind
+    -- How much longer than expected it takes; of what has not been done yet, as much longer as the small steps. What is like them weighs a
+    -- fifth of a second, so that the first ones do not say too much.
+    select
+        kinds.kind,
+        (coalesce(sum(work.seconds), 0) + 0.2 * small.factor) / (coalesce(sum(work.expected * work.done), 0) + 0.2) as factor
+    from (
+        select coalesce(
+            (sum(work.seconds) + 0.2) / (sum(work.expected * work.done) + 0.2), 1
+        ) as factor
+        from work
+        where work.kind = 'small' and work.seconds > 0
+    ) as small
+    cross join (
+        values ('small'), ('rows'), ('bytes')
+    ) as kinds (kind)
+    left join work on work.kind = kinds.kind and work.seconds > 0
+    group by kinds.kind, small.factor
 ),
 remaining as (
     select
@@ -171,9 +183,9 @@ remaining as (
             else expectation.seconds
         end as seconds
     from work
-    left join pace on pace.kind = work.kind
+    join pace on pace.kind = work.kind
     cross join lateral (
-        select work.expected * coalesce(pace.factor, 1) as seconds
+        select work.expected * pace.factor as seconds
     ) as expectation
     left join org_migration.push_session on true
 )

@@ -5,47 +5,19 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { fillApplication, fillCallLogs, pushApplicationBefore } from "../application.ts";
-import { codeBefore } from "../requests.ts";
-import { connect, createDatabase } from "../databases.ts";
 import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
 import { stateFolder } from "../project.ts";
 import { type Backfill, measureBackfill, prepareBackfill } from "./measure-backfill.ts";
 import { type Measured, measurePush } from "./measure-push.ts";
+import { prepareApplication } from "./prepare.ts";
 import { measureInserts } from "./measure-inserts.ts";
 import { measureTriggers } from "./measure-triggers.ts";
-import { type Kind, kinds, runs, table } from "./shared.ts";
+import { type Kind, kinds, runs, serverSettings, table } from "./shared.ts";
 import { markdown, megabytes, say } from "./print.ts";
 import { compareBackfills, compareInserts, comparePushes, compareTriggers, phases2to4 } from "./report.ts";
 
-const users = 1000;
 const names: Record<Kind, string> = { plain: "plain plan", ours: "ours" };
-
-interface Application {
-  /** Of the largest table, in bytes. */
-  heap: number;
-  indexes: number;
-  postgresVersion: string;
-}
-
-/** Makes the database before: the application with so many rows in its largest table. */
-async function prepareApplication(server: PostgresServer, folder: string, rows: number): Promise<Application> {
-  say(`The application, with ${formatCount(rows)} rows in ${table}…`);
-  const before = await createDatabase(server.port, "before", "postgres");
-  await pushApplicationBefore(before, folder);
-  await fillApplication(before, { users, rows: 1000 });
-  const filler = connect(before);
-  await filler.unsafe(codeBefore).simple();
-  await filler`set statement_timeout = 0`;
-  await fillCallLogs(filler, rows);
-  await filler`vacuum (freeze, analyze)`;
-  const [size] =
-    await filler`select pg_relation_size(${table}::regclass)::text as heap, pg_indexes_size(${table}::regclass)::text as indexes`;
-  const [{ version } = { version: "" }] = await filler`select current_setting('server_version') as version`;
-  await filler.end();
-  return { heap: Number(size?.["heap"]), indexes: Number(size?.["indexes"]), postgresVersion: version as string };
-}
 
 async function measurePushes(server: PostgresServer, mapped: boolean): Promise<Record<Kind, Measured[]>> {
   const pushes: Record<Kind, Measured[]> = { plain: [], ours: [] };
@@ -128,7 +100,7 @@ async function bench(rows: number): Promise<void> {
   const server = await startPostgres({
     port: await freePort(),
     folder: join(folder, "server"),
-    settings: { fsync: "on", shared_buffers: "2GB", max_wal_size: "16GB", checkpoint_timeout: "30min" },
+    settings: serverSettings,
   });
   try {
     console.log(await measure(server, folder, rows));
