@@ -42,10 +42,11 @@ $function$;
 comment on function org_migration.count_skipped(org_migration.backfills, bigint, bigint) is
 'How many rows of a batch are still without org_id because others held them.';
 
-create or replace function org_migration.note_pace(backfill org_migration.backfills, done_before double precision)
-returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
+create or replace function org_migration.note_pace(
+    backfill org_migration.backfills, done_before double precision, seconds double precision
+)
+returns org_migration.backfills language plpgsql immutable security invoker set search_path = '' as $function$
 declare
-    seconds constant double precision := org_migration.count_time();
     fading double precision;
 begin
     backfill.seconds := backfill.seconds + seconds;
@@ -55,8 +56,8 @@ begin
     return backfill;
 end
 $function$;
-comment on function org_migration.note_pace(org_migration.backfills, double precision) is
-'Adds the time of a batch, and what it did, to the row of its backfill. What was before fades.';
+comment on function org_migration.note_pace(org_migration.backfills, double precision, double precision) is
+'Adds the seconds of a batch, and what it did, to the row of its backfill. What was before fades.';
 
 create or replace function org_migration.run_batch(backfill org_migration.backfills)
 returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
@@ -105,7 +106,7 @@ begin
     if end_block = end_of_group then
         backfill := org_migration.end_of_blocks(backfill);
     end if;
-    return org_migration.note_pace(backfill, done_before);
+    return org_migration.note_pace(backfill, done_before, org_migration.count_time());
 end
 $function$;
 comment on function org_migration.run_batch(org_migration.backfills) is
