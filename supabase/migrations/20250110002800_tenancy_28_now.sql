@@ -122,10 +122,13 @@ left join pg_catalog.pg_prepared_xacts as prepared
     and (
         prepared.transaction = asked.transactionid
         or exists (
+            -- It has no process, and is known by the lock on its own id.
             select from pg_catalog.pg_locks as held
+            join pg_catalog.pg_locks as own_id using (virtualtransaction)
             where held.pid is null
                 and held.relation = asked.relation
-                and split_part(held.virtualtransaction, '/', 2) = prepared.transaction::text
+                and own_id.pid is null
+                and own_id.transactionid = prepared.transaction
         )
     )
 where activity.pid is not null or prepared.gid is not null
