@@ -118,7 +118,7 @@ comment on view tenancy.owner_columns is
 'The columns that hold users'' ids, uuid or text: those with a foreign key to auth.users (is_keyed), user_id, and those that'
 ' registry.org_from names. user_expression: the user''s id of {row}, as a form.';
 
-create or replace view tenancy.source_paths as
+create or replace view org_migration.source_paths as
 with recursive step (root, entry, attnums, at, at_name, hops, visited, joins, row_name, key_attnums, is_identity) as (
     select
         application_tables.relation, null::text, null::smallint[], application_tables.relation, application_tables.qualified_name, 0,
@@ -187,7 +187,7 @@ from step
 join tenancy.references_between_tables as link
     on link.relation = step.at
     and link.parent = to_regclass('public.organizations');
-comment on view tenancy.source_paths is
+comment on view org_migration.source_paths is
 'Every way from a row of an org-scoped table to a user or an organization: in a column of its own (hops 0), or through keys of tables that'
 ' are not org-scoped. is_identity: each row on the way stands for one user, as profiles (id) does, so that it decides without being named.';
 
@@ -202,7 +202,7 @@ with candidate as (
         case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place,
         first_column.attnotnull as is_not_null,
         case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank
-    from tenancy.source_paths
+    from org_migration.source_paths
     join pg_catalog.pg_attribute as first_column
         on first_column.attrelid = source_paths.root
         and first_column.attnum = source_paths.attnums[1]
@@ -272,7 +272,7 @@ comment on view tenancy.sources is
 ' user_id, owner_id, created_by), org-scoped parents in the order of their columns, and last users whom a table on the way names in a column'
 ' that is not unique. joins, org_id, condition (it decides) and user_id are forms over the row, {child}.';
 
-create or replace view tenancy.following_tables as
+create or replace view org_migration.following_tables as
 with recursive followed (relation) as (
     select org_id_columns.relation
     from tenancy.org_id_columns
@@ -295,11 +295,11 @@ union
 select sources.root
 from tenancy.sources
 where sources.kind = 'organization';
-comment on view tenancy.following_tables is
+comment on view org_migration.following_tables is
 'The org-scoped tables whose rows follow an organization that they name, or reference, directly or through others, a table that has org_id'
 ' or names one: their rows may belong to any organization.';
 
-create or replace view tenancy.claimed_organizations as
+create or replace view org_migration.claimed_organizations as
 select coalesce(
     (
         xpath(
@@ -317,7 +317,7 @@ select coalesce(
     0
 ) as row_count
 where to_regclass('public.organizations') is not null;
-comment on view tenancy.claimed_organizations is 'How many users have another organization than the default one in app_metadata. No row without organizations.';
+comment on view org_migration.claimed_organizations is 'How many users have another organization than the default one in app_metadata. No row without organizations.';
 
 create or replace view tenancy.decisions as
 select
@@ -325,9 +325,9 @@ select
     (select mapping_state.is_filled from tenancy.mapping_state)
         or coalesce(
             tables_before.follows_org_id,
-            decided.relation in (select following_tables.relation from tenancy.following_tables)
+            decided.relation in (select following_tables.relation from org_migration.following_tables)
         )
-        or coalesce((select claimed_organizations.row_count > 0 from tenancy.claimed_organizations), false) as is_per_row,
+        or coalesce((select claimed_organizations.row_count > 0 from org_migration.claimed_organizations), false) as is_per_row,
     concat_ws(', else ', described.sources, 'the default organization') as in_words
 from tenancy.application_tables as decided
 left join org_migration.tables_before on tables_before.relation = decided.relation

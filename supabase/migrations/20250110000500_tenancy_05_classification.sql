@@ -240,7 +240,7 @@ begin
     update tenancy.registry
     set org_from = renamed.new_from
     from tenancy.registered_tables
-    join tenancy.fillers on fillers.table_oid = registered_tables.relation::oid and fillers.home_oid = 'tenancy.fillers'::regclass
+    join org_migration.fillers on fillers.table_oid = registered_tables.relation::oid and fillers.home_oid = 'org_migration.fillers'::regclass
     cross join lateral (
         select array_agg(coalesce(now_called.name, entry.name) order by entry.place) as new_from
         from unnest(registered_tables.org_from) with ordinality as entry (name, place)

@@ -5,7 +5,7 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.decision_rules as
+create or replace view org_migration.decision_rules as
 select
     decided_table.relation as root,
     format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
@@ -47,72 +47,72 @@ left join (
     group by rule.root
 ) as decided on decided.root = decided_table.relation
 where decided_table.scope = 'org';
-comment on view tenancy.decision_rules is
+comment on view org_migration.decision_rules is
 'How each table''s rows are decided, as forms of SQL (tenancy.with_names) over the row, named todo, and its joins. org_id leaves a row'
 ' undecided (NULL) whose parent is there and has no organization yet; last_org_id passes such parents over. is_orphan: nothing decides.'
 ' user_ids: the users whom it names.';
 
-create table if not exists tenancy.fillers (
+create table if not exists org_migration.fillers (
     table_oid oid primary key,
     home_oid oid not null,
     entries jsonb not null,
     form text not null,
     counter regclass
 );
-comment on table tenancy.fillers is
+comment on table org_migration.fillers is
 'How the filler of each table decides, as it was when the filler was made: a form, so that it means the same after a rename.';
-comment on column tenancy.fillers.table_oid is 'The table''s oid, as a number.';
-comment on column tenancy.fillers.home_oid is
+comment on column org_migration.fillers.table_oid is 'The table''s oid, as a number.';
+comment on column org_migration.fillers.home_oid is
 'The oid of this table: a row with another one is of another database, where numbers mean other tables, and does not count.';
-comment on column tenancy.fillers.entries is 'The numbers of the columns of each entry of registry.org_from, as {"user_id": [3]}.';
-comment on column tenancy.fillers.counter is 'The sequence that counts the rows it filled, see tenancy.filled_rows.';
+comment on column org_migration.fillers.entries is 'The numbers of the columns of each entry of registry.org_from, as {"user_id": [3]}.';
+comment on column org_migration.fillers.counter is 'The sequence that counts the rows it filled, see tenancy.filled_rows.';
 
-create or replace view tenancy.filler_forms as
+create or replace view org_migration.filler_forms as
 select
     decision_rules.root,
     format(
         'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids,
         decision_rules.root::oid, decision_rules.joins
     ) as form
-from tenancy.decision_rules;
-comment on view tenancy.filler_forms is
+from org_migration.decision_rules;
+comment on view org_migration.filler_forms is
 'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, and the users whom it names.';
 
 create or replace view tenancy.filled_rows as
 select class.oid::regclass as relation, coalesce(pg_sequence_last_value(counter.oid), 0) as rows
-from tenancy.fillers
+from org_migration.fillers
 join pg_catalog.pg_class as class on class.oid = fillers.table_oid
 left join pg_catalog.pg_class as counter on counter.oid = fillers.counter;
 comment on view tenancy.filled_rows is
 'How many rows each table''s filler has given their organization since it was made, those of inserts that failed later included. While a'
 ' number grows, something still inserts without org_id.';
 
-create or replace function tenancy.prepare_fillers(target regclass default null, with_counters boolean default true)
+create or replace function org_migration.prepare_fillers(target regclass default null, with_counters boolean default true)
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
-    prepared tenancy.fillers;
+    prepared org_migration.fillers;
 begin
-    delete from tenancy.fillers
-    where fillers.home_oid <> 'tenancy.fillers'::regclass;
+    delete from org_migration.fillers
+    where fillers.home_oid <> 'org_migration.fillers'::regclass;
     perform tenancy.note_tables();
 
     for prepared in
         select
-            filler_forms.root::oid, 'tenancy.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form, counter.oid::regclass
-        from tenancy.filler_forms
+            filler_forms.root::oid, 'org_migration.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form, counter.oid::regclass
+        from org_migration.filler_forms
         left join (
             select sources.root, jsonb_object_agg(sources.entry, sources.attnums) as entries
             from tenancy.sources
             group by sources.root
         ) as named on named.root = filler_forms.root
-        left join tenancy.fillers on fillers.table_oid = filler_forms.root::oid
+        left join org_migration.fillers on fillers.table_oid = filler_forms.root::oid
         left join pg_catalog.pg_class as counter on counter.oid = fillers.counter
         where filler_forms.root = coalesce(target, filler_forms.root)
     loop
         if prepared.counter is null and with_counters then
-            prepared.counter := tenancy.create_counter(prepared.table_oid);
+            prepared.counter := org_migration.create_counter(prepared.table_oid);
         end if;
-        insert into tenancy.fillers
+        insert into org_migration.fillers
         select prepared.*
         on conflict (table_oid) do update
         set
@@ -122,11 +122,11 @@ begin
     end loop;
 end
 $function$;
-comment on function tenancy.prepare_fillers(regclass, boolean) is
+comment on function org_migration.prepare_fillers(regclass, boolean) is
 'Notes how the filler of a table decides, or those of all (NULL), from the registry and the foreign keys as they are now. with_counters:'
 ' creates the counters that are missing, which an insert must not, since others would wait for it.';
 
-create or replace function tenancy.create_counter(target regclass)
+create or replace function org_migration.create_counter(target regclass)
 returns regclass language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
     counter_name text := format('filled_%s_%s', tenancy.schema_of(target), tenancy.table_of(target));
@@ -135,43 +135,43 @@ begin
         counter_name := format('filled_%s', md5(counter_name));
     end if;
     -- Another table may have had the name before.
-    if exists (select from tenancy.fillers where fillers.counter = to_regclass(format('tenancy.%I', counter_name))) then
+    if exists (select from org_migration.fillers where fillers.counter = to_regclass(format('org_migration.%I', counter_name))) then
         counter_name := format('filled_%s', target::oid);
     end if;
-    execute format('create sequence if not exists tenancy.%I', counter_name);
-    execute format('revoke all on sequence tenancy.%I from public, anon, authenticated, service_role', counter_name);
-    return format('tenancy.%I', counter_name)::regclass;
+    execute format('create sequence if not exists org_migration.%I', counter_name);
+    execute format('revoke all on sequence org_migration.%I from public, anon, authenticated, service_role', counter_name);
+    return format('org_migration.%I', counter_name)::regclass;
 end
 $function$;
-comment on function tenancy.create_counter(regclass) is 'Creates the sequence that counts what a table''s filler fills, and returns it.';
+comment on function org_migration.create_counter(regclass) is 'Creates the sequence that counts what a table''s filler fills, and returns it.';
 
-create or replace function tenancy.forget_fillers()
+create or replace function org_migration.forget_fillers()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     forgotten regclass;
 begin
     for forgotten in
         select counter.oid
-        from tenancy.fillers
+        from org_migration.fillers
         join pg_catalog.pg_class as counter on counter.oid = fillers.counter
     loop
         execute format('drop sequence %s', forgotten);
     end loop;
-    delete from tenancy.fillers;
+    delete from org_migration.fillers;
 end
 $function$;
-comment on function tenancy.forget_fillers() is 'Forgets how the fillers decide and what they have counted, once they are off.';
+comment on function org_migration.forget_fillers() is 'Forgets how the fillers decide and what they have counted, once they are off.';
 
 create or replace view tenancy.filler_findings as
 select
     'filler_outdated' as code, 'breaks' as severity, application_tables.qualified_name as object, application_tables.qualified_name as table_name,
     'has a filler that does not decide as the backfill would, or does not count: the registry, a foreign key or a type has changed' as problem,
     'do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$' as remedy
-from tenancy.filler_forms
+from org_migration.filler_forms
 join tenancy.application_tables on application_tables.relation = filler_forms.root
-left join tenancy.fillers
+left join org_migration.fillers
     on fillers.table_oid = filler_forms.root::oid
-    and fillers.home_oid = 'tenancy.fillers'::regclass
+    and fillers.home_oid = 'org_migration.fillers'::regclass
     and fillers.counter::oid in (select pg_class.oid from pg_catalog.pg_class)
 where fillers.form is distinct from filler_forms.form
     and exists (
@@ -180,7 +180,7 @@ where fillers.form is distinct from filler_forms.form
     );
 comment on view tenancy.filler_findings is 'Fillers that decide otherwise than the registry and the foreign keys say now.';
 
-create or replace function tenancy.refuse_row_without_organization(target regclass)
+create or replace function org_migration.refuse_row_without_organization(target regclass)
 returns void language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
     columns constant text := (select string_agg(sources.entry, ', ' order by sources.ordinal) from tenancy.sources where sources.root = target);
@@ -193,10 +193,10 @@ begin
         schema = tenancy.schema_of(target), table = tenancy.table_of(target), column = 'org_id';
 end
 $function$;
-comment on function tenancy.refuse_row_without_organization(regclass) is
+comment on function org_migration.refuse_row_without_organization(regclass) is
 'Raises not_null_violation for a row that the filler cannot place, naming the table, the column and what to do.';
 
-create or replace function tenancy.org_of_orphan(user_ids uuid[])
+create or replace function org_migration.org_of_orphan(user_ids uuid[])
 returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
     select coalesce(
         (select min(placed_users.org_id::text)::uuid from tenancy.placed_users where placed_users.user_id = any (user_ids)),
@@ -210,17 +210,17 @@ returns uuid language sql stable security invoker set search_path = pg_catalog, 
         )
     )
 $function$;
-comment on function tenancy.org_of_orphan(uuid[]) is
+comment on function org_migration.org_of_orphan(uuid[]) is
 'The organization of a row that nothing decides and that names these users: of one whom tenancy.placed_users places, of the user who signs up'
 ' in this transaction, or, while the mapping is empty and it names nobody who is in none, the default one. NULL: it is refused.';
 
-create or replace function tenancy.filler_query(root regclass)
+create or replace function org_migration.filler_query(root regclass)
 returns text language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 begin
     -- One session at a time, and never in the way of an insert: who does not get here does without what is noted.
-    if pg_try_advisory_xact_lock(hashtext('tenancy.filler_query')) then
+    if pg_try_advisory_xact_lock(hashtext('org_migration.filler_query')) then
         begin
-            perform tenancy.prepare_fillers(root, with_counters => false);
+            perform org_migration.prepare_fillers(root, with_counters => false);
         exception
             when serialization_failure or deadlock_detected or lock_not_available or unique_violation then
                 null;
@@ -229,29 +229,29 @@ begin
     return coalesce(
         (
             select tenancy.with_names(fillers.form)
-            from tenancy.fillers
-            where fillers.table_oid = root::oid and fillers.home_oid = 'tenancy.fillers'::regclass
+            from org_migration.fillers
+            where fillers.table_oid = root::oid and fillers.home_oid = 'org_migration.fillers'::regclass
         ),
-        (select tenancy.with_names(filler_forms.form) from tenancy.filler_forms where filler_forms.root = filler_query.root),
+        (select tenancy.with_names(filler_forms.form) from org_migration.filler_forms where filler_forms.root = filler_query.root),
         'select null::uuid, true, null::uuid[]'
     );
 end
 $function$;
-comment on function tenancy.filler_query(regclass) is
+comment on function org_migration.filler_query(regclass) is
 'The query of a filler that has no form, or whose form names what is gone or of another type: as the registry and the catalog are now.';
 
 create or replace function tenancy.fill_org_id()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 declare
     root constant regclass := coalesce(pg_partition_root(tg_relid), tg_relid);
-    filler tenancy.fillers;
+    filler org_migration.fillers;
     is_orphan boolean;
     user_ids uuid[];
 begin
     select fillers.*
     into filler
-    from tenancy.fillers
-    where fillers.table_oid = root::oid and fillers.home_oid = 'tenancy.fillers'::regclass;
+    from org_migration.fillers
+    where fillers.table_oid = root::oid and fillers.home_oid = 'org_migration.fillers'::regclass;
     perform nextval(filler.counter) from pg_class where pg_class.oid = filler.counter;
 
     -- A statement that sends NULL has the token's organization no less than one that sends nothing.
@@ -262,21 +262,21 @@ begin
             null;
     end;
     if new.org_id is null then
-        execute coalesce(tenancy.with_names(filler.form), tenancy.filler_query(root))
+        execute coalesce(tenancy.with_names(filler.form), org_migration.filler_query(root))
         into new.org_id, is_orphan, user_ids
         using new;
     end if;
     if is_orphan then
-        new.org_id := tenancy.org_of_orphan(user_ids);
+        new.org_id := org_migration.org_of_orphan(user_ids);
         if new.org_id is null then
-            perform tenancy.refuse_row_without_organization(root);
+            perform org_migration.refuse_row_without_organization(root);
         end if;
     end if;
     return new;
 end
 $function$;
 comment on function tenancy.fill_org_id() is
-'Trigger function of the filler, for rows without org_id: the organization of the token, else that of tenancy.decision_rules; of a row that'
+'Trigger function of the filler, for rows without org_id: the organization of the token, else that of org_migration.decision_rules; of a row that'
 ' nothing decides the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
 ' there; or else that of the user who signs up in this transaction. Any other row is refused. Security definer, because whoever inserts a'
 ' row may neither read tenancy.user_orgs nor see the parent row; it decides from the row alone and returns nothing else of what it reads.';

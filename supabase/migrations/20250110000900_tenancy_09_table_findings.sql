@@ -5,7 +5,7 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.table_findings as
+create or replace view org_migration.table_findings as
 with member as (
     select
         table_members.*, root.qualified_name as root_name, root.relkind as root_kind,
@@ -143,11 +143,11 @@ from (
         on function.oid = unstoppable.tgfoid
         and function.pronamespace is distinct from to_regnamespace('tenancy')
 ) as found;
-comment on view tenancy.table_findings is
+comment on view org_migration.table_findings is
 'What stands in the way of giving an org-scoped table org_id: tables that these migrations do not handle. The push stops before it'
 ' touches anything while there is one.';
 
-create or replace view tenancy.publication_findings as
+create or replace view org_migration.publication_findings as
 select
     case
         when member_class.relreplident = 'f' then 'generated_replica_identity'
@@ -234,5 +234,5 @@ where member.scope = 'org'
             )
         )
     );
-comment on view tenancy.publication_findings is
+comment on view org_migration.publication_findings is
 'Org-scoped tables whose rows cannot be updated because of a publication. The push stops while there is one.';

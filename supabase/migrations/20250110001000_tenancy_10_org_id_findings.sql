@@ -5,7 +5,7 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.org_id_findings as
+create or replace view org_migration.org_id_findings as
 with candidate as (
     select
         application_tables.*, org_id.attnum, org_id.attnotnull as is_not_null,
@@ -80,7 +80,7 @@ from (
         select string_agg(distinct would_do.entry, ', ') as entries
         from (
             select source_paths.entry
-            from tenancy.source_paths
+            from org_migration.source_paths
             where source_paths.root = candidate.relation
             union all
             select array_to_string(org_references.column_names, ', ')
@@ -163,10 +163,10 @@ from (
         or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)'
         or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED'
 ) as found;
-comment on view tenancy.org_id_findings is
+comment on view org_migration.org_id_findings is
 'What a registration says that the table has not, and what it has of org_id already that is not what it should be.';
 
-create or replace view tenancy.unvalidated_checks as
+create or replace view org_migration.unvalidated_checks as
 select
     unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
     pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression,
@@ -189,11 +189,11 @@ where member.scope = 'org'
     and member.relkind = 'r'
     and pg_has_role(current_user, member.relowner, 'usage')
     and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)';
-comment on view tenancy.unvalidated_checks is
+comment on view org_migration.unvalidated_checks is
 'The checks of org-scoped tables that are not valid: a row that breaks one cannot be updated. cannot_fail: true if it can be tried in'
 ' any query: nothing but comparisons of columns that PostgreSQL knows to be leakproof, and so to raise nothing.';
 
-create or replace view tenancy.row_findings as
+create or replace view org_migration.row_findings as
 select
     suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
     concat('has ', counted.row_count, suspicion.problem) as problem,
@@ -249,7 +249,7 @@ from (
         unvalidated_checks.qualified_name,
         format('not (%s)', unvalidated_checks.expression),
         unvalidated_checks.relation
-    from tenancy.unvalidated_checks
+    from org_migration.unvalidated_checks
     join tenancy.application_tables as root on root.relation = unvalidated_checks.root
     where unvalidated_checks.cannot_fail
 ) as suspicion
@@ -269,10 +269,10 @@ cross join lateral (
     )[1]::text as row_count
 ) as counted
 where counted.row_count <> '0';
-comment on view tenancy.row_findings is
+comment on view org_migration.row_findings is
 'Rows that the backfill could not update or could break, counted in the table. Tables of other roles are not looked at.';
 
-create or replace view tenancy.name_findings as
+create or replace view org_migration.name_findings as
 select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy
 from (
     select
@@ -336,4 +336,4 @@ from (
         on function.oid = namesake.tgfoid
         and function.pronamespace is distinct from to_regnamespace('tenancy')
 ) as found;
-comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';
+comment on view org_migration.name_findings is 'What has the name of something of ours and is another thing.';

@@ -88,7 +88,7 @@ comment on view tenancy.application_functions is
 ' quoted as text, source_with_text no comments. schema_names: where names without a schema are looked for. is_parsed: a body that'
 ' PostgreSQL keeps parsed, so that its dependencies are known.';
 
-create or replace view tenancy.sign_up_writes as
+create or replace view org_migration.sign_up_writes as
 with recursive written as materialized (
     select application_functions.oid, application_functions.proname, application_functions.source
     from tenancy.application_functions
@@ -137,11 +137,11 @@ from run
 join insertable
     on insertable.scope = 'org'
     and run.source ~* insertable.pattern;
-comment on view tenancy.sign_up_writes is
+comment on view org_migration.sign_up_writes is
 'The org-scoped tables that a trigger on auth.users probably writes to when somebody signs up, by the text of its function, of what that'
 ' calls, and of the triggers on what it writes.';
 
-create or replace view tenancy.sign_up_findings as
+create or replace view org_migration.sign_up_findings as
 select
     'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name,
     format(
@@ -150,13 +150,13 @@ select
     ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy
-from tenancy.sign_up_writes
+from org_migration.sign_up_writes
 where (
     select
         settings.new_users is null
         and (
             (select mapping_state.is_filled from tenancy.mapping_state)
-            or coalesce((select claimed_organizations.row_count > 0 from tenancy.claimed_organizations), false)
+            or coalesce((select claimed_organizations.row_count > 0 from org_migration.claimed_organizations), false)
         )
     from tenancy.settings
 )
@@ -165,7 +165,7 @@ select
     'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
     format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
     format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users)
-from tenancy.sign_up_writes
+from org_migration.sign_up_writes
 cross join tenancy.settings
 where (
     select
@@ -199,9 +199,9 @@ where settings.new_users in ('default', 'personal')
             and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()')
             and tgenabled in ('O', 'A')
     );
-comment on view tenancy.sign_up_findings is 'What keeps people from signing up once org_id is NOT NULL.';
+comment on view org_migration.sign_up_findings is 'What keeps people from signing up once org_id is NOT NULL.';
 
-create or replace view tenancy.mapping_findings as
+create or replace view org_migration.mapping_findings as
 select
     'users_left_out' as code,
     -- Before the push rows of theirs would go to the default organization, and they to another.
@@ -223,26 +223,26 @@ cross join tenancy.settings
 where placed_users.org_id is null and not placed_users.is_anonymous
 group by settings.new_users, settings.default_org_id
 having count(*) > 0;
-comment on view tenancy.mapping_findings is 'Whom the mapping leaves out.';
+comment on view org_migration.mapping_findings is 'Whom the mapping leaves out.';
 
 create or replace view tenancy.push_findings as
 select foundation_findings.* from tenancy.foundation_findings
 union all
 select registry_findings.* from tenancy.registry_findings
 union all
-select table_findings.* from tenancy.table_findings
+select table_findings.* from org_migration.table_findings
 union all
-select publication_findings.* from tenancy.publication_findings
+select publication_findings.* from org_migration.publication_findings
 union all
-select org_id_findings.* from tenancy.org_id_findings
+select org_id_findings.* from org_migration.org_id_findings
 union all
-select row_findings.* from tenancy.row_findings
+select row_findings.* from org_migration.row_findings
 union all
-select name_findings.* from tenancy.name_findings
+select name_findings.* from org_migration.name_findings
 union all
-select sign_up_findings.* from tenancy.sign_up_findings
+select sign_up_findings.* from org_migration.sign_up_findings
 union all
-select mapping_findings.* from tenancy.mapping_findings
+select mapping_findings.* from org_migration.mapping_findings
 union all
 select
     'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
@@ -260,7 +260,7 @@ select
     'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
     format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
     format('validate or drop it first: the push tries it, and stops where a row breaks it')
-from tenancy.unvalidated_checks
+from org_migration.unvalidated_checks
 where not unvalidated_checks.cannot_fail;
 comment on view tenancy.push_findings is
 'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object,'

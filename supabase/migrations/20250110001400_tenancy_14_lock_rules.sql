@@ -149,7 +149,7 @@ begin
             and table_parts.ddl = next.ddl
             and not table_parts.present
     ) then
-        raise exception 'the % of % is not what it should be, although this ran: %; see tenancy.name_findings',
+        raise exception 'the % of % is not what it should be, although this ran: %; see org_migration.name_findings',
             next.part, next.relation, next.ddl
         using
             errcode = 'internal_error',

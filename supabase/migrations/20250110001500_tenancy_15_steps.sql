@@ -123,7 +123,7 @@ begin
         and done.done_at >= least(statement_timestamp(), clock_timestamp() - interval '5 seconds')
     limit 1;
     if found then
-        raise exception 'the % of % is not what it should be, although this ran: %; see tenancy.name_findings',
+        raise exception 'the % of % is not what it should be, although this ran: %; see org_migration.name_findings',
             again.step, again.relation, again.statement
         using
             errcode = 'internal_error',
@@ -286,7 +286,7 @@ begin
 
     select * into settings from tenancy.settings;
     if 'filler' = any (steps) and settings.fill_org_id then
-        perform tenancy.prepare_fillers();
+        perform org_migration.prepare_fillers();
     end if;
     -- Who signed up after the mapping was made and before new users were placed.
     if 'backfill' = any (steps) and settings.new_users = 'personal' then
@@ -306,7 +306,7 @@ create or replace function org_migration.end_loop(steps text[], undo_to integer)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 begin
     if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
-        perform tenancy.forget_fillers();
+        perform org_migration.forget_fillers();
     end if;
     perform set_config('tenancy.cursor', '', false);
     perform org_migration.leave_loop(steps, undo_to);

@@ -52,7 +52,7 @@ begin
         select from pg_catalog.pg_constraint
         where confrelid = to_regclass('public.organizations') and conrelid <> to_regclass('tenancy.user_orgs')
     ) then
-        follows := target in (select following_tables.relation from tenancy.following_tables);
+        follows := target in (select following_tables.relation from org_migration.following_tables);
     end if;
 
     insert into org_migration.tables_before (relation, row_count, rows_inserted, rows_deleted, storage, follows_org_id, parts)
@@ -129,7 +129,7 @@ create table if not exists org_migration.rules (
     parents regclass[] not null
 );
 comment on table org_migration.rules is
-'tenancy.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
+'org_migration.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
 
 create or replace function org_migration.note_rules(target regclass default null)
 returns void language sql volatile security invoker set search_path = '' as $function$
@@ -140,7 +140,7 @@ returns void language sql volatile security invoker set search_path = '' as $fun
     -- Each view once, and not once per row of another.
     with rule as materialized (
         select decision_rules.*
-        from tenancy.decision_rules
+        from org_migration.decision_rules
         where decision_rules.root = coalesce(target, decision_rules.root)
     ),
     decision as materialized (
@@ -203,7 +203,7 @@ declare
             ),
             rules.is_conflict, target::oid, rules.joins
         )
-        from tenancy.decision_rules as rules
+        from org_migration.decision_rules as rules
         where rules.root = target
     );
     counted record;

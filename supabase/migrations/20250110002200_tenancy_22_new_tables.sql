@@ -101,7 +101,7 @@ begin
 
     perform tenancy.note_tables();
     perform org_migration.count_rows(target);
-    perform tenancy.prepare_fillers(target)
+    perform org_migration.prepare_fillers(target)
     from tenancy.settings
     where settings.fill_org_id;
     while tenancy.build(target, 'column', 'default', 'filler') loop null; end loop;

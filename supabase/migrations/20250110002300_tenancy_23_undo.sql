@@ -5,7 +5,7 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.dependent_findings as
+create or replace view org_migration.dependent_findings as
 select distinct
     'uses_org_id' as code, 'stops' as severity,
     pg_describe_object(dependency.classid, dependency.objid, dependency.objsubid) as object,
@@ -56,7 +56,7 @@ where its_default.adnum is distinct from org_id.attnum
         where bound_keys.relation = its_constraint.conrelid
             and bound_keys.constraint_name = its_constraint.conname
     );
-comment on view tenancy.dependent_findings is
+comment on view org_migration.dependent_findings is
 'What of yours uses an org_id that a roll back to phase 1 would drop: views, policies, triggers, constraints, publications. Indexes are'
 ' not among them: they go with the column.';
 
@@ -87,7 +87,7 @@ begin
         where backfills.relation in (select org_id_columns.relation from tenancy.org_id_columns);
     end if;
     if to_phase < 2 then
-        perform tenancy.forget_fillers();
+        perform org_migration.forget_fillers();
         perform tenancy.disable_new_users();
         update tenancy.settings
         set fill_org_id = default;
@@ -125,7 +125,7 @@ begin
     if to_phase = 1 and coalesce(current_setting('tenancy.rolling_back', true), '') <> 'to phase 1' then
         dependents := org_migration.list_findings(array(
             select format('%s: %s; %s [%s]', findings.table_name, findings.object, findings.remedy, findings.code)
-            from tenancy.dependent_findings as findings
+            from org_migration.dependent_findings as findings
             order by findings.table_name, findings.object
         ));
         if dependents is not null then
@@ -151,4 +151,4 @@ comment on function tenancy.roll_back(integer) is
 ' is left to undo. To 2 and to 3 is the same, and to 4 and to 5: the backfill and the users have no parts. What cannot be undone: to 1 the'
 ' organizations of all rows are gone with the column, and where the column was there before, the values that the backfill filled in stay, and constraints that were not valid stay validated. Users keep'
 ' app_metadata.org_id, which is one more key to them. Raises dependent_objects_still_exist, before anything is undone, with the rows of'
-' tenancy.dependent_findings in the message.';
+' org_migration.dependent_findings in the message.';

@@ -28,7 +28,7 @@ begin
     using new;
 
     -- What is noted by numbers of tables, which are others here, is noted anew.
-    if tg_relid = 'tenancy.fillers'::regclass then
+    if tg_relid = 'org_migration.fillers'::regclass then
         is_here := true;
     elsif tg_relid = 'tenancy.registry'::regclass then
         new.home_oid := null;
@@ -47,7 +47,7 @@ declare
     restored regclass;
 begin
     foreach restored in array array[
-        'public.organizations', 'tenancy.settings', 'tenancy.registry', 'tenancy.user_orgs', 'tenancy.fillers', 'tenancy.log',
+        'public.organizations', 'tenancy.settings', 'tenancy.registry', 'tenancy.user_orgs', 'org_migration.fillers', 'tenancy.log',
         'tenancy.bound_references', 'org_migration.tables_before', 'org_migration.rules', 'org_migration.backfills', 'org_migration.queue',
         'org_migration.lock_waits', 'org_migration.sessions', 'org_migration.work'
     ]::regclass[]

@@ -209,14 +209,14 @@ comment on function tenancy.verify() is
 create or replace function org_migration.failed_checks()
 returns text[] language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    unvalidated tenancy.unvalidated_checks;
+    unvalidated org_migration.unvalidated_checks;
     broken bigint;
     problem text;
     problems text[] := '{}';
 begin
     for unvalidated in
         select unvalidated_checks.*
-        from tenancy.unvalidated_checks
+        from org_migration.unvalidated_checks
         where not unvalidated_checks.cannot_fail
         order by unvalidated_checks.qualified_name
     loop
@@ -243,7 +243,7 @@ begin
 end
 $function$;
 comment on function org_migration.failed_checks() is
-'Tries the checks of tenancy.unvalidated_checks that a query cannot try, each by itself, under the search_path of the application''s own'
+'Tries the checks of org_migration.unvalidated_checks that a query cannot try, each by itself, under the search_path of the application''s own'
 ' sessions. Returns a line per check that rows break, or that raises.';
 
 create or replace function tenancy.assert_registry()

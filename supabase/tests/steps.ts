@@ -61,7 +61,7 @@ export async function dropApplication(sql: Sql, ...kept: string[]): Promise<void
   `;
   await sql.unsafe(`drop table ${tables.map(({ relation }) => relation).join(", ")} cascade`);
   await sql`delete from tenancy.registry where table_name <> all (${kept})`;
-  await sql`select tenancy.prepare_fillers()`;
+  await sql`select org_migration.prepare_fillers()`;
 }
 
 /**

@@ -56,7 +56,7 @@ async function prepareTable(sql: Sql, kind: Filler): Promise<void> {
   await sql.unsafe(`create index idx_${name}_org_id on public.${name} (org_id)`);
   const parts = ["default", "foreign_key", "foreign_key_valid", "check", "check_valid", "not_null", "guard"];
   if (kind === "with") {
-    await sql`select tenancy.prepare_fillers(${`public.${name}`}::regclass)`;
+    await sql`select org_migration.prepare_fillers(${`public.${name}`}::regclass)`;
     parts.push("filler");
   }
   await repeatParts(sql, `public.${name}`, parts);

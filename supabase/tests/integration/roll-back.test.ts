@@ -96,7 +96,7 @@ describe("the shipped application goes up, down and up again", () => {
       ),
       expect.stringMatching(/^public\.leads: policy of the organization on table public\.leads; .* \[uses_org_id\]$/),
     ]);
-    expect(await sql`select code, severity, table_name from tenancy.dependent_findings order by table_name`).toEqual([
+    expect(await sql`select code, severity, table_name from org_migration.dependent_findings order by table_name`).toEqual([
       { code: "uses_org_id", severity: "stops", table_name: "public.calls" },
       { code: "uses_org_id", severity: "stops", table_name: "public.leads" },
     ]);

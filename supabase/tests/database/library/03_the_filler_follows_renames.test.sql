@@ -100,7 +100,7 @@ select results_eq(
     $$,
     'the registry can be made to follow, the columns of org_from too'
 );
-select tenancy.prepare_fillers();
+select org_migration.prepare_fillers();
 select is_empty($$ select * from tenancy.filler_findings $$, 'and then the fillers are what they should be');
 select is(
     (select rows from tenancy.filled_rows where relation = 'harbour.freight'::regclass),

@@ -37,7 +37,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s', trigger_name, relation), ', ' order by trigger_name, relation::text)
-    from tenancy.sign_up_writes
+    from org_migration.sign_up_writes
     where relation::text like 'harbour.%'
 $function$;
 
@@ -103,7 +103,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s %s', code, severity, object), ', ' order by code, object)
-    from tenancy.sign_up_findings
+    from org_migration.sign_up_findings
     where (table_name like 'harbour.%' or table_name is null) and code <> 'organizations_trigger_privilege'
 $function$;
 select is(pg_temp.found(), null, 'without a mapping all new users are in the default organization, and nothing is to be chosen');
@@ -122,7 +122,7 @@ select throws_matching(
 );
 update tenancy.settings set new_users = 'default';
 select is(
-    (select count(*)::integer from tenancy.sign_up_findings where code = 'new_users_without_trigger'),
+    (select count(*)::integer from org_migration.sign_up_findings where code = 'new_users_without_trigger'),
     (
         select count(*)::integer
         from tenancy.settings

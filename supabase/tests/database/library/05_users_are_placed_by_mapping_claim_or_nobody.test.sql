@@ -89,12 +89,12 @@ select results_eq(
     'who is in none is named, except anonymous users; another organization than the mapping''s is a conflict'
 );
 select is(
-    (select severity from tenancy.mapping_findings where code = 'users_left_out'),
+    (select severity from org_migration.mapping_findings where code = 'users_left_out'),
     'decide',
     'that the mapping leaves users out is said before the push'
 );
 select matches(
-    (select problem from tenancy.mapping_findings),
+    (select problem from org_migration.mapping_findings),
     format(
         '^has %s users in no organization',
         (select count(*) from tenancy.placed_users where org_id is null and not is_anonymous)

@@ -12,7 +12,7 @@ create table harbour.ships (id integer primary key, user_id uuid);
 insert into tenancy.registry (schema_name, table_name, scope, priority)
 values ('harbour', 'ships', 'org', 'secondary');
 select is_empty($$ select * from tenancy.onboard('harbour.ships') where not passed $$, 'a table has all of its parts');
-select is_empty($$ select * from tenancy.dependent_findings $$, 'none of which is in the way of a roll back');
+select is_empty($$ select * from org_migration.dependent_findings $$, 'none of which is in the way of a roll back');
 
 savepoint generated;
 alter table harbour.ships add column org_text text generated always as (org_id::text) stored;
@@ -29,7 +29,7 @@ select id, org_id from harbour.ships;
 create policy own_ships on harbour.ships using (org_id is not null);
 create index ships_by_org on harbour.ships (org_id, user_id);
 select set_eq(
-    $$ select code, severity, object, table_name from tenancy.dependent_findings $$,
+    $$ select code, severity, object, table_name from org_migration.dependent_findings $$,
     $$
         values
             ('uses_org_id', 'stops', 'rule _RETURN on view harbour.fleet', 'harbour.ships'),
