@@ -107,7 +107,7 @@ describe("the README's SQL", () => {
   test.each([
     "tenancy.onboard('public.invoices')",
     "tenancy.enable_org_isolation('public.calls')",
-    "org_migration.backfill_progress where state",
+    "select * from tenancy.now;",
     "update tenancy.settings set paused = true;",
     "tenancy.advance('filler')",
     "tenancy.roll_back(1)",
