@@ -11,7 +11,7 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
-  "tests/integration/{other-tools,two-organizations,copied-tests}.test.ts",
+  "tests/integration/{other-tools,two-organizations,copied-tests,push-live}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs on every version: the path of the migrations, up and down, and the attacks on what they leave. */
