@@ -29,8 +29,8 @@ select results_eq(
 );
 select set_eq(
     $$ select check_name from tenancy.verify() where table_name is null $$,
-    $$ values ('registry'), ('fillers'), ('bound_keys'), ('api_privileges'), ('auth_org_id'), ('users') $$,
-    'and the whole gets six'
+    $$ values ('registry'), ('fillers'), ('bound_keys'), ('api_privileges'), ('auth_org_id'), ('token_hook'), ('users') $$,
+    'and the whole gets seven'
 );
 
 -- As shipped: nobody is in an organization of their own, and phase 2 gives every row its value with the column.
