@@ -217,6 +217,8 @@ returns text language sql stable security invoker set search_path = '' as $funct
             )
             from public.organizations
             where organizations.id = settings.default_org_id
+                -- That one is made by the migration that stays.
+                and organizations.id <> 'a0000000-0000-0000-0000-000000000001'
         ),
         (
             select format(
