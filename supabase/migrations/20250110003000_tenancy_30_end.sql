@@ -347,7 +347,7 @@ declare
     renamed record;
 begin
     if to_regnamespace('org_migration') is not null then
-        raise exception 'the move is not over: select tenancy.finish() first, in a migration of its own, see docs/operate.md'
+        raise exception 'the move is not over: select tenancy.finish() first, in a migration of its own, see docs/last-step.md'
         using errcode = 'object_not_in_prerequisite_state';
     end if;
 

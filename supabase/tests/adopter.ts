@@ -6,8 +6,8 @@ import type { Services } from "../local/stack.ts";
 import type { CliResult } from "../local/supabase-cli.ts";
 import { readSection, runAsWritten } from "./readme.ts";
 
-export const recipe = readSection("## Use it on your application");
-export const undo = readSection("### Undo");
+export const recipe = readSection("## Step by step", "docs/adopt.md");
+export const undo = readSection("## Undo", "docs/operate.md");
 
 /** Commands of the recipe that no test can run, and why. All others are run. */
 export const cannotRun: Record<string, string> = {
@@ -70,7 +70,7 @@ export function copyCrm(name: string): string {
   return project;
 }
 
-/** Runs commands of the README as they stand. */
+/** Runs commands of the documentation as they stand. */
 export const run = ({ project, url, services }: Site, commands: string): Promise<CliResult> =>
   runAsWritten(commands, {
     folder: project,

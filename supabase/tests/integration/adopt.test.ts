@@ -30,7 +30,7 @@ const readCsv = (text: string): string[][] =>
 const codesOf = (message: string) =>
   [...message.matchAll(/ \[(\w+)\](?: \(SQLSTATE \w+\))?$/gm)].map(([, code]) => code);
 
-describe("another application follows the README", () => {
+describe("another application follows the documentation", () => {
   let database: Database;
   let site: Site;
   let answers: Answers;
@@ -105,7 +105,7 @@ describe("another application follows the README", () => {
     );
     expect(unknown, "commands between the blocks that nobody runs").toEqual([]);
     const stale = Object.keys(cannotRun).filter((command) => !recipe.text.includes(command));
-    expect(stale, "commands that the README does not have any more").toEqual([]);
+    expect(stale, "commands that docs/adopt.md does not have any more").toEqual([]);
   });
 
   test("asked before, it names every table with its row for the list, and with the list none", () => {
@@ -290,7 +290,7 @@ describe("another application follows the README", () => {
     },
   );
 
-  test("with the README's policy colleagues see each other's deals, and no one else's", async () => {
+  test("with the documented policy colleagues see each other's deals, and no one else's", async () => {
     const condition = /`(using \(org_id = [^`]+)`/.exec(recipe.text)?.[1];
     await database.sql.unsafe(`create policy colleagues on sales.deals for select to authenticated ${condition}`);
     for (const [user, org_id] of [[7, companyA], [2, companyB]] as const) {
@@ -323,7 +323,7 @@ describe("another application follows the README", () => {
       .rejects.toMatchObject({ code: "23502", column_name: "org_id" });
   });
 
-  test("the README's undo takes all of it back, except what filled the pilot's column", async () => {
+  test("the documented undo takes all of it back, except what filled the pilot's column", async () => {
     const { sql } = database;
     const loop = undo.blocks("sql").find((block) => block.includes("tenancy.roll_back(1)")) ?? "";
     await expect(sql.unsafe(loop), "the policy uses org_id").rejects.toMatchObject({ code: "2BP01" });

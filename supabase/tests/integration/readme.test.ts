@@ -1,24 +1,40 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { root } from "../../local/project.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId } from "../organizations.ts";
+import { pages, readPage } from "../readme.ts";
 import { indexLines } from "../steps.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
-const readme = readFileSync(join(root, "README.md"), "utf8");
-
-/** The block of SQL in the README that has this text. */
-function findSql(text: string): string {
-  const blocks = [...readme.matchAll(/```sql\n([^]*?)```/g)].map(([, block]) => block ?? "");
-  const found = blocks.filter((block) => block.includes(text));
-  expect(found.length, `one block of SQL with ${text}`).toBe(1);
-  return found[0] as string;
+interface Block {
+  page: string;
+  sql: string;
 }
 
-describe("the README's SQL", () => {
+const blocks: Block[] = pages.flatMap((page) =>
+  [...readPage(page).matchAll(/^( *)```sql\n([^]*?)^ *```/gm)].map(([, indent = "", sql = ""]) => ({
+    page,
+    sql: sql.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
+  }))
+);
+
+/** The block of SQL that has this text. */
+function findSql(text: string): string {
+  const found = blocks.filter(({ sql }) => sql.includes(text));
+  expect(found.length, `one block of SQL with ${text}`).toBe(1);
+  return found[0]?.sql ?? "";
+}
+
+/** Blocks that need more than a migrated database, by a text of each, and the test that runs them. */
+const elsewhere: Record<string, string> = {
+  "('public', 'contacts', 'org'": "adopt.test.ts",
+  "insert into tenancy.user_orgs": "adopt.test.ts",
+  "tenancy.enable_new_users('personal')": "other-tools.test.ts",
+  "cron.schedule(": "this file, above",
+  "tenancy.enable_binding('public.call_tracking')": "this file, above",
+};
+
+describe("the documentation's SQL", () => {
   let database: Awaited<ReturnType<typeof cloneDatabase>>;
 
   beforeAll(async () => {
@@ -94,7 +110,11 @@ describe("the README's SQL", () => {
   ];
   /** The statements that the text names between its blocks and that need nothing else. */
   const inlineStatements = [
-    ...new Set([...readme.replaceAll(/```[^]*?```/g, "").matchAll(/`((?:select|do) [^`]*)`/g)].map(([, sql]) => sql)),
+    ...new Set(
+      pages.flatMap((page) => [
+        ...readPage(page).replaceAll(/^ *```[^]*?^ *```/gm, "").matchAll(/`((?:select|do) [^`]*)`/g),
+      ]).map(([, sql]) => sql),
+    ),
   ].filter((statement) => !statement?.includes("…"));
 
   test.each(inlineStatements)("between its blocks runs as it is written: %s", async (statement = "") => {
@@ -104,14 +124,20 @@ describe("the README's SQL", () => {
     else await run;
   });
 
-  test.each([
-    "tenancy.onboard('public.invoices')",
-    "tenancy.enable_org_isolation('public.calls')",
-    "org_migration.backfill_progress where state",
-    "update tenancy.settings set paused = true;",
-    "tenancy.advance('filler')",
-    "tenancy.roll_back(1)",
-  ])("runs as it is written: %s", async (text) => {
-    await database.sql.unsafe(findSql(text));
+  test("has a test for each block that needs more than a migrated database", () => {
+    for (const text of Object.keys(elsewhere)) findSql(text);
   });
+
+  const alone = blocks.filter(({ sql }) => !Object.keys(elsewhere).some((text) => sql.includes(text)));
+  test.each([...new Set(alone.map(({ page }) => page))])(
+    "runs as it is written, block after block: %s",
+    async (page) => {
+      const own = await cloneDatabase("documented_blocks", "migrated");
+      try {
+        for (const { sql } of alone.filter((block) => block.page === page)) await own.sql.unsafe(sql);
+      } finally {
+        await own.drop();
+      }
+    },
+  );
 });
