@@ -16,8 +16,8 @@ export const readPage = (page: string): string => readFileSync(join(root, page),
 /** A part of the README, or of a page of docs, with what a reader copies from it. */
 export interface Section {
   text: string;
-  /** Its blocks of code in this language, in order, without the indentation that they have in a list. */
-  blocks(language: "sh" | "sql"): string[];
+  /** Its blocks of code in this language, "" for output, in order, without the indentation that they have in a list. */
+  blocks(language: "sh" | "sql" | ""): string[];
   /** The commands that the text names between its blocks. */
   inlineCommands: string[];
 }

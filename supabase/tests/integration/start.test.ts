@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import { freePort, isPortFree } from "../../local/postgres.ts";
 import { root } from "../../local/project.ts";
+import { readSection } from "../readme.ts";
 
 interface Run {
   process: ChildProcess;
@@ -96,6 +97,12 @@ describe("npm start", () => {
       `✔ the application's trigger wrote an agent for the new user: it is in organization ${orgId}`,
     );
     expect(output).not.toContain("✘");
+    const [shown = ""] = readSection("## See it").blocks("");
+    const lines = shown.trimEnd().split("\n");
+    expect(lines.length).toBeLessThanOrEqual(12);
+    // How many checks there are grows with them.
+    const unnumbered = (text: string) => text.replaceAll(/\d+ checks/g, "… checks");
+    expect(lines.filter((line) => !unnumbered(output).includes(unnumbered(line)))).toEqual([]);
     expect(output.trimEnd().endsWith("All of it holds.")).toBe(true);
     await nothingLeft();
   });
