@@ -23,6 +23,8 @@ export interface Call {
   key: Uint8Array;
   /** Seconds that an access token is valid. */
   jwtExpiry: number;
+  /** The function of the custom access token hook, as schema.name; null: it is off. */
+  tokenHook: string | null;
   request: AuthRequest;
   /** The user id in the path, as it was sent. */
   id: string;

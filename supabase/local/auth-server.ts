@@ -16,6 +16,8 @@ interface AuthSettings {
   jwtSecret: string;
   /** Seconds that an access token is valid. */
   jwtExpiry: number;
+  /** The function of the custom access token hook, as schema.name; null: it is off. */
+  tokenHook: string | null;
 }
 
 /** What a test makes the server do to one request, instead of answering it or after its work. */
@@ -60,6 +62,7 @@ export function createAuthServer(settings: AuthSettings, faults: Faults = {}): A
         sql,
         key,
         jwtExpiry: settings.jwtExpiry,
+        tokenHook: settings.tokenHook,
         request,
         id: "",
         skipWrite: fault?.skipWrite ?? false,

@@ -1,7 +1,7 @@
 /** Sessions: signing in, refreshing, and the user of a token. */
 import { randomBytes, randomUUID } from "node:crypto";
-import { SignJWT } from "jose";
-import type { ISql } from "postgres";
+import { type JWTPayload, SignJWT } from "jose";
+import type { ISql, JSONValue, Sql } from "postgres";
 import { AuthError, authorize, type AuthReply, type Call, readBody, reply } from "./auth-call.ts";
 import { asUser, identitiesOf, nilId, userJson } from "./auth-rows.ts";
 
@@ -114,7 +114,7 @@ async function insertRefreshToken(
 
 /** Signs an access token over the user's row as it is now, and answers with it. */
 async function tokenReply(
-  { sql, key, jwtExpiry }: Call,
+  { sql, key, jwtExpiry, tokenHook }: Call,
   userId: string,
   sessionId: string,
   refreshToken: string,
@@ -122,7 +122,11 @@ async function tokenReply(
   const [row] = await sql`select * from auth.users where id = ${userId}`;
   const user = asUser(row ?? {}, "Database error granting user");
   const issuedAt = Math.floor(Date.now() / 1000);
-  const accessToken = await new SignJWT({
+  const claims = await runHook(sql, tokenHook, user.id, {
+    sub: user.id,
+    aud: user.aud,
+    iat: issuedAt,
+    exp: issuedAt + jwtExpiry,
     email: user.email ?? "",
     phone: user.phone ?? "",
     app_metadata: user.raw_app_meta_data ?? {},
@@ -132,13 +136,8 @@ async function tokenReply(
     amr: [{ method: "password", timestamp: issuedAt }],
     session_id: sessionId,
     is_anonymous: user.is_anonymous,
-  })
-    .setProtectedHeader({ alg: "HS256", typ: "JWT" })
-    .setSubject(user.id)
-    .setAudience(user.aud)
-    .setIssuedAt(issuedAt)
-    .setExpirationTime(issuedAt + jwtExpiry)
-    .sign(key);
+  });
+  const accessToken = await new SignJWT(claims).setProtectedHeader({ alg: "HS256", typ: "JWT" }).sign(key);
   return reply({
     access_token: accessToken,
     token_type: "bearer",
@@ -147,4 +146,28 @@ async function tokenReply(
     refresh_token: refreshToken,
     user: userJson(user, await identitiesOf(sql, user)),
   });
+}
+
+/** Lets the custom access token hook change the claims, if it is on. Whatever makes it fail, no token is issued. */
+async function runHook(
+  sql: Sql,
+  hook: string | null,
+  userId: string,
+  claims: Record<string, JSONValue>,
+): Promise<JWTPayload> {
+  if (hook === null) return claims;
+  try {
+    return await sql.begin(async (transaction) => {
+      await transaction`set local statement_timeout = '2s'`;
+      const event = { user_id: userId, claims, authentication_method: "password" };
+      const [row] = await transaction`select ${transaction(hook)}(${transaction.json(event)}) as output`;
+      return row?.["output"]?.claims;
+    });
+  } catch {
+    throw new AuthError(
+      500,
+      "unexpected_failure",
+      `Error running hook URI: pg-functions://postgres/${hook.replace(".", "/")}`,
+    );
+  }
 }

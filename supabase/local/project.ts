@@ -15,6 +15,8 @@ interface ProjectConfig {
   dbPort: number;
   /** Seconds that an access token is valid. */
   jwtExpiry: number;
+  /** The function of the custom access token hook, as schema.name; null: it is off. */
+  tokenHook: string | null;
 }
 
 /** Reads supabase/config.toml. Throws if a setting is missing or has the wrong type. */
@@ -32,11 +34,22 @@ export function readConfig(): ProjectConfig {
   };
   const projectId = read("project_id");
   if (typeof projectId !== "string") throw refuse("project_id", "string");
+  const readHook = () => {
+    if (read("auth.hook.custom_access_token.enabled") !== true) return null;
+    const [, schema, name] = /^pg-functions:\/\/[^/]+\/([^/]+)\/([^/]+)$/.exec(
+      String(read("auth.hook.custom_access_token.uri")),
+    ) ?? [];
+    if (!schema || !name) {
+      throw refuse("auth.hook.custom_access_token.uri", "pg-functions://<database>/<schema>/<function>");
+    }
+    return `${schema}.${name}`;
+  };
   return {
     projectId,
     apiPort: readNumber("api.port"),
     dbPort: readNumber("db.port"),
     jwtExpiry: readNumber("auth.jwt_expiry"),
+    tokenHook: readHook(),
   };
 }
 

@@ -18,16 +18,17 @@ interface ServiceOptions {
   databaseUrl(role: string): string;
   apiPort: number;
   jwtExpiry: number;
+  tokenHook: string | null;
   /** Where the logs go. */
   folder: string;
   faults?: Faults;
 }
 
 export async function startServices(options: ServiceOptions): Promise<Services> {
-  const { databaseUrl, apiPort, jwtExpiry, folder, faults } = options;
+  const { databaseUrl, apiPort, jwtExpiry, tokenHook, folder, faults } = options;
   const keys = await createKeys();
   const auth = createAuthServer(
-    { databaseUrl: databaseUrl("supabase_auth_admin"), jwtSecret: keys.jwtSecret, jwtExpiry },
+    { databaseUrl: databaseUrl("supabase_auth_admin"), jwtSecret: keys.jwtSecret, jwtExpiry, tokenHook },
     faults,
   );
   const api = await startApiServer({ port: apiPort, auth, keys });
@@ -69,16 +70,18 @@ export async function startStack(options: {
   apiPort: number;
   dbPort: number;
   jwtExpiry: number;
+  tokenHook: string | null;
   /** Where the database's data and the logs go; emptied first. */
   folder: string;
 }): Promise<Stack> {
-  const { apiPort, dbPort, jwtExpiry, folder } = options;
+  const { apiPort, dbPort, jwtExpiry, tokenHook, folder } = options;
   const postgres = await startPostgres({ port: dbPort, folder });
   try {
     const services = await startServices({
       databaseUrl: (role) => postgres.url({ role }),
       apiPort,
       jwtExpiry,
+      tokenHook,
       folder,
     });
     return {

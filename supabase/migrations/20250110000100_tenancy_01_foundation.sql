@@ -30,6 +30,8 @@ create table if not exists tenancy.settings (
     fill_org_id boolean not null default true,
     new_users text check (new_users in ('default', 'personal', 'application')),
     new_users_anonymous boolean not null default false,
+    org_role boolean not null default false,
+    token_hook boolean not null default false,
     rows_decided_at timestamptz,
     small_table_bytes bigint not null default 8388608 check (small_table_bytes >= 0),
     platform_schemas text[] not null default array[
@@ -61,6 +63,9 @@ comment on column tenancy.settings.new_users is
 'Which organization users get who are in none: default, the default organization; personal, one of their own; application, what the'
 ' application gives them. Set by tenancy.enable_new_users. NULL: the default one while tenancy.user_orgs is empty, otherwise none.';
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
+comment on column tenancy.settings.org_role is
+'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';
+comment on column tenancy.settings.token_hook is 'True: the Auth server calls tenancy.add_org_id_to_token. Set by tenancy.enable_token_hook.';
 comment on column tenancy.settings.rows_decided_at is
 'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
 comment on column tenancy.settings.small_table_bytes is

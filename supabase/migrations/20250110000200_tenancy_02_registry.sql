@@ -43,12 +43,14 @@ comment on column tenancy.registry.home_oid is
 
 create table if not exists tenancy.user_orgs (
     user_id uuid primary key,
-    org_id uuid references public.organizations (id) on delete set null
+    org_id uuid references public.organizations (id) on delete set null,
+    switched_at timestamptz
 );
 create index if not exists user_orgs_org_id_idx on tenancy.user_orgs (org_id);
 comment on table tenancy.user_orgs is
 'The mapping: which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
 ' No foreign key to auth.users, so that the rows of a user who is gone can still be placed. Rows without organization do not fill it.';
+comment on column tenancy.user_orgs.switched_at is 'When the user last switched organizations, or lost the active one; NULL: never.';
 comment on column tenancy.user_orgs.org_id is
 'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
 
@@ -101,7 +103,7 @@ comment on view tenancy.placed_users is
 ' tenancy.fallback_organization, anonymous users only where settings.new_users_anonymous. NULL: in none.';
 
 create or replace function tenancy.org_of(user_id uuid)
-returns uuid language sql stable security invoker set search_path = '' as $function$
+returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
     select case
         when placed_users.user_id is not null then placed_users.org_id
         when user_orgs.user_id is not null then user_orgs.org_id

@@ -155,10 +155,17 @@ language sql stable security invoker set search_path = '' as $function$
     select sessions.user_id, sessions.id, token.issued_at, token.issued_at + jwt_expiry
     from auth.sessions
     join (
-        select audit.user_id, max(audit.recorded_at) as at
-        from tenancy.user_metadata_audit as audit
-        where audit.outcome = 'updated'
-        group by audit.user_id
+        select change.user_id, max(change.at) as at
+        from (
+            select audit.user_id, audit.recorded_at
+            from tenancy.user_metadata_audit as audit
+            where audit.outcome = 'updated'
+            union all
+            select user_orgs.user_id, user_orgs.switched_at
+            from tenancy.user_orgs
+            where user_orgs.switched_at is not null
+        ) as change (user_id, at)
+        group by change.user_id
     ) as changed on changed.user_id = sessions.user_id
     cross join lateral (
         -- The Auth server keeps refreshed_at in UTC, without saying so.
@@ -167,8 +174,8 @@ language sql stable security invoker set search_path = '' as $function$
     where token.issued_at < changed.at and token.issued_at + jwt_expiry > now()
 $function$;
 comment on function tenancy.stale_sessions(interval) is
-'Sessions whose access token was issued before their user''s app_metadata.org_id changed and has not expired: it lacks the'
-' organization until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
+'Sessions whose access token was issued before their user''s app_metadata.org_id changed, by a run, a switch or a lost membership, and has not'
+' expired: it has the organization of before, or none, until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
 ' No row: policies may rely on the token.';
 
 create or replace function tenancy.create_organization(organization_name text)

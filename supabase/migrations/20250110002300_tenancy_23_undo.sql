@@ -113,6 +113,12 @@ begin
         using errcode = 'invalid_parameter_value';
     end if;
 
+    if to_phase = 1 and (select settings.token_hook from tenancy.settings) then
+        raise exception 'cannot roll back to phase 1 while tokens get their organization from tenancy.add_org_id_to_token: switch the hook off on'
+            ' the dashboard or in config.toml, then select tenancy.disable_token_hook()'
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+
     -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
     loop_to := case
         when exists (select from tenancy.registry where registry.isolated or registry.privileges_before is not null)

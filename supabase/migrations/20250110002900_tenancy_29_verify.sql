@@ -101,6 +101,20 @@ begin
             ('fillers', null),
             ('bound_keys', null),
             ('api_privileges', null),
+            (
+                'token_hook',
+                (
+                    select 'supabase_auth_admin cannot call tenancy.add_org_id_to_token, so nobody signs in: select tenancy.enable_token_hook(),'
+                        ' or switch the hook off on the dashboard, then select tenancy.disable_token_hook()'
+                    from tenancy.settings
+                    where settings.token_hook
+                        and not coalesce(
+                            has_schema_privilege(to_regrole('supabase_auth_admin'), 'tenancy'::regnamespace, 'usage')
+                            and has_function_privilege(to_regrole('supabase_auth_admin'), to_regprocedure('tenancy.add_org_id_to_token(jsonb)'), 'execute'),
+                            false
+                        )
+                )
+            ),
             ('auth_org_id', 'public.auth_org_id() ' || nullif(array_to_string(tenancy.failed_probes(), ', '), ''))
     ) as topic (name, failed)
     left join (

@@ -333,12 +333,15 @@ returns text language sql stable security invoker set search_path = '' as $funct
             from tenancy.bound_references as bound
             where bound.relation <> all (left_out)
             having count(*) > 0
-        )
+        ),
+        case when to_regprocedure('public.switch_organization(uuid)') is not null then 'select tenancy.enable_memberships();' end,
+        case when settings.token_hook then 'select tenancy.enable_token_hook();' end
     )
     from tenancy.settings
 $function$;
 comment on function tenancy.rows_to_restore(regclass[]) is
-'The rows of settings, registry and bound_references as statements, without those of left_out, tables under the names that they had first.';
+'The rows of settings, registry and bound_references as statements, without those of left_out, tables under the names that they had first, and'
+' the opt-ins that are for the whole database.';
 
 create or replace function tenancy.end_state(of_later_migrations regclass[] default '{}')
 returns text language plpgsql stable security invoker set search_path = '' as $function$

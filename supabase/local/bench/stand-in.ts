@@ -17,6 +17,7 @@ const services = await startServices({
   databaseUrl: (role) => databaseUrlTemplate.replace("ROLE", role),
   apiPort: Number(apiPort),
   jwtExpiry: 3600,
+  tokenHook: null,
   folder,
   faults: {
     choose: ({ method }) => {

@@ -54,6 +54,7 @@ async function optIn(sql: Sql): Promise<void> {
     alter table public.events enable row level security;
     alter table public.events_2025 enable row level security;
   `).simple();
+  await sql`select tenancy.enable_memberships(), tenancy.enable_token_hook(), tenancy.enable_new_users('default')`;
   await repeat(sql, "tenancy.enable_binding('public.notes')");
   for (const table of ["public.notes", "public.events"]) {
     await repeat(sql, `tenancy.enable_org_isolation('${table}', despite_findings => true)`);

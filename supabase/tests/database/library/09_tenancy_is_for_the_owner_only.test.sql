@@ -44,9 +44,12 @@ select results_eq(
     $$,
     $$
         values
+            ('tenancy.add_org_id_to_token(jsonb)'),
             ('tenancy.check_new_tables()'),
+            ('tenancy.copy_membership()'),
             ('tenancy.create_organization(text)'),
             ('tenancy.fill_org_id()'),
+            ('tenancy.follow_membership()'),
             ('tenancy.leave_users_without_organization()'),
             ('tenancy.note_new_tables()'),
             ('tenancy.set_org_of_new_user()'),
@@ -65,7 +68,8 @@ select is_empty(
                     -- What those call runs with the same rights.
                     or proname in (
                         'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'note_tables', 'follow_renames', 'follow_columns',
-                        'refuse_row_without_organization', 'org_of_orphan', 'filler_query'
+                        'refuse_row_without_organization', 'org_of_orphan', 'filler_query', 'org_of', 'store_claim', 'switch_organization', 'my_organizations',
+                        'copy_memberships'
                     )
                     then 'search_path=pg_catalog, pg_temp'
                 else 'search_path=""'

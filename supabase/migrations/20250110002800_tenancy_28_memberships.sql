@@ -1,0 +1,291 @@
+-- Purpose: opt-in: users in several organizations, one of them active at a time, and the hook that puts that one into each token.
+-- Touches: new objects in the schema tenancy only. Nothing is switched on: these functions are for you to call.
+-- Locks:   none that anyone waits for.
+-- Undo:    tenancy.disable_memberships(), tenancy.disable_token_hook().
+
+set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create table if not exists tenancy.memberships (
+    user_id uuid not null,
+    org_id uuid not null references public.organizations (id) on delete cascade,
+    role text,
+    created_at timestamptz not null default now(),
+    primary key (user_id, org_id)
+);
+create index if not exists memberships_org_id_idx on tenancy.memberships (org_id);
+comment on table tenancy.memberships is
+'Every organization that a user is in. tenancy.user_orgs has the active one of them, which rows and tokens go by. Empty: users are in the one'
+' of user_orgs and cannot switch. No foreign key to auth.users, as user_orgs.';
+comment on column tenancy.memberships.role is 'What the user is there, in the application''s own words; app_metadata.org_role, if settings.org_role is on.';
+
+create or replace function tenancy.follow_membership()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+begin
+    if tg_op <> 'INSERT' and (tg_op = 'DELETE' or (old.user_id, old.org_id) <> (new.user_id, new.org_id)) then
+        update tenancy.user_orgs
+        set org_id = null, switched_at = clock_timestamp()
+        where user_orgs.user_id = old.user_id and user_orgs.org_id = old.org_id;
+        if found then
+            perform tenancy.store_claim(old.user_id, null);
+        end if;
+    end if;
+    if tg_op <> 'DELETE' and not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id)
+        and tenancy.org_of(new.user_id) is null
+    then
+        insert into tenancy.user_orgs (user_id, org_id, switched_at)
+        values (new.user_id, new.org_id, clock_timestamp())
+        on conflict do nothing;
+        perform tenancy.store_claim(new.user_id, new.org_id);
+    end if;
+    return null;
+end
+$function$;
+comment on function tenancy.follow_membership() is
+'Trigger function: who loses the membership of the active organization is in none from then on, never in another by chance. A new membership'
+' moves nobody; it becomes the active one only of a user who has never been in any. Security definer, because whoever changes memberships may'
+' neither write user_orgs nor auth.users.';
+
+create or replace trigger follow_membership
+after insert or update or delete on tenancy.memberships
+for each row
+execute function tenancy.follow_membership();
+
+create or replace function tenancy.store_claim(user_id uuid, org_id uuid)
+returns void language sql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+    update auth.users
+    set raw_app_meta_data = case
+        when store_claim.org_id is null then users.raw_app_meta_data - 'org_id'
+        else coalesce(users.raw_app_meta_data, '{}') || jsonb_build_object('org_id', store_claim.org_id)
+    end
+    from tenancy.settings
+    where users.id = store_claim.user_id
+        -- The hook reads user_orgs, and a write here may meet one of the Auth server's.
+        and not settings.token_hook
+        and coalesce(jsonb_typeof(users.raw_app_meta_data), 'object') in ('object', 'null')
+$function$;
+comment on function tenancy.store_claim(uuid, uuid) is
+'Writes a user''s app_metadata.org_id, NULL takes it away, so that the next token follows; nothing while tenancy.enable_token_hook() is on.';
+
+create or replace function tenancy.switch_organization(org_id uuid)
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+declare
+    caller constant uuid := (select auth.uid());
+begin
+    if not exists (
+        select from tenancy.memberships
+        where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
+    ) then
+        raise exception 'you are not a member of the organization %', coalesce(switch_organization.org_id::text, 'NULL')
+        using errcode = 'insufficient_privilege';
+    end if;
+
+    insert into tenancy.user_orgs (user_id, org_id, switched_at)
+    values (caller, switch_organization.org_id, clock_timestamp())
+    on conflict (user_id) do update
+    set org_id = excluded.org_id, switched_at = excluded.switched_at
+    where user_orgs.org_id is distinct from excluded.org_id;
+    if found then
+        perform tenancy.store_claim(caller, switch_organization.org_id);
+    end if;
+end
+$function$;
+comment on function tenancy.switch_organization(uuid) is
+'Makes one of the caller''s organizations the active one: the next token has it, after supabase.auth.refreshSession(). Raises'
+' insufficient_privilege (42501) for any other, whether there is such an organization or not. Called through public.switch_organization.';
+
+create or replace function tenancy.my_organizations()
+returns table (org_id uuid, name text, role text, is_active boolean)
+language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+    select memberships.org_id, to_jsonb(organizations) ->> 'name', memberships.role, user_orgs.org_id is not null
+    from tenancy.memberships
+    join public.organizations on organizations.id = memberships.org_id
+    left join tenancy.user_orgs on (user_orgs.user_id, user_orgs.org_id) = (memberships.user_id, memberships.org_id)
+    where memberships.user_id = (select auth.uid())
+    order by memberships.created_at, memberships.org_id
+$function$;
+comment on function tenancy.my_organizations() is
+'The organizations that the caller is in, with their names, the caller''s role, and which of them is active. Called through public.my_organizations.';
+
+create or replace function tenancy.copy_memberships(
+    source regclass, user_column name, org_column name, role_column name, of_user text default null, of_org text default null
+)
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+declare
+    rows_of constant text := format(
+        'select distinct on (1, 2) found.%1$I::uuid as user_id, found.%2$I::uuid as org_id, %3$s as role from %4$s as found'
+        ' join public.organizations on organizations.id = found.%2$I::uuid'
+        ' where found.%1$I is not null and ($1 is null or (found.%1$I::text, found.%2$I::text) = ($1, $2)) order by 1, 2, 3',
+        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source
+    );
+begin
+    execute format(
+        'delete from tenancy.memberships where ($1 is null or (user_id::text, org_id::text) = ($1, $2))'
+        ' and not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))', rows_of
+    )
+    using of_user, of_org;
+    execute format(
+        'insert into tenancy.memberships (user_id, org_id, role) %s on conflict (user_id, org_id) do update set role = excluded.role'
+        ' where memberships.role is distinct from excluded.role', rows_of
+    )
+    using of_user, of_org;
+end
+$function$;
+comment on function tenancy.copy_memberships(regclass, name, name, name, text, text) is
+'Makes tenancy.memberships what a table of the application says, in whole or for one user and organization. Rows whose organization is not in'
+' public.organizations are left out.';
+
+create or replace function tenancy.copy_membership()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+begin
+    if tg_op = 'TRUNCATE' then
+        perform tenancy.copy_memberships(tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''));
+        return null;
+    end if;
+    if tg_op <> 'INSERT' then
+        perform tenancy.copy_memberships(
+            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), to_jsonb(old) ->> tg_argv[0], to_jsonb(old) ->> tg_argv[1]
+        )
+        where to_jsonb(old) ->> tg_argv[0] is not null;
+    end if;
+    if tg_op <> 'DELETE' then
+        perform tenancy.copy_memberships(
+            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), to_jsonb(new) ->> tg_argv[0], to_jsonb(new) ->> tg_argv[1]
+        )
+        where to_jsonb(new) ->> tg_argv[0] is not null;
+    end if;
+    return null;
+end
+$function$;
+comment on function tenancy.copy_membership() is
+'Trigger function on the membership table of the application: keeps tenancy.memberships in step. Security definer, because whoever changes'
+' that table may not write tenancy.';
+
+create or replace function tenancy.create_api_function(signature text, returned text, options text, body text)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    existing constant regprocedure := to_regprocedure(format('public.%s', regexp_replace(signature, '\w+ (?=\w+\))', '')));
+begin
+    if (select prosrc from pg_catalog.pg_proc where oid = existing) <> body then
+        raise exception 'public.% is there already and another function: rename it first', signature
+        using errcode = 'duplicate_function';
+    end if;
+    execute format(
+        'create or replace function public.%s returns %s language sql %s set search_path = pg_catalog, pg_temp as %L', signature, returned, options, body
+    );
+    execute format('revoke all on function public.%s from public, anon', signature);
+    execute format('grant execute on function public.%s to authenticated', signature);
+end
+$function$;
+comment on function tenancy.create_api_function(text, text, text, text) is
+'Creates a function in public that authenticated may call. Raises duplicate_function where another one has its name and parameters.';
+
+create or replace function tenancy.enable_memberships(
+    source regclass default null, user_column name default 'user_id', org_column name default 'org_id', role_column name default null
+)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    if source is not null then
+        perform tenancy.copy_memberships(source, user_column, org_column, role_column);
+        execute format(
+            'create or replace trigger tenancy_copy_membership after insert or update or delete on %1$s for each row'
+            ' execute function tenancy.copy_membership(%2$L, %3$L, %4$L)', source, user_column, org_column, coalesce(role_column, '')
+        );
+        execute format(
+            'create or replace trigger tenancy_copy_memberships after truncate on %1$s for each statement'
+            ' execute function tenancy.copy_membership(%2$L, %3$L, %4$L)', source, user_column, org_column, coalesce(role_column, '')
+        );
+    end if;
+    perform tenancy.create_api_function(
+        'switch_organization(org_id uuid)', 'void', 'volatile security definer', 'select tenancy.switch_organization(org_id)'
+    );
+    perform tenancy.create_api_function(
+        'my_organizations()', 'table (org_id uuid, name text, role text, is_active boolean)', 'stable security definer',
+        'select * from tenancy.my_organizations()'
+    );
+    perform tenancy.create_api_function(
+        'auth_org_role()', 'text', 'stable parallel safe security invoker',
+        'select nullif(current_setting(''request.jwt.claims'', true), '''')::jsonb #>> ''{app_metadata,org_role}'''
+    );
+end
+$function$;
+comment on function tenancy.enable_memberships(regclass, name, name, name) is
+'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
+' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
+' from and kept in step with; NULL: you write tenancy.memberships yourself. Raises duplicate_function where public has others of these names.';
+
+create or replace function tenancy.disable_memberships()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    copying record;
+begin
+    for copying in
+        select its.tgrelid::regclass as source, its.tgname as name
+        from pg_catalog.pg_trigger as its
+        where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0
+    loop
+        execute format('drop trigger %I on %s', copying.name, copying.source);
+    end loop;
+    drop function if exists public.switch_organization(uuid);
+    drop function if exists public.my_organizations();
+    delete from tenancy.memberships;
+end
+$function$;
+comment on function tenancy.disable_memberships() is
+'Undo of enable_memberships: everyone stays in the organization that is active. public.auth_org_role() stays, since policies may use it.';
+
+create or replace function tenancy.add_org_id_to_token(event jsonb)
+returns jsonb language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $function$
+declare
+    metadata jsonb := coalesce(nullif(event #> '{claims,app_metadata}', 'null'), '{}');
+    placed record;
+begin
+    select user_orgs.org_id, memberships.role, settings.org_role
+    into placed
+    from tenancy.settings
+    join tenancy.user_orgs on user_orgs.user_id = (event ->> 'user_id')::uuid
+    left join tenancy.memberships on (memberships.user_id, memberships.org_id) = (user_orgs.user_id, user_orgs.org_id);
+    if not found then
+        return event;
+    end if;
+
+    metadata := metadata - 'org_id' - 'org_role';
+    if placed.org_id is not null then
+        metadata := metadata || jsonb_build_object('org_id', placed.org_id)
+            || case when placed.org_role and placed.role is not null then jsonb_build_object('org_role', placed.role) else '{}' end;
+    end if;
+    return jsonb_set(event, '{claims,app_metadata}', metadata);
+exception
+    when others then
+        raise log 'tenancy.add_org_id_to_token: %, so the token of user % has no organization', sqlerrm, event ->> 'user_id';
+        return event #- '{claims,app_metadata,org_id}' #- '{claims,app_metadata,org_role}';
+end
+$function$;
+comment on function tenancy.add_org_id_to_token(jsonb) is
+'The custom access token hook: puts the organization of tenancy.user_orgs into app_metadata.org_id of each token as it is issued, and the role'
+' of its membership into org_role, if settings.org_role is on. Of a user who is not in user_orgs it keeps what is stored; of one who is in none'
+' it takes the claim away. It adds no default organization, waits for no lock over 50 ms, and never fails: after an error the token has no'
+' organization, and the log a line. A hook of your own can call it. Security definer, because the Auth server may not read tenancy.';
+
+create or replace function tenancy.enable_token_hook()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    grant usage on schema tenancy to supabase_auth_admin;
+    grant execute on function tenancy.add_org_id_to_token(jsonb) to supabase_auth_admin;
+    update tenancy.settings set token_hook = true;
+end
+$function$;
+comment on function tenancy.enable_token_hook() is
+'Opt-in: lets the Auth server call tenancy.add_org_id_to_token; then switch it on in config.toml or on the dashboard, as'
+' pg-functions://postgres/tenancy/add_org_id_to_token. From then on tenancy.verify() looks whether it can be called: while it cannot, nobody'
+' signs in.';
+
+create or replace function tenancy.disable_token_hook()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update tenancy.settings set token_hook = false;
+    revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin;
+    revoke usage on schema tenancy from supabase_auth_admin;
+end
+$function$;
+comment on function tenancy.disable_token_hook() is
+'Undo of enable_token_hook. First switch the hook off in config.toml or on the dashboard: a hook that cannot be called stops every sign-in.';

@@ -1,0 +1,106 @@
+import { decodeJwt } from "jose";
+import type { Sql } from "postgres";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { demoPassword } from "../../local/application.ts";
+import type { Services } from "../../local/stack.ts";
+import { become, rehearse } from "../attempts.ts";
+import { cloneDatabase, type Database } from "../databases.ts";
+import { north, south } from "../organizations.ts";
+import { startTestServices } from "../services.ts";
+import { addUsers, numberedUsers, userId } from "../users.ts";
+
+describe("the custom access token hook", () => {
+  let database: Database;
+  let services: Services;
+  let sql: Sql;
+
+  beforeAll(async () => {
+    database = await cloneDatabase("token_hook", "migrated");
+    sql = database.sql;
+    services = await startTestServices(database.name, { tokenHook: "tenancy.add_org_id_to_token" });
+    await sql`insert into public.organizations (id, name) values (${north}, 'north'), (${south}, 'south')`;
+    await addUsers(sql, numberedUsers(2), demoPassword);
+    await sql`insert into tenancy.user_orgs (user_id, org_id) values (${userId(1)}, ${north})`;
+    await sql`select tenancy.enable_memberships()`;
+    await sql`
+      insert into tenancy.memberships (user_id, org_id, role)
+      values (${userId(1)}, ${north}, 'admin'), (${userId(1)}, ${south}, 'guest')
+    `;
+  });
+
+  afterAll(async () => {
+    await services?.stop();
+    await database?.drop();
+  });
+
+  const ask = async (grant: string, body: Record<string, string>) => {
+    const response = await fetch(`${services.api.url}/auth/v1/token?grant_type=${grant}`, {
+      method: "POST",
+      headers: { apikey: services.keys.publishableKey },
+      body: JSON.stringify(body),
+    });
+    const reply = await response.json() as Record<string, string>;
+    const claims = reply["access_token"] ? decodeJwt(reply["access_token"]) : {};
+    return { status: response.status, refreshToken: reply["refresh_token"] ?? "", claims };
+  };
+  const signIn = (number: number) => ask("password", { email: `user${number}@example.com`, password: demoPassword });
+  const withOrganization = (orgId: string) => ({ app_metadata: { org_id: orgId } });
+
+  test("stops every sign-in while the Auth server may not call it", async () => {
+    expect((await signIn(1)).status).toBe(500);
+  });
+
+  test("gives the first token its organization, without a run of the function", async () => {
+    await sql`select tenancy.enable_token_hook()`;
+    const { status, claims } = await signIn(1);
+    expect(status).toBe(200);
+    expect(claims).toMatchObject({ sub: userId(1), role: "authenticated", ...withOrganization(north) });
+    expect((await signIn(2)).claims["app_metadata"]).not.toHaveProperty("org_id");
+  });
+
+  test("gives the next token the organization that the user has switched to, and touches no user", async () => {
+    const { refreshToken } = await signIn(1);
+    const before = [...await sql`select id, raw_app_meta_data, updated_at from auth.users order by 1`];
+    await sql.begin(async (transaction) => {
+      await become(transaction as unknown as Sql, "authenticated", { sub: userId(1), role: "authenticated" });
+      await transaction`select public.switch_organization(${south})`;
+    });
+    await sql`update tenancy.settings set org_role = true`;
+    const refreshed = await ask("refresh_token", { refresh_token: refreshToken });
+    expect(refreshed.claims).toMatchObject({ app_metadata: { org_id: south, org_role: "guest" } });
+    expect([...await sql`select id, raw_app_meta_data, updated_at from auth.users order by 1`]).toMatchObject(
+      before.map(({ id, raw_app_meta_data }) => ({ id, raw_app_meta_data })),
+    );
+  });
+
+  test("lets policies ask for the role", async () => {
+    const { claims } = await signIn(1);
+    await rehearse(sql, async () => {
+      await become(sql, "authenticated", claims);
+      expect(await sql`select public.auth_org_id() as org, public.auth_org_role() as role`).toEqual([
+        { org: south, role: "guest" },
+      ]);
+    });
+  });
+
+  test("waits for nobody, and lets a user sign in whose organization it cannot read", async () => {
+    const other = await sql.reserve();
+    try {
+      await other`begin`;
+      await other`lock table tenancy.user_orgs in access exclusive mode`;
+      const { status, claims } = await signIn(1);
+      expect(status).toBe(200);
+      expect(claims["app_metadata"]).not.toHaveProperty("org_id");
+    } finally {
+      await other`rollback`;
+      other.release();
+    }
+    expect((await signIn(1)).claims).toMatchObject(withOrganization(south));
+  });
+
+  test("takes the organization from the next token of who loses it", async () => {
+    await sql`delete from tenancy.memberships where (user_id, org_id) = (${userId(1)}, ${south})`;
+    expect((await signIn(1)).claims["app_metadata"]).not.toHaveProperty("org_id");
+    expect(await sql`select user_id from tenancy.stale_sessions()`).not.toHaveLength(0);
+  });
+});
