@@ -32,6 +32,7 @@ const elsewhere: Record<string, string> = {
   "tenancy.enable_new_users('personal')": "other-tools.test.ts",
   "cron.schedule(": "this file, above",
   "tenancy.enable_binding('public.call_tracking')": "this file, above",
+  "tenancy.enable_memberships(": "this file, above",
 };
 
 describe("the documentation's SQL", () => {
@@ -102,6 +103,18 @@ describe("the documentation's SQL", () => {
       select pg_get_constraintdef(oid) as definition from pg_constraint where conname = 'call_tracking_call_id_fkey'
     `;
     expect(bound?.["definition"]).toBe("FOREIGN KEY (org_id, call_id) REFERENCES calls(org_id, id) ON DELETE CASCADE");
+  });
+
+  test("fills the memberships from the application's own table", async () => {
+    const { sql } = database;
+    await sql`create table public.company_members (user_id uuid, company_id uuid, role text)`;
+    await sql`insert into public.company_members values (${userId(3)}, ${defaultOrgId}, 'admin')`;
+    await sql.unsafe(findSql("tenancy.enable_memberships("));
+    expect(await sql`select user_id, org_id, role from tenancy.memberships`)
+      .toEqual([{ user_id: userId(3), org_id: defaultOrgId, role: "admin" }]);
+    await sql`select tenancy.disable_memberships()`;
+    await sql`drop table public.company_members`;
+    await sql`delete from tenancy.user_orgs`;
   });
 
   const refusedHere = [
