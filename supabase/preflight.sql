@@ -88,35 +88,35 @@ chosen (new_users) as (
     format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name ) as named where registered_tables.relation is null and named.qualified_name <> 'public.organizations' or
     ( registered_tables.scope = 'org' and registered_tables.relation is not null and registered_tables.relation not in (select table_inventory.relation from table_inventory) )), registered_tables as (
     select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false, null, unclassified_tables.relation,
-    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), application_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
+    false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), classified_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
     table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority, registered_tables.isolated, registered_tables.privileges_before,
-    registered_tables.org_from from table_inventory left join registered_tables on registered_tables.relation = table_inventory.relation), table_members as (select application_tables.relation as root,
-    member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as qualified_name, member.relname, member.relnamespace, member.relowner, member.relkind, member.reltuples,
-    application_tables.scope from application_tables left join lateral pg_partition_tree(application_tables.relation) as tree on application_tables.relkind = 'p' join pg_catalog.pg_class as member on
-    member.oid = coalesce(tree.relid, application_tables.relation) join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace), org_id_columns as (select table_members.root,
-    table_members.relation, table_members.qualified_name, table_members.relname, table_members.relkind, table_members.relation = table_members.root as is_root, table_members.relkind <> 'p' as is_leaf,
-    org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not exists ( select from pg_catalog.pg_constraint as not_null where not_null.conrelid = table_members.relation and
-    not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not not_null.convalidated ) as is_not_null, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
-    org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from table_members left join pg_catalog.pg_attribute as org_id on org_id.attrelid
-    = table_members.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = table_members.relation and its_default.adnum
-    = org_id.attnum and org_id.attgenerated = '' where table_members.scope = 'org'), coined_names as (select relation.oid::regclass as relation, coined.kind, case when octet_length(coined.prefix ||
-    relation.relname || coined.suffix) <= 63 then coined.prefix || relation.relname || coined.suffix else ( select coined.prefix || left(relation.relname, kept) || digest || coined.suffix from (select '_'
-    || left(md5(relation.relname), 8)) as shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept where octet_length(coined.prefix || left(relation.relname, kept) || digest
-    || coined.suffix) <= 63 limit 1 ) end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key', 'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '',
-    '_org_id_not_null'), ('other_check', '', '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_', ''), ('guard_move', 'zzz_org_id_immutable_', ''),
-    ('guard_statement', 'org_id_immutable_rows_', '') ) as coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with recursive org_scoped as materialized ( select
-    application_tables.* from application_tables where application_tables.scope = 'org' ), reference as materialized ( select distinct references_between_tables.relation, references_between_tables.parent
-    from references_between_tables join org_scoped as child on child.relation = references_between_tables.relation join org_scoped as parent on parent.relation = references_between_tables.parent and
-    parent.relation <> child.relation ), level (relation, depth) as ( select org_scoped.relation, 0 from org_scoped union select reference.relation, level.depth + 1 from level join reference on
-    reference.parent = level.relation where level.depth < (select count(*) from org_scoped) ) select org_scoped.relation, org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name,
-    org_scoped.priority, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position from org_scoped join ( select level.relation, max(level.depth) as depth from
-    level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name as parent_name, row_number() over ( partition by reference.relation order by
-    reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join application_tables as child on child.relation = reference.relation and child.scope = 'org'
-    join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate
-    "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by'
-    then 3 else 4 end as rank, exists ( select from unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when
-    base.type = 'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
-    'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
+    registered_tables.org_from from table_inventory left join registered_tables on registered_tables.relation = table_inventory.relation), application_tables as (select * from classified_tables),
+    table_members as (select application_tables.relation as root, member.oid::regclass as relation, format('%I.%I', namespace.nspname, member.relname) as qualified_name, member.relname,
+    member.relnamespace, member.relowner, member.relkind, member.reltuples, application_tables.scope from application_tables left join lateral pg_partition_tree(application_tables.relation) as tree on
+    application_tables.relkind = 'p' join pg_catalog.pg_class as member on member.oid = coalesce(tree.relid, application_tables.relation) join pg_catalog.pg_namespace as namespace on namespace.oid =
+    member.relnamespace), org_id_columns as (select table_members.root, table_members.relation, table_members.qualified_name, table_members.relname, table_members.relkind, table_members.relation =
+    table_members.root as is_root, table_members.relkind <> 'p' as is_leaf, org_id.attnum, org_id.attnotnull as has_not_null, org_id.attnotnull and not exists ( select from pg_catalog.pg_constraint as
+    not_null where not_null.conrelid = table_members.relation and not_null.contype = 'n' and not_null.conkey = array[org_id.attnum] and not not_null.convalidated ) as is_not_null, org_id.atttypid =
+    'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attmissingval::text as missing_value, pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from table_members
+    left join pg_catalog.pg_attribute as org_id on org_id.attrelid = table_members.relation and org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on
+    its_default.adrelid = table_members.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where table_members.scope = 'org'), coined_names as (select relation.oid::regclass as
+    relation, coined.kind, case when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63 then coined.prefix || relation.relname || coined.suffix else ( select coined.prefix ||
+    left(relation.relname, kept) || digest || coined.suffix from (select '_' || left(md5(relation.relname), 8)) as shortened (digest) cross join generate_series(length(relation.relname), 0, -1) as kept
+    where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63 limit 1 ) end::name as name from pg_catalog.pg_class as relation cross join ( values ('foreign_key',
+    'fk_', '_org_id'), ('index', 'idx_', '_org_id'), ('check', '', '_org_id_not_null'), ('other_check', '', '_org_id_not_null_check'), ('filler', 'zzz_fill_org_id_', ''), ('guard', 'org_id_immutable_',
+    ''), ('guard_move', 'zzz_org_id_immutable_', ''), ('guard_statement', 'org_id_immutable_rows_', '') ) as coined (kind, prefix, suffix) where relation.relkind in ('r', 'p')), org_scoped_tables as (with
+    recursive org_scoped as materialized ( select application_tables.* from application_tables where application_tables.scope = 'org' ), reference as materialized ( select distinct
+    references_between_tables.relation, references_between_tables.parent from references_between_tables join org_scoped as child on child.relation = references_between_tables.relation join org_scoped as
+    parent on parent.relation = references_between_tables.parent and parent.relation <> child.relation ), level (relation, depth) as ( select org_scoped.relation, 0 from org_scoped union select
+    reference.relation, level.depth + 1 from level join reference on reference.parent = level.relation where level.depth < (select count(*) from org_scoped) ) select org_scoped.relation,
+    org_scoped.schema_name, org_scoped.table_name, org_scoped.qualified_name, org_scoped.priority, row_number() over (order by deepest.depth, org_scoped.priority, org_scoped.qualified_name) as position
+    from org_scoped join ( select level.relation, max(level.depth) as depth from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name
+    as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join
+    application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'),
+    owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed,
+    column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from unique_columns where
+    unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid = base.type then
+    '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
     application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
@@ -140,7 +140,7 @@ chosen (new_users) as (
     owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
     coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
     '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent =
-    to_regclass('public.organizations')), sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
+    to_regclass('public.organizations')), possible_sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
     source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
     (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
     'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when
@@ -163,11 +163,11 @@ chosen (new_users) as (
     as joins, case when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id, case
     ordered.kind when 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
     format('source_%s.ctid is not null', ordered.ordinal) end as condition, case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id from ordered cross
-    join lateral (select format('source_%s', ordered.ordinal) as alias) as named), following_tables as (with recursive followed (relation) as ( select org_id_columns.relation from org_id_columns where
-    org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select org_references.relation from followed join
-    org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on org_references.parent = followed.relation and
-    org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization'), claimed_organizations as (select coalesce( ( xpath( '/row/count/text()',
-    query_to_xml( format( 'select count(*) from auth.users join public.organizations'
+    join lateral (select format('source_%s', ordered.ordinal) as alias) as named), sources as (select * from possible_sources), following_tables as (with recursive followed (relation) as ( select
+    org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select
+    org_references.relation from followed join org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on
+    org_references.parent = followed.relation and org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization'), claimed_organizations as
+    (select coalesce( ( xpath( '/row/count/text()', query_to_xml( format( 'select count(*) from auth.users join public.organizations'
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
@@ -483,8 +483,9 @@ chosen (new_users) as (
     language.oid = function.prolang and language.lanname not in ('c', 'internal') left join lateral ( select substr(setting, 13) from unnest(function.proconfig) as setting where setting like
     'search\_path=%' ) as path (setting) on true where function.prokind in ('f', 'p') and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not in
     ('pg_catalog', 'information_schema') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and
-    dependency.deptype = 'e' ) union all select null, null, convert_from(decode(job.command, 'hex'), 'UTF8'), 'cron job', convert_from(decode(job.name, 'hex'), 'UTF8'), false, '"$user", public' from
-    pg_catalog.pg_class as jobs join pg_catalog.pg_roles as owner on owner.oid = jobs.relowner cross join lateral query_to_xml( format(
+    dependency.deptype = 'e' ) union all select null, null, regexp_replace( convert_from(decode(job.command, 'hex'), 'UTF8'), '\mdo\s+(?:language\s+\w+\s+)?(\$\w*\$)(.*)\1', '\2', 'i' ), 'cron job',
+    convert_from(decode(job.name, 'hex'), 'UTF8'), false, '"$user", public' from pg_catalog.pg_class as jobs join pg_catalog.pg_roles as owner on owner.oid = jobs.relowner cross join lateral query_to_xml(
+    format(
     $sql$
                 select
                     pg_catalog.encode(pg_catalog.convert_to(coalesce(
@@ -558,26 +559,66 @@ chosen (new_users) as (
     viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join
     pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation =
     reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind,
-    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), table_mentions as (with code as materialized ( select application_functions.* from application_functions ), word as ( select
-    code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
-    (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( regexp_replace(code.source, '\s+', ' ',
-    'g'), '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
-    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null ), target as
-    materialized ( select table_members.relname, table_members.relnamespace, table_members.root, root.qualified_name, false as is_view from table_members join application_tables as root on root.relation =
-    table_members.root where table_members.scope = 'org' union all select views_over_tables.relname, views_over_tables.relnamespace, views_over_tables.root, views_over_tables.table_name, true from
-    views_over_tables ) select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb
-    in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, case when
-    array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1',
-    'g')) as pattern, target.relname from word join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] join
-    pg_catalog.pg_namespace as namespace on namespace.oid = target.relnamespace and case when array_length(word.names, 1) = 2 then namespace.nspname = word.names[1] else namespace.nspname = any
-    (code.schema_names) end), review_breaks as (with code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null as has_columns, coalesce('org_id' = any
-    (function.proargnames), false) as returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as
-    line_with_text, exists ( select from pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from
-    application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid ), mention as materialized ( select table_mentions.* from table_mentions ), careless as
-    materialized ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where
-    mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as (
-    select case when settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings
-    ), answer as materialized ( select code.oid, code.name, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement,
+    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), function_calls as (with code as materialized ( select application_functions.oid, application_functions.name,
+    application_functions.source, application_functions.schema_names from application_functions ), callee as materialized ( select function.oid, function.proname::text as name, namespace.nspname::text as
+    schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as
+    caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' )
+    as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names)
+    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names, said.line from
+    application_functions cross join lateral ( select regexp_replace( concat_ws( '; ', application_functions.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
+    application_functions.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where application_functions.kind <> 'cron job' ) ),
+    '\s+', ' ', 'g' ) as line ) as said cross join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( said.line,
+    '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
+    select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
+    (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,
+    '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
+    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null union all select
+    code.oid, code.name, 'from', parse_ident(found.part[1]), null from code cross join lateral regexp_matches(code.line, '\m(?:from|using|truncate(?: table)?) ([^;()]*)', 'gi') as list (part) cross join
+    lateral regexp_matches( regexp_replace(list.part[1], '\m(where|group|order|limit|returning|union|having|window|for|set|when|loop|then)\M.*$', '', 'i'),
+    ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as materialized ( select table_members.relname, namespace.nspname, table_members.root, format('%I.%I',
+    its_schema.nspname, root.relname) as qualified_name, false as is_view from table_members join pg_catalog.pg_class as root on root.oid = table_members.root join pg_catalog.pg_namespace as its_schema on
+    its_schema.oid = root.relnamespace join pg_catalog.pg_namespace as namespace on namespace.oid = table_members.relnamespace where table_members.scope = 'org' union all select views_over_tables.relname,
+    namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from views_over_tables join pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace )
+    select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert',
+    'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, named.pattern, target.relname from word
+    join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then
+    target.nspname = word.names[1] else target.nspname = any (code.schema_names) end cross join lateral ( select case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?',
+    regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names,
+    1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all (code.cte_names) or code.line ~*
+    format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname, role.rolbypassrls from
+    pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
+    'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
+    not true), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.source_with_text as text from
+    application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls ), policy_call as materialized (
+    select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call union select run.policy_oid, call.callee from run join call on
+    call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from pg_catalog.pg_policy as policy cross join lateral (values
+    (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from run join code on code.oid = run.function), review_breaks as
+    (with recursive code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
+    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and
+    pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral (
+    select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id
+    from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where type.oid = function.prorettype ) as row_type on true ), mention as materialized ( select
+    table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
+    'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
+    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
+    and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
+    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), member as
+    materialized ( select table_members.relation, table_members.root from table_members where table_members.scope = 'org' ), row_given as materialized ( select pg_trigger.tgfoid as function, member.root
+    from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select code.oid, member.root from code join pg_catalog.pg_proc as function on function.oid = code.oid cross join
+    unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid = argument.type join member on member.relation = type.typrelid ), copy as materialized ( select code.name,
+    code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, parse_ident(copied.part[1]) as names from mention join code on
+    code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join ( values
+    ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ') ) as insert (form) cross join lateral ( values (insert.form ||
+    '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form) ) as copying (pattern) cross join lateral regexp_matches(code.line,
+    copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1],
+    copied.part[2], copied.part[3], case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end from row_given join code on code.oid = row_given.function and not code.is_parsed
+    join application_tables as root on root.relation = row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~* '\mexecute\M.* using\M' ) as
+    said cross join lateral regexp_matches( said.text, '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as copied (part) where
+    copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute as before where
+    before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname = 'org_id' ),
+    answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement,
     '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select
     (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
     '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
@@ -587,227 +628,317 @@ chosen (new_users) as (
     '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
     'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
     format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
-    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.name, touched.table_name, case when bool_or(careless.name is not null) then format(
-    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.name), filler.hint ) else
+    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
+    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else
     format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
-    'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from code as job join mention as touched on touched.name = job.name and touched.kind =
-    'cron job' or touched.function is not null and job.line ~* format('(?<![\w$])%s"? ?\(', regexp_replace(touched.proname, '(\W)', '\\\1', 'g')) left join careless on careless.name = touched.name and
-    careless.root = touched.root cross join filler where job.kind = 'cron job' group by job.name, touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks',
-    mention.name, mention.table_name, format('%sinserts all columns of %s into %s, which has no org_id: more than there are', 'probably ', mention.table_name, copied.part[1]),
-    format('name the columns in %s, on both sides', mention.name) from mention join code on code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join
-    lateral ( select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern union all select
-    format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern) ) as copying (pattern) cross join lateral
-    regexp_matches(code.line, copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view and not exists ( select from mention as into_org where into_org.function is not
-    distinct from mention.function and into_org.name = mention.name and into_org.inserts and lower(replace(copied.part[1], '"', '')) in (into_org.table_name, split_part(into_org.table_name, '.', 2)) )
-    union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed
-    then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join
-    pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join table_members as member on member.relation = row_type.typrelid and member.scope = 'org' join application_tables
-    as root on root.relation = member.root where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct
-    'function_row_shape', 'breaks', answer.name, mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns', mention.table_name),
-    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and mention.verb in ('from',
-    'join') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id
-    and not answer.is_parsed and answer.statement ~* concat( '\m(from|join) (only )?', mention.pattern, case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])',
-    star.part[1]) end ) union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
+    'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
+    'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
+    touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks', copy.name, copy.table_name, format( 'probably inserts all columns of %s into %s%s',
+    copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end, case when into_.has_org_id and copy.column_list is null then
+    ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ), format('name the columns in %s, on both sides', copy.name) from copy cross join
+    lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from
+    pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join org_id_place as column_ on column_.relation = class.oid left join org_id_place as
+    source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and
+    case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true)
+    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name,
+    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last',
+    answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on
+    member.relation = row_type.typrelid join application_tables as root on root.relation = member.root where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list
+    !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name, mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns',
+    mention.table_name), format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and
+    mention.verb in ('from', 'join', 'update', 'insert') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where
+    answer.has_columns and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern, case when
+    lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
+    '(\mas (not )?(materialized )?|\mfrom )\( ?select ([\w$"]+ ?\. ?)?\* from (only )?', mention.pattern ) ) union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
     format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
     regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
-    union all select 'column_grants' as code, case when bool_or(granted.privilege_type = 'SELECT') then 'breaks' else 'decide' end as severity, granted.grantee as object, granted.table_name, format(
-    'may %s %s column by column, and org_id is none of them: %s', lower(string_agg(distinct granted.privilege_type, ' and ')), granted.table_name, case when bool_or(granted.privilege_type = 'SELECT') then
-    'select * fails' else 'it cannot say org_id' end ) as problem, format( 'grant %s on %s to %s', string_agg(distinct lower(granted.privilege_type) || ' (org_id)', ', '), granted.table_name,
-    granted.grantee ) as remedy from ( select distinct member.root, root.qualified_name as table_name, item.privilege_type, format('%I', grantee.name) as grantee from org_id_columns as member join
+    union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name, format(
+    'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end ),
+    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee) from ( select root.qualified_name as table_name,
+    format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs, string_agg(distinct lower(item.privilege_type) ||
+    ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where other.attrelid = member.relation and other.attnum > 0 and
+    not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as reads_all from org_id_columns as member join
     application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
     cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
     and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
-    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end ) as granted group by granted.grantee, granted.table_name union all select 'published', case when
-    subscribed.by_slot and bool_or(member.attnum is null) then 'breaks' else 'decide' end, published.pubname, root.qualified_name, case when bool_or(member.attnum is null) then format(
-    'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
-    format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when bool_or(member.attnum is null) then
-    format('at the subscriber, before the push: alter table %s add column org_id uuid', root.qualified_name) else format('at the subscriber: update %s set org_id = %L where org_id is null',
-    root.qualified_name, settings.default_org_id) end from pg_catalog.pg_publication_tables as published join pg_catalog.pg_namespace as namespace on namespace.nspname = published.schemaname join
-    pg_catalog.pg_class as class on class.relnamespace = namespace.oid and class.relname = published.tablename join org_id_columns as member on member.relation = class.oid join application_tables as root
-    on root.relation = member.root cross join settings cross join lateral ( select exists ( select from pg_catalog.pg_replication_slots as slot where slot.database = current_database() and slot.plugin =
-    'pgoutput' and not slot.temporary ) as by_slot ) as subscribed where published.pubname <> 'supabase_realtime' and (member.attnum is null or (member.missing_value is not null and subscribed.by_slot))
-    and not exists ( select from pg_catalog.pg_publication_rel as listed join pg_catalog.pg_publication as publication on publication.oid = listed.prpubid and publication.pubname = published.pubname where
-    listed.prrelid = class.oid and listed.prattrs is not null ) group by published.pubname, root.qualified_name, subscribed.by_slot, settings.default_org_id union all select 'reference_sets_org_id_null',
-    'breaks', format('%I', reference.conname), root.qualified_name, format( 'is a foreign key of %s that sets org_id too, which cannot change: no row of %s that is in use can be %s', root.qualified_name,
-    reference.confrelid::regclass, case when reference.confdeltype in ('n', 'd') then 'deleted' else 'given another key' end ), format( 'alter table %s drop constraint %I, add constraint %I %s',
-    member.qualified_name, reference.conname, reference.conname, regexp_replace( regexp_replace(pg_get_constraintdef(reference.oid), ' ON UPDATE SET (NULL|DEFAULT)', ''),
-    ' ON DELETE SET (NULL|DEFAULT)( \([^)]*\))?', format(' ON DELETE SET \1 (%s)', others.column_names) ) ) from org_id_columns as member join application_tables as root on root.relation = member.root
-    join pg_catalog.pg_constraint as reference on reference.conrelid = member.relation and reference.contype = 'f' and reference.conparentid = 0 and member.attnum = any (reference.conkey) and
-    reference.conkey <> array[member.attnum] cross join lateral ( select string_agg(format('%I', column_.attname), ', ' order by column_.attnum) as column_names from pg_catalog.pg_attribute as column_
-    where column_.attrelid = reference.conrelid and column_.attnum = any (coalesce(reference.confdelsetcols, reference.conkey)) and column_.attnum <> member.attnum ) as others where (reference.confdeltype
-    in ('n', 'd') and member.attnum = any (coalesce(reference.confdelsetcols, reference.conkey))) or reference.confupdtype in ('n', 'd')), policy_clauses as (with own_column as materialized ( select
-    owner_columns.relation, owner_columns.attnum, true as is_user from owner_columns union select reference.relation, reference.attnums[1], exists ( select from owner_columns where owner_columns.relation
-    = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ) from references_between_tables as reference ) select policy.oid as policy_oid, format('%I', policy.polname) as name,
-    policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, policy.polcmd as command, policy.polroles as roles,
-    policy.polpermissive as is_permissive, clause.kind, pg_get_expr(clause.node, policy.polrelid) as expression, seen.has_org_id, seen.has_user, text.has_tables, text.has_functions, case when
-    pg_get_expr(clause.node, policy.polrelid) = 'false' then 'no' when seen.column_count = 0 then 'yes' when seen.has_own or text.has_tables or text.has_functions or pg_get_expr(clause.node,
-    policy.polrelid) ~ '(uid|jwt|email|auth_org_id|current_setting)\(' then 'no' else 'probably' end as is_open from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation =
-    policy.polrelid join application_tables as root on root.relation = member.root left join org_id_columns as org_id on org_id.relation = member.relation cross join lateral (values ('using',
-    policy.polqual), ('with check', policy.polwithcheck)) as clause (kind, node) cross join lateral ( select clause.node::text ~ '\{(RTE|RANGETBLENTRY) ' as has_tables, exists ( select from
-    pg_catalog.pg_depend as dependency join pg_catalog.pg_proc as function on function.oid = dependency.refobjid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace where
-    dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and namespace.nspname <> 'auth' and clause.node::text
-    ~ format(':funcid %s ', function.oid) ) as has_functions ) as text cross join lateral ( select count(*) as column_count, bool_or(own_column.relation is not null or used.attnum <= 0 or used.attnum =
-    org_id.attnum) as has_own, coalesce(bool_or(own_column.is_user), false) as has_user, coalesce(bool_or(used.attnum = org_id.attnum), false) as has_org_id from ( select distinct
-    variable.part[1]::smallint as attnum from regexp_matches(clause.node::text, '\{VAR :varno 1 :varattno (-?\d+) [^{}]*:varlevelsup (\d+)', 'g') as variable (part) where not text.has_tables or
-    variable.part[2] <> '0' union select variable.part[1]::smallint from regexp_matches(split_part(clause.node::text, '{SUBLINK', 1), '\{VAR :varno 1 :varattno (-?\d+) ', 'g') as variable (part) union
-    select dependency.refobjsubid::smallint from pg_catalog.pg_depend as dependency where text.has_tables and dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and
-    dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid = policy.polrelid and dependency.refobjsubid > 0 ) as used left join own_column on own_column.relation = root.relation
-    and own_column.attnum = used.attnum ) as seen where clause.node is not null), review_leaks as (with recursive member as materialized ( select policies.root, policies.relation, policies.qualified_name,
-    policies.row_security, policies.relation = policies.root as is_root, class.relnamespace, class.relowner, root.qualified_name as table_name from isolation_policies as policies join pg_catalog.pg_class
-    as class on class.oid = policies.relation join application_tables as root on root.relation = policies.root ), api_role as materialized ( select role.oid, role.rolname, role.rolbypassrls from
-    pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
-    'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
-    not true ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role
-    on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT',
-    'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation,
-    privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), clause as materialized ( select policy_clauses.*, case when policy_clauses.command = 'r' then
-    '{SELECT}' when policy_clauses.command = 'w' then '{UPDATE}' when policy_clauses.command = 'd' then '{DELETE}' when policy_clauses.kind = 'with check' then '{INSERT}' else
-    '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, format('alter policy %s on %s', policy_clauses.name, policy_clauses.qualified_name) as alter_policy from policy_clauses ), reader as
-    materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and
-    clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not
-    exists ( select from clause as held where held.relation = clause.relation and not held.is_permissive and held.command = '*' and held.has_org_id and (0 = any (held.roles) or access.role_oid = any
-    (held.roles)) ) ), open_policy as ( select reader.rolname, reader.name, reader.table_name, reader.alter_policy, reader.roles, bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.kind =
-    'using') as is_seen, bool_or(not reader.has_functions and not reader.has_tables and reader.expression !~ '\m(uid|role|jwt|email)\(') as is_anyones, string_agg( format(
-    '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound from reader where
-    reader.is_open <> 'no' and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.alter_policy, reader.roles ),
-    above (relation, upper) as ( select views_over_tables.relation, views_over_tables.relation from views_over_tables union select read.refobjid::regclass, upper.relation from views_over_tables as upper
-    join pg_catalog.pg_rewrite as rule on rule.ev_class = upper.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid
-    = 'pg_catalog.pg_class'::regclass where not upper.is_invoker ), view_access as materialized ( select above.relation, string_agg(distinct api_role.rolname, ', ') as readers, string_agg(distinct
-    upper.qualified_name, ', ') as names from above join views_over_tables as upper on upper.relation = above.upper join api_role on has_schema_privilege(api_role.oid, upper.relnamespace, 'usage') and not
-    pg_has_role(api_role.oid, upper.relowner, 'usage') and ( has_table_privilege(api_role.oid, upper.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, upper.relation,
-    'select') ) group by above.relation ), code as materialized ( select application_functions.*, function.prosecdef as is_definer, function.pronamespace, array( select dependency.objid from
-    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
-    policy_oids from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid ), called as materialized ( select distinct caller.oid as caller, callee.oid as
-    callee from code as caller cross join lateral regexp_matches(caller.source, '("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi') as word (part) join code as callee on callee.proname =
-    (parse_ident(word.part[1]))[1] and callee.oid <> caller.oid ), reach (function, table_name, is_parsed) as ( select table_mentions.function, table_mentions.table_name, table_mentions.is_parsed from
-    table_mentions union select called.caller, reach.table_name, false from reach join called on called.callee = reach.function ) select distinct 'view_without_security_invoker' as code, case when
-    said.definition ~ '\m(uid|jwt|email)\(' then 'decide' else 'leaks' end as severity, views.qualified_name as object, views.table_name,
-    format('is a view over %s that %s may read past row-level security, as its owner', views.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)',
-    views.qualified_name) as remedy from views_over_tables as views join view_access on view_access.relation = views.relation join pg_catalog.pg_roles as owner on owner.oid = views.relowner join member on
-    member.relation = views.root cross join lateral (select pg_get_viewdef(views.relation)) as said (definition) where views.relkind = 'v' and said.definition !~ '\mauth_org_id\(' and views.is_direct and
-    not views.is_invoker and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid, member.relowner, 'usage')) union all select 'materialized_view', 'leaks', views.qualified_name,
-    views.table_name, format('is a materialized view of %s that %s may read: no policy holds its rows apart', views.table_name, view_access.readers), format('revoke all on %s from public, %s',
-    view_access.names, view_access.readers) from views_over_tables as views join view_access on view_access.relation = views.relation where views.relkind = 'm' union all select case when member.is_root
-    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
-    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
-    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name union all select 'policy_open', 'leaks',
-    open_policy.name, open_policy.table_name, format( 'is a policy that %slets whoever passes it %s rows of every organization in %s: it looks at %s', case when open_policy.is_guess then 'probably ' end,
-    case when open_policy.is_seen then 'see' else 'add' end, open_policy.table_name, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ),
-    format('%s %s', open_policy.alter_policy, open_policy.bound) from open_policy where open_policy.rolname = 'authenticated' union all select 'policy_without_to', 'leaks', open_policy.name,
-    open_policy.table_name, format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('%s to authenticated',
-    open_policy.alter_policy) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata', 'leaks', clause.name,
-    clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(code.name)), coalesce( 'read app_metadata instead in '
-    || min(code.name), concat_ws(' ', clause.alter_policy, string_agg( format('%s (%s)', clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' order by
-    clause.kind )) ) from clause left join code on clause.policy_oid = any (code.policy_oids) and code.source_with_text ~ '\m(user_metadata|raw_user_meta_data)\M' where code.oid is not null or
-    clause.expression ~ '(user_metadata|raw_user_meta_data)' group by clause.name, clause.table_name, clause.alter_policy union all select distinct 'policy_on_unset_claim', 'leaks', clause.name,
-    clause.table_name, format('is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it', clause.table_name, claim.part[1]),
-    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause cross join lateral regexp_matches( clause.expression,
-    '(?:\mjwt\(\)(?: AS jwt)?\)*|request\.jwt\.claims''[^>]*) ->>? ''([^'']+)''', 'g' ) as claim (part) where claim.part[1] not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr',
-    'session_id', 'email', 'phone', 'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists ( select from application_functions where application_functions.source_with_text ~ '\mclaims\M'
-    and strpos(application_functions.source_with_text, claim.part[1]) > 0 and application_functions.source_with_text !~ 'request\.jwt' ) union all select 'role_beyond_authenticated', 'leaks', format('%I',
-    access.rolname), member.table_name, format( 'is a role that reaches rows of %s%s, and isolation, which is to authenticated, does not hold it', member.table_name, case when access.rolbypassrls then
-    ' past row-level security' end ), case when access.rolbypassrls or access.rolname = 'anon' then format('revoke all on %s from %I', member.qualified_name, access.rolname) else format(
+    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as granted union all
+    select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname, root.qualified_name,
+    case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+    'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it', root.qualified_name, subscribed.stopped_slots ) when
+    bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
+    format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when subscribed.stopped_slots is not null or
+    bool_or(member.attnum is null) then format('at the subscriber: alter table %s add column org_id uuid, before the push if that is to come', root.qualified_name) else
+    format('at the subscriber: update %s set org_id = %L where org_id is null', root.qualified_name, settings.default_org_id) end from pg_catalog.pg_publication_tables as published join
+    pg_catalog.pg_namespace as namespace on namespace.nspname = published.schemaname join pg_catalog.pg_class as class on class.relnamespace = namespace.oid and class.relname = published.tablename join
+    org_id_columns as member on member.relation = class.oid join application_tables as root on root.relation = member.root cross join settings cross join lateral ( select count(*) > 0 as by_slot,
+    string_agg(format('%I', slot.slot_name), ', ' order by slot.slot_name) filter (where not slot.active) as stopped_slots from pg_catalog.pg_replication_slots as slot where slot.database =
+    current_database() and slot.plugin = 'pgoutput' and not slot.temporary ) as subscribed where published.pubname <> 'supabase_realtime' and (member.attnum is null or subscribed.stopped_slots is not null
+    or (member.missing_value is not null and subscribed.by_slot)) and not exists ( select from pg_catalog.pg_publication_rel as listed join pg_catalog.pg_publication as publication on publication.oid =
+    listed.prpubid and publication.pubname = published.pubname where listed.prrelid = class.oid and listed.prattrs is not null ) group by published.pubname, root.qualified_name, subscribed.by_slot,
+    subscribed.stopped_slots, settings.default_org_id union all select 'reference_sets_org_id_null', 'breaks', format('%I', reference.conname), root.qualified_name, format(
+    'is a foreign key of %s that sets org_id too, which cannot change: no row of %s that is in use can be %s', root.qualified_name, reference.confrelid::regclass, case when reference.confdeltype in ('n',
+    'd') then 'deleted' else 'given another key' end ), format( 'alter table %s drop constraint %I, add constraint %I %s', member.qualified_name, reference.conname, reference.conname, regexp_replace(
+    regexp_replace(pg_get_constraintdef(reference.oid), ' ON UPDATE SET (NULL|DEFAULT)', ''), ' ON DELETE SET (NULL|DEFAULT)( \([^)]*\))?', format(' ON DELETE SET \1 (%s)', others.column_names) ) ) from
+    org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_constraint as reference on reference.conrelid = member.relation and reference.contype = 'f'
+    and reference.conparentid = 0 and member.attnum = any (reference.conkey) and reference.conkey <> array[member.attnum] cross join lateral ( select string_agg(format('%I', column_.attname), ', ' order
+    by column_.attnum) as column_names from pg_catalog.pg_attribute as column_ where column_.attrelid = reference.conrelid and column_.attnum = any (coalesce(nullif(reference.confdelsetcols,
+    array[member.attnum]), reference.conkey)) and column_.attnum <> member.attnum ) as others where (reference.confdeltype in ('n', 'd') and member.attnum = any (coalesce(reference.confdelsetcols,
+    reference.conkey))) or reference.confupdtype in ('n', 'd')), policy_arms as (with recursive clause as materialized ( select row_number() over () as number, policy.oid as policy_oid, format('%I',
+    policy.polname) as name, policy.polrelid::regclass as relation, member.qualified_name, member.root, root.qualified_name as table_name, member.row_security, policy.polcmd as command, policy.polroles as
+    roles, policy.polpermissive as is_permissive, its.kind, pg_get_expr(its.node, policy.polrelid) as expression, org_id.attnum as org_id_attnum, regexp_replace(its.node::text, '\\.', '', 'g') as node
+    from pg_catalog.pg_policy as policy join isolation_policies as member on member.relation = policy.polrelid join application_tables as root on root.relation = member.root left join
+    pg_catalog.pg_attribute as org_id on org_id.attrelid = policy.polrelid and org_id.attname = 'org_id' cross join lateral (values ('using', policy.polqual), ('with check', policy.polwithcheck)) as its
+    (kind, node) where its.node is not null ), expansion (clause, leaves, steps) as ( select clause.number, array[clause.node], 0 from clause union all select expansion.clause,
+    expansion.leaves[:next.position - 1] || expansion.leaves[next.position + 1:] || split.leaves, expansion.steps + 1 from expansion cross join lateral ( select leaf.position, leaf.node, leaf.node like
+    '{BOOLEXPR :boolop or %' as is_or from unnest(expansion.leaves) with ordinality as leaf (node, position) where leaf.node like '{BOOLEXPR :boolop or %' or leaf.node like '{BOOLEXPR :boolop and %' order
+    by leaf.position limit 1 ) as next cross join lateral ( select array_agg(argument.node order by argument.number) as leaves from ( select placed.number, string_agg('{' || placed.text, '' order by
+    placed.position) as node from ( select deep.*, count(*) filter (where deep.depth = 1) over (order by deep.position) as number from ( select part.text, part.position, coalesce( sum(1 -
+    length(part.text) + length(replace(part.text, '}', ''))) over (order by part.position rows between unbounded preceding and 1 preceding), 0 ) as depth from string_to_table(next.node, '{') with
+    ordinality as part (text, position) where part.position > 1 ) as deep ) as placed where placed.depth > 0 group by placed.number ) as argument group by case when next.is_or then argument.number end )
+    as split where expansion.steps < 12 ), arm as materialized ( select row_number() over () as number, expansion.clause, expansion.leaves from expansion where expansion.steps = 12 or not exists (select
+    from unnest(expansion.leaves) as leaf (node) where leaf.node ~ '^\{BOOLEXPR :boolop (and|or) ') ), seen as materialized ( select arm.number as arm, arm.clause, leaf.node, asked.functions, leaf.node ~
+    '\{(RTE|RANGETBLENTRY) ' as has_tables, own.attnums, array( select split_part(part.text, ' ', 1)::oid from string_to_table(leaf.node, ':relid ') with ordinality as part (text, position) where
+    part.position > 1 and part.text not like '0 %' ) as tables from arm cross join unnest(arm.leaves) as leaf (node) cross join lateral ( select array( select case when namespace.nspname = 'auth' and
+    function.proname in ('uid', 'email', 'jwt', 'role') then function.proname::text when namespace.nspname = 'pg_catalog' then 'current_setting' when function.oid = to_regprocedure('public.auth_org_id()')
+    then 'auth_org_id' else 'other' end from string_to_table(leaf.node, ':funcid ') with ordinality as part (text, position) join pg_catalog.pg_proc as function on function.oid = split_part(part.text,
+    ' ', 1)::oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace where part.position > 1 and (namespace.nspname <> 'pg_catalog' or function.proname = 'current_setting')
+    ) offset 0 ) as asked (functions) cross join lateral ( with part as materialized ( select found.text, found.position, sum(1 - length(found.text) + length(replace(found.text, '}', ''))) over (order by
+    found.position rows between unbounded preceding and 1 preceding) as depth from string_to_table(leaf.node, '{') with ordinality as found (text, position) ) select array( select substring(variable.text
+    from '^VAR :varno 1 :varattno (-?\d+)')::smallint from part as variable where variable.text like 'VAR :varno 1 %' and substring(variable.text from ':varlevelsup (\d+)')::integer = ( select count(*)
+    from part as query where query.text like 'QUERY %' and query.position < variable.position and not exists ( select from part as outside where outside.position > query.position and outside.position <=
+    variable.position and outside.depth <= query.depth ) ) ) offset 0 ) as own (attnums) ), asked as materialized ( select seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~
+    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
+    seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as has_user_identity from seen ), judged as materialized ( select
+    asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum
+    = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
+    bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones,
+    min(asked.tables) filter (where leaf.is_of_user) as tables, array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where its.arm = asked.arm) as reads from asked
+    join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums = '{}' then 'yes' when asked.node ~
+    '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else
+    'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
+    clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open,
+    judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables, judged.reads from judged join arm on arm.number = judged.arm join clause on clause.number
+    = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root,
+    class.relnamespace, class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name from isolation_policies as policies join pg_catalog.pg_class as class on class.oid =
+    policies.relation join pg_catalog.pg_class as root on root.oid = policies.root join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace ), api_role as materialized ( select
+    api_roles.* from api_roles ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from
+    member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from
+    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
+    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), arm as materialized ( select
+    policy_arms.* from policy_arms ), for_anon as materialized ( select coalesce(array_agg(found.oid), '{}') as tables from ( select arm.relation::oid as oid from arm where arm.is_permissive and arm.kind
+    = 'using' and arm.command in ('r', '*') and arm.is_open <> 'no' and arm.is_anyones and arm.roles && array[0::oid, to_regrole('anon')] union all select class.oid from pg_catalog.pg_class as class where
+    class.relkind in ('r', 'p') and not class.relrowsecurity and has_table_privilege('anon', class.oid, 'select') ) as found ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation,
+    arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w'
+    then '{UPDATE}' when arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open =
+    'yes') then 'yes' when bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_anyones and (arms.is_open <> 'no' or arms.reads <> '{}' and arms.reads <@
+    for_anon.tables)) as is_anyones, bool_and(arms.is_open <> 'no') as is_whole, bool_and(arms.has_org_id) as has_org_id from arm as arms cross join for_anon group by arms.policy_oid, arms.name,
+    arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation,
+    clause.roles from clause where not clause.is_permissive and clause.command = '*' and clause.has_org_id ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join
+    access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from
+    unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 =
+    any (held.roles) or access.role_oid = any (held.roles)) ) ), open_policy as ( select reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles,
+    bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.is_open <> 'no') as is_open, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole, case when
+    bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as verb,
+    string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound
+    from reader where (reader.is_open <> 'no' or reader.is_anyones) and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name,
+    reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ),
+    claim_hook as materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~ '\mclaims\M' and
+    application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
+    'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end, open_policy.verb, open_policy.table_name, case
+    when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ) as problem,
+    format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname = 'authenticated' and open_policy.is_open union
+    all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
+    format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('alter policy %s on %s to authenticated',
+    open_policy.name, open_policy.qualified_name) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata',
+    'leaks', clause.name, clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)), coalesce(
+    'read app_metadata instead in ' || min(asked.function), format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg( distinct format('%s (%s)', clause.kind,
+    regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from ( select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name, clause.kind,
+    clause.expression from clause union all select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid) from
+    pg_catalog.pg_policy as policy cross join lateral (values ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node) where policy.polrelid = to_regclass('storage.objects') and
+    its.node is not null ) as clause join asked on asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)' group by clause.policy_oid, clause.name,
+    clause.qualified_name, clause.table_name union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format(
+    'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s', clause.table_name, claim.name, ', in ' || min(asked.function) ),
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid = clause.policy_oid cross join lateral ( select coalesce(part.found[1],
+    part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
+    '(?:\mjwt\(\)(?: AS jwt)?|request\.jwt\.claims''(?:::text)?(?:, true)? ?\))[ )]*(?:::jsonb?)?[ )]*(?:#?->>? ?|#>>? ?|\[|, ?)(?:VARIADIC ARRAY\[)?''\{?"?([\w-]+)'
+    '|request\.jwt\.claim\.([\w-]+)', 'gi' ) as part (found) ) as claim where claim.name not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr', 'session_id', 'email', 'phone',
+    'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists (select from claim_hook where strpos(claim_hook.text, claim.name) > 0) group by clause.policy_oid, clause.name,
+    clause.table_name, claim.name union all select 'role_beyond_authenticated', 'leaks', format('%I', access.rolname), member.table_name, format(
+    'is a role that reaches rows of %s%s, and isolation, which is to authenticated, does not hold it', member.table_name, case when access.rolbypassrls then ' past row-level security' end ), case when
+    access.rolbypassrls or access.rolname = 'anon' then format('revoke all on %s from %I', member.qualified_name, access.rolname) else format(
     'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
     member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
     member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
-    reader.expression ~ '\mauth_org_id\(') and (access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_open <> 'no')) ) ) union all select
-    'security_definer_function', case when code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then 'decide' else 'leaks' end, code.name, reach.table_name, format(
-    '%sreads or writes %s with its owner''s rights, past row-level security, and %s may call it%s', case when not bool_or(reach.is_parsed) then 'probably ' end, reach.table_name, callable.roles, case when
-    code.source ~* '\mauth\s*\.\s*(uid|jwt|email)\M' then ': it looks at who calls' end ), case when code.policy_oids <> '{}' then
-    format('let %s look at rows of public.auth_org_id() alone: a policy uses it', code.name) else format('alter routine %s security invoker', code.name) end from code join reach on reach.function =
-    code.oid cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and
-    has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where code.is_definer and code.kind = 'function' and callable.roles is not null and code.source !~* '\mauth_org_id\M' group by
-    code.name, code.source, code.policy_oids, reach.table_name, callable.roles union all select 'api_privileges', 'leaks', namespace.nspname::text, null, format(
-    'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '), count(distinct api_privileges.root) ),
-    format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_anyones) ) ) ) union all select case when member.is_root
+    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
+    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
+    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name), review_leaks as (with recursive api_role as
+    materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from views_over_tables ), above (relation, upper) as ( select distinct viewed.relation,
+    viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on owned.relation = above.relation and owned.relkind = 'v' and not owned.is_invoker join
+    pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid =
+    'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation,
+    viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid,
+    viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ),
+    view_access as materialized ( select above.relation, string_agg(distinct reader.rolname, ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on
+    reader.relation = above.upper group by above.relation ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then
+    -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select
+    distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral
+    regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:SELECT|FROM|WITH|UNION|EXCEPT|INTERSECT)\M',
+    '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with
+    ordinality as part (word, position) ), view_query as materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from (
+    select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and placed.word in ('uid', 'jwt', 'email')),
+    false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query,
+    max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and
+    view_word.word = 'SELECT') over up_to_here, 0) as filters from view_word window up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation,
+    placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as
+    is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid =
+    'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc
+    as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls
+    where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb
+    in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed,
+    only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on
+    call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select lower(used.part[1]) from (values
+    ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line,
+    side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
+    format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
+    format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
+    '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
+    format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
+    from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =
+    lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group by compared.oid,
+    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes, bool_or(asked.by
+    = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
+    string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid,
+    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls having not
+    bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner, class.relforcerowsecurity from
+    application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select suspect.name, suspect.is_in_policy,
+    suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct root.qualified_name, ', ') as tables,
+    (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line ~* '\mauth_org_id\M') join root on
+    root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid, suspect.name, suspect.is_in_policy,
+    suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as severity, viewed.qualified_name as
+    object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
+    format('alter view %s set (security_invoker = true)', viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation =
+    viewed.relation join pg_catalog.pg_roles as owner on owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or
+    owner.rolbypassrls or pg_has_role(owner.oid, root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
+    format('is a materialized view of %s that %s may read: no policy holds its rows apart', viewed.table_name, view_access.readers), format('revoke all on %s from public, %s', view_access.names,
+    view_access.readers) from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'm' union all select 'security_definer_function', case when definer.is_by_user then
+    'decide' else 'leaks' end, definer.name, definer.tables, format( '%sreads or writes %s%s with its owner''s rights, past row-level security, and %s may call it%s', case when not definer.is_parsed then
+    'probably ' end, array_to_string(definer.first_tables, ', '), case when definer.table_count > 5 then format(' and %s more', definer.table_count - 5) end, definer.roles, case when definer.is_by_user
+    then ': it looks at who calls' end ), case when definer.is_in_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it', definer.name) else
+    format('alter routine %s security invoker', definer.name) end from definer union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks', namespace.nspname::text,
+    null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '), count(distinct
+    api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
     namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
-    references_between_tables.parent_attnums from references_between_tables ), user_column as materialized ( select owner_columns.relation, owner_columns.attnum from owner_columns union select
-    reference.relation, reference.attnums[1] from reference join owner_columns on owner_columns.relation = reference.parent and array[owner_columns.attnum] = reference.parent_attnums ), clause as
-    materialized ( select policy_clauses.* from policy_clauses ), index_key as materialized ( select index.indexrelid, index.indrelid as relation, root.qualified_name, root.relkind, format('%I',
-    class.relname) as name, index.indisunique as is_unique, index.indisprimary as is_primary, index.indkey[0] as first_attnum, index.indnkeyatts as columns, own.constraint_name, own.is_referenced,
-    pg_get_indexdef(index.indexrelid) as definition, pg_get_expr(index.indpred, index.indrelid) as predicate, key.names, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, case when
-    key.users > 0 and key.is_plain and index.indisunique and index.indpred is null and table_.relkind = 'r' and pg_relation_size(table_.oid) < 1e8 and pg_has_role(table_.relowner, 'usage') and not
-    table_.relforcerowsecurity and mapping_state.is_filled and org_id.is_not_null then format( 'select pg_catalog.count(*) as number from (select from %s where (%s) is not null group by %2$s'
-    ' having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', root.qualified_name, concat_ws(', ', 'org_id', key.others) ) end as counting from pg_catalog.pg_index as index join
-    pg_catalog.pg_class as class on class.oid = index.indexrelid join application_tables as root on root.relation = index.indrelid and root.scope = 'org' join pg_catalog.pg_class as table_ on table_.oid =
-    index.indrelid join org_id_columns as org_id on org_id.relation = index.indrelid cross join mapping_state cross join lateral ( select max(format('%I', its.conname)) filter (where its.contype in ('p',
-    'u')) as constraint_name, coalesce(bool_or(its.contype = 'f'), false) as is_referenced from pg_catalog.pg_constraint as its where its.conindid = index.indexrelid ) as own cross join lateral ( select
-    string_agg(part.definition, ', ' order by part.position) as names, string_agg(part.definition, ', ' order by part.position) filter (where user_column.attnum is null) as others,
-    count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(parent.is_parent), false) as has_parent, coalesce(bool_and(type.typnamespace =
-    'pg_catalog'::regnamespace), false) and 0 <> all (index.indkey) as is_plain, coalesce(bool_or(column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or made.expression ~ 'nextval'), false) as
-    is_made_up from ( select position, index.indkey[position - 1] as attnum, pg_get_indexdef(index.indexrelid, position, true) as definition from generate_series(1, index.indnkeyatts) as position ) as
-    part left join pg_catalog.pg_attribute as column_ on column_.attrelid = index.indrelid and column_.attnum = part.attnum and part.attnum > 0 left join pg_catalog.pg_type as type on type.oid =
-    column_.atttypid left join user_column on user_column.relation = index.indrelid and user_column.attnum = part.attnum left join lateral ( select pg_get_expr(pg_attrdef.adbin, pg_attrdef.adrelid) from
-    pg_catalog.pg_attrdef where pg_attrdef.adrelid = index.indrelid and pg_attrdef.adnum = part.attnum ) as made (expression) on true cross join lateral ( select exists ( select from reference where
-    reference.relation = index.indrelid and part.attnum = any (reference.attnums) and user_column.attnum is null ) as is_parent ) as parent ) as key where index.indisvalid ), per_organization as ( select
-    index_key.*, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add %s (%s)',
-    index_key.qualified_name, index_key.constraint_name, case when index_key.is_primary then 'primary key' else 'unique' end, concat_ws(', ', 'org_id', index_key.others) ) when index_key.relkind = 'p'
-    then format('drop index, and create unique index on %s (%s)', index_key.qualified_name, concat_ws(', ', 'org_id', index_key.others)) else format(
-    'create unique index concurrently on %s (%s)%s; drop index concurrently %s', index_key.qualified_name, concat_ws(', ', 'org_id', index_key.others), ' where ' || index_key.predicate,
-    index_key.indexrelid::regclass ) end as remedy from index_key where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and not index_key.is_referenced and (not
-    index_key.is_primary or index_key.columns > 1) ) select found.code, 'decide' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0
-    then 'unique_per_owner' else 'unique_global' end as code, per_organization.name as object, per_organization.qualified_name as table_name, format(
-    'keeps (%s) of %s unique %s: is it (%s) from now on?%s', per_organization.names, per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations'
-    end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0) || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select
-    (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint ) as counted (number) where per_organization.users > 0 or not per_organization.is_made_up union
-    all select 'index_by_owner', index_key.name, index_key.qualified_name, format('is led by the user in %s, (%s): queries by organization need one led by org_id', index_key.qualified_name,
-    index_key.names), case when index_key.relkind = 'p' then format('per partition, then on %s: create index (org_id, %s)', index_key.qualified_name, index_key.others) else
-    format('create index concurrently on %s%s', index_key.qualified_name, twin.definition) end from index_key join user_column on user_column.relation = index_key.relation and user_column.attnum =
-    index_key.first_attnum cross join lateral ( select replace( substr(index_key.definition, strpos(index_key.definition, ' USING ')), format(' (%s, ', split_part(index_key.names, ', ', 1)), ' (org_id, '
-    ) as definition ) as twin where index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where other.relation = index_key.relation and substr(other.definition,
-    strpos(other.definition, ' USING ')) = twin.definition ) union all select 'own_rows_policy', string_agg(distinct clause.name, ', '), clause.table_name,
-    format('shows a row of %s only to the users in it: colleagues in an organization do not see each other''s', clause.table_name), format(
-    'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', clause.table_name ) from clause where clause.is_permissive and clause.kind =
-    'using' and clause.command in ('r', '*') and clause.relation = clause.root and clause.expression ~ '\muid\(\)' and clause.expression !~ '\mauth_org_id\(' and not clause.has_functions and (
-    clause.has_user or (not clause.has_tables and clause.is_open = 'no') or exists ( select from pg_catalog.pg_depend as dependency join user_column on user_column.relation = dependency.refobjid and
-    user_column.attnum = dependency.refobjsubid join reference on reference.parent = dependency.refobjid and reference.relation = clause.relation where dependency.classid =
-    'pg_catalog.pg_policy'::regclass and dependency.objid = clause.policy_oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass ) ) and not exists ( select from clause as wider where
-    wider.relation = clause.relation and wider.is_permissive and wider.kind = 'using' and wider.command in ('r', '*') and (wider.has_org_id or wider.is_open <> 'no') ) group by clause.table_name union all
-    select 'storage_policy', format('%I', policy.polname), 'storage.objects', case when said.expression ~ '\m(uid|owner|owner_id)\M' then
-    'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else
-    'is a policy of storage.objects that goes by bucket alone: it lets users of every organization pass' end,
-    'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' from pg_catalog.pg_policy as policy cross join lateral ( select concat_ws(' ',
-    pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) ) as said (expression) where policy.polrelid = to_regclass('storage.objects') and policy.polpermissive
-    and said.expression !~ '\mauth_org_id\M' union all select 'realtime_table', 'supabase_realtime', root.qualified_name,
-    format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
-    'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join pg_catalog.pg_namespace as
-    namespace on namespace.nspname = published.schemaname join table_members as member on member.relnamespace = namespace.oid and member.relname = published.tablename and member.scope = 'org' join
-    application_tables as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by root.qualified_name union all select 'other_membership',
-    application_tables.qualified_name, application_tables.qualified_name, format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct
-    format('%I', column_.attname), ', ')), format('fill the mapping from it, and then either keep both in step by a trigger, or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from
-    application_tables join user_column on user_column.relation = application_tables.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application_tables.relation and column_.attnum >
-    0 and not column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~*
-    '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or exists ( select from reference where reference.relation = application_tables.relation and reference.attnums =
-    array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists ( select from pg_catalog.pg_index as index where index.indrelid = application_tables.relation and
-    index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by application_tables.qualified_name union all select
-    'unbound_reference', child.qualified_name, child.qualified_name, format( 'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
-    string_agg(format('%I', org_references.constraint_name), ', ' order by org_references.position) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$',
-    child.qualified_name) from org_references join org_id_columns as child on child.relation = org_references.relation and child.is_not_null join org_id_columns as parent on parent.relation =
-    org_references.parent and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid = org_references.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as
-    found), review as (select review_breaks.* from review_breaks union all select review_leaks.* from review_leaks union all select review_choices.* from review_choices), blockers as ( select
-    format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp()
-    - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation
-    where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
-    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
-    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
-    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
-    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
-    listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
-    application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
-    listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
-    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table', 'new_users_unset') and push_findings.table_name is not null ) ),
-    direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins, string_agg(replace(sources.org_id,
-    'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
-    string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
-    case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
-    sources.ordinal, concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
-    '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
-    replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
-    parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
-    / candidates.percent::numeric as conflicts from candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
+    references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select
+    owner_columns.relation, owner_columns.attnum from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation,
+    reference.attnums[1] from reference join owner_column on owner_column.relation = reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select
+    reference.relation, reference.parent from reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select
+    child.relation, grandparent.parent from reference as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as
+    materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation
+    and not exists ( select from ancestor where ancestor.relation = arms.relation and ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where
+    arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where
+    for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized ( select org_id_columns.relation, org_id_columns.root,
+    org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as materialized ( select application_tables.relation,
+    application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, org_column.is_not_null, class.relkind, class.relowner,
+    class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where org_column.is_root ), defined as materialized
+    ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as
+    is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements,
+    split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join
+    lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as
+    definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own
+    where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid),
+    org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where
+    placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by
+    placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by
+    placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as
+    deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token,
+    part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from regexp_matches(said.text,
+    $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ), index_key as materialized (
+    select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in (select user_column.attnum from user_column where
+    user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail ) as definition_then from defined
+    cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others, coalesce(
+    min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
+    min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
+    column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
+    coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
+    or pg_get_expr(made.adbin, made.adrelid) ~ 'nextval' ), false) as is_made_up from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on
+    column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join
+    user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum =
+    column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1
+    and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not
+    org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
+    'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
+    org_root.is_not_null then format( ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname ) end, ' where (' ||
+    case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others) )
+    end as counting, case when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add constraint %2$s %s', org_root.qualified_name, index_key.constraint_name,
+    index_key.definition_then ) else format( 'create unique index%1$s on %2$s%3$s; drop index%1$s %4$s', case when org_root.relkind = 'r' and org_root.bytes > 1e7 then ' concurrently' end,
+    org_root.qualified_name, index_key.definition_then, index_key.indexrelid::regclass ) end as remedy from index_key join org_root on org_root.relation = index_key.relation cross join mapping_state cross
+    join mapping left join owner_column on owner_column.relation = index_key.relation and owner_column.attnum = index_key.user_attnum left join pg_catalog.pg_attribute as its_user on its_user.attrelid =
+    owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and not
+    index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as severity, found.object,
+    found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I', per_organization.name) as
+    object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
+    per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0)
+    || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
+    ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
+    'is led by the user in %s, (%s): queries by organization need one led by org_id', org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when
+    org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name, index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join
+    org_root on org_root.relation = index_key.relation where index_key.is_led_by_user and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where
+    other.relation = index_key.relation and other.elements[1] ~ '^org_id( |$)' and other.elements[2:index_key.columns] = index_key.elements[2:] and other.predicate is not distinct from index_key.predicate
+    and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) ) union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
+    format('shows rows of %s by user: colleagues in an organization do not see each other''s', shown.table_name), format(
+    'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', shown.table_name ) from shown group by shown.table_name having
+    bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'storage_policy', format('%I', policy.polname),
+    'storage.objects', case when said.by_user then 'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else format(
+    'is a policy of storage.objects that goes by bucket alone: it lets users of every organization %s its files', case policy.polcmd when 'a' then 'add to' when 'w' then 'change' when 'd' then 'delete'
+    else 'see' end ) end, 'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' from pg_catalog.pg_policy as policy cross join lateral ( select
+    concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression ) as its cross join lateral (select its.expression ~
+    '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said where policy.polrelid = to_regclass('storage.objects') and policy.polpermissive and its.expression !~ '\mauth_org_id\M' and
+    its.expression <> 'false' and (policy.polcmd in ('r', '*') or not said.by_user) and its.expression !~ '\mFROM\M' and not exists ( select from pg_catalog.pg_depend as dependency join pg_catalog.pg_proc
+    as function on function.oid = dependency.refobjid where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass and function.pronamespace not in (select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'extensions')) ) and exists ( select from
+    unnest(policy.polroles) as for_role (oid) left join pg_catalog.pg_roles as role on role.oid = for_role.oid where role.rolbypassrls is not true ) union all select 'realtime_table', 'supabase_realtime',
+    root.qualified_name, format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
+    'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join org_column as member on
+    member.qualified_name = format('%I.%I', published.schemaname, published.tablename) join application as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by
+    root.qualified_name union all select 'other_membership', application.qualified_name, application.qualified_name,
+    format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct format('%I', column_.attname), ', ')),
+    format('fill the mapping from it, and then either keep both in step by a trigger, or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from application join user_column on
+    user_column.relation = application.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application.relation and column_.attnum > 0 and not column_.attisdropped and column_.attnum <>
+    user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or exists ( select from reference where
+    reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists ( select from pg_catalog.pg_index as
+    index where index.indrelid = application.relation and index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by
+    application.qualified_name union all select 'unbound_reference', child.qualified_name, child.qualified_name, format(
+    'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s', string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums,
+    reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name) from reference join org_column as child on child.relation =
+    reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as
+    its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from
+    review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select
+    leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename,
+    session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name,
+    ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0
+    ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as
+    to_do from pg_catalog.pg_stat_activity as session where session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union
+    all select format('prepared transaction %s', prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end'
+    from pg_catalog.pg_prepared_xacts as prepared where prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows,
+    table_sizes.table_bytes, table_sizes.index_bytes, listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision /
+    greatest(table_sizes.table_bytes, 1)) as percent from application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root =
+    application_tables.relation left join listed_registry on listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where
+    application_tables.qualified_name not in ( select push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table',
+    'new_users_unset') and push_findings.table_name is not null ) ), direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by
+    sources.ordinal) as joins, string_agg(replace(sources.org_id, 'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ),
+    looked_at as ( select sources.root, string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by
+    sources.ordinal) as org_ids, string_agg( case when sources.kind = 'parent' then format(
+    E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true', sources.ordinal, concat_ws(', ', case when
+    parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
+    replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else replace(sources.joins, '{child}', 'todo') end, ''
+    order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on parent.relation = sources.parent group by sources.root ),
+    decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100 / candidates.percent::numeric as conflicts from
+    candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as
@@ -826,29 +957,49 @@ chosen (new_users) as (
     ), false, false, '' ) as counted (document) cross join lateral xmltable( '/table/row' passing counted.document columns ordinal bigint path 'ordinal', rows numeric path 'rows', conflicts numeric path
     'conflicts' ) as answered ), decided_in_words as ( select decided.relation, concat_ws( '; ', case when candidates.percent < 100 then 'of a sample' end, 'nothing decides ' || round(sum(decided.rows)
     filter (where decided.ordinal = 0)), case when exists (select from user_orgs) and sum(decided.conflicts) > 0 then format('%s disagree', round(sum(decided.conflicts))) end,
-    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words from decided join candidates on candidates.relation
-    = decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
+    string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0) ) as words, jsonb_agg( jsonb_build_object('entry',
+    sources.entry, 'rows', round(decided.rows), 'conflicts', round(decided.conflicts)) order by nullif(decided.ordinal, 0) ) as decided_by from decided join candidates on candidates.relation =
+    decided.relation left join sources on sources.root = decided.relation and sources.ordinal = decided.ordinal group by decided.relation, candidates.percent ), detected as ( select sources.root,
     format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
-    sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), table_plans as ( select
-    coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do) as (
-    select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object), push_findings.problem, push_findings.remedy from push_findings where push_findings.severity = 'stops'
-    and push_findings.code <> 'unclassified_table' union all select 2, 'to classify', 'unclassified_table', unclassified_tables.qualified_name, unclassified_tables.reason, case
-    unclassified_tables.suggested_scope when 'org' then unclassified_tables.org_row || ',' when 'excluded' then unclassified_tables.excluded_row || ',' else format('yours to decide: %s, or %s,',
-    unclassified_tables.org_row, unclassified_tables.excluded_row) end from unclassified_tables union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem,
-    findings.remedy from ( select push_findings.severity, push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from
-    push_findings union all select review.severity, review.code, review.object, review.problem, review.remedy from review ) as findings join ( values (3, 'breaks', 'breaks'), (4, 'leaks', 'leaks'), (5,
-    'to decide', 'decide') ) as topics (ordinal, topic, severity) on topics.severity = findings.severity union all select 6, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do
-    from blockers union all select 7, case when candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes',
-    coalesce(to_char(candidates.estimated_rows, 'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when
-    candidates.relkind = 'p' then format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else
-    decided_in_words.words end, case when candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from,
-    'org_id of the default organization'), case when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else
-    'no row is touched' end, format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ) from candidates left join decided_in_words on decided_in_words.relation =
-    candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 8, 'good to know', 'users', 'auth.users',
-    format( '%s users, %s of them without app_metadata.org_id', count(*), count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ),
-    'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach' from auth.users union all select 8 + plan.number, 'plan', plan.part, plan.relation::text,
-    concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows ||
-    ' rows' end, format('%s s', plan.seconds) ), plan.statement from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), user_tables as ( select
+    references_between_tables.relation from references_between_tables join unique_columns on unique_columns.relation = references_between_tables.relation and array[unique_columns.attnum] =
+    references_between_tables.attnums where references_between_tables.parent = to_regclass('auth.users') ), membership_tables as ( select index.indrelid as relation, min(other.qualified_name) as
+    qualified_name from pg_catalog.pg_index as index join references_between_tables as to_user on to_user.relation = index.indrelid and to_user.attnums <@ index.indkey::smallint[] and ( to_user.parent =
+    to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables) ) join references_between_tables as to_other on to_other.relation = index.indrelid and to_other.attnums <@
+    index.indkey::smallint[] join unclassified_tables as other on other.relation = to_other.parent and other.suggested_scope = 'excluded' where index.indisunique and index.indkey::smallint[] <@
+    (to_user.attnums || to_other.attnums) group by index.indrelid ), suggestions as ( select unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when
+    'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),' when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''',
+    quote_literal(unclassified_tables.reason)) || ',' else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end as list_row, case when
+    unclassified_tables.suggested_scope is null then 'org or excluded' when unclassified_tables.suggested_scope = 'excluded' then 'excluded, unless its rows belong to organizations' when
+    unclassified_tables.relation in (select user_tables.relation from user_tables) then 'org, or excluded, if a user''s row is the same in whatever organization' when unclassified_tables.relation in
+    (select membership_tables.relation from membership_tables) then 'org, or excluded, if it says who belongs to which organization' when unclassified_tables.qualified_name in ( select
+    review_choices.object from review_choices where review_choices.code = 'other_membership' ) then 'org, or excluded, if it says who belongs to which organization' when detected.org_from like '%,%' then
+    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when counted.undecided > 0 then
+    format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
+    left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
+    counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from
+    plan group by 1 ), rows (ordinal, topic, code, object, finding, to_do, details) as ( select 1, 'refused', push_findings.code, coalesce(push_findings.table_name, push_findings.object),
+    push_findings.problem, push_findings.remedy, null::jsonb from push_findings where push_findings.severity = 'stops' and push_findings.code <> 'unclassified_table' union all select case when
+    suggestions.decision is null then 3 else 2 end, 'to classify', 'unclassified_table', suggestions.qualified_name, coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason,
+    suggestions.list_row, null from suggestions union all select topics.ordinal, topics.topic, findings.code, findings.about, findings.problem, findings.remedy, null from ( select push_findings.severity,
+    push_findings.code, coalesce(push_findings.table_name, push_findings.object) as about, push_findings.problem, push_findings.remedy from push_findings union all select review.severity, review.code,
+    review.object, review.problem, review.remedy from review ) as findings join ( values (4, 'breaks', 'breaks'), (5, 'leaks', 'leaks'), (6, 'to decide', 'decide') ) as topics (ordinal, topic, severity)
+    on topics.severity = findings.severity union all select 7, 'in the way now', 'blocker', blockers.object, blockers.finding, blockers.to_do, null from blockers union all select 8, case when
+    candidates.is_guess then 'would get org_id' else 'gets org_id' end, 'table', candidates.qualified_name, concat_ws( '; ', format( '%s, %s and %s of indexes', coalesce(to_char(candidates.estimated_rows,
+    'FM999,999,999,999" rows"'), 'rows never counted (analyze)'), pg_size_pretty(candidates.table_bytes), pg_size_pretty(candidates.index_bytes) ), case when candidates.relkind = 'p' then
+    format('%s partitions', candidates.leaves) end, coalesce( case when length(decided_in_words.words) > 120 then left(decided_in_words.words, 119) || '…' else decided_in_words.words end, case when
+    candidates.in_words = 'the default organization' then 'nothing says whose its rows are' end ) ), concat_ws( '; ', coalesce('org_from ' || detected.org_from, 'org_id of the default organization'), case
+    when candidates.is_per_row then format( 'in batches, about %s of WAL', coalesce(pg_size_pretty(candidates.estimated_rows * 600), '600 bytes per row') ) else 'no row is touched' end,
+    format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ), jsonb_build_object( 'rows', candidates.estimated_rows, 'bytes', candidates.table_bytes + candidates.index_bytes,
+    'is_per_row', candidates.is_per_row, 'in_words', candidates.in_words, 'is_sampled', candidates.percent < 100, 'decided_by', decided_in_words.decided_by ) from candidates left join decided_in_words on
+    decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 9,
+    'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';'
+    from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*)
+    filter (where users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach', null from auth.users union
+    all select 10 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when
+    plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root', coalesce(pg_partition_root(plan.relation),
+    plan.relation)::text, 'number', plan.number, 'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds', plan.seconds ) from plan ) select
+    jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

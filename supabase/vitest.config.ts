@@ -11,7 +11,7 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
-  "tests/integration/{other-tools,two-organizations,copied-tests,last-step}.test.ts",
+  "tests/integration/{other-tools,two-organizations,five-commands,copied-tests,adopt-command,last-step}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs again after the last step: the attacks on org_id and on other organizations, the edge function. */
@@ -22,14 +22,10 @@ const path = [
   "tests/integration/{whole-path,push,immutability,not-null,verify,roll-back}.test.ts",
 ];
 
-let projects = 0;
-/** Projects run one after the other: each may use the whole machine. Each has a PostgreSQL of its own. */
+/** Each project has a PostgreSQL of its own. A worker that is done goes on with the next project's files. */
 const project = (
   name: string,
-  test: Pick<
-    NonNullable<TestProjectInlineConfiguration["test"]>,
-    "include" | "exclude" | "maxWorkers" | "maxConcurrency"
-  >,
+  test: Pick<NonNullable<TestProjectInlineConfiguration["test"]>, "include" | "exclude" | "maxConcurrency">,
   version: PostgresMajor = major,
   isFinished = false,
 ): TestProjectInlineConfiguration => ({
@@ -39,7 +35,6 @@ const project = (
     ...test,
     globalSetup: "tests/setup.ts",
     provide: { major: version, finished: isFinished },
-    sequence: { groupOrder: projects++ },
   },
 });
 
@@ -53,7 +48,7 @@ export default defineConfig({
     maxWorkers: 3,
     projects: [
       project("quick", { include: ["tests/**/*.test.ts"], exclude: [...kills, ...schemas] }),
-      project("kills", { include: kills, maxWorkers: 2 }),
+      project("kills", { include: kills }),
       project("schemas", { include: schemas, maxConcurrency: 3 }),
       project("finished", { include: finished }, major, true),
       project("versions-15", { include: path }, 15),

@@ -6,12 +6,18 @@ export class UsageError extends Error {}
 /** The exit code of a command that was called wrong. */
 export const usageExitCode = 2;
 
-/** Reads an http(s) address without a query, to be put before a path. Throws an error with the value and the rule. */
+/**
+ * Reads an address without a query, to be put before a path and called with a key: https, or http on this machine. Throws an
+ * error with the value and the rule.
+ */
 export function readAddress(name: string, value: string, options: { path: boolean }): string {
   const invalid = (rule: string) => new UsageError(`Cannot use ${name} ${JSON.stringify(value)}: ${rule}`);
   if (!URL.canParse(value)) throw invalid("not a URL such as https://ref.supabase.co");
   const url = new URL(value);
   if (url.protocol !== "https:" && url.protocol !== "http:") throw invalid("neither https:// nor http://");
+  if (url.protocol === "http:" && !isLoopback(url.hostname)) {
+    throw invalid("http:// would send the key unencrypted; use https://");
+  }
   if (url.username !== "" || url.password !== "") {
     throw new UsageError(`Cannot use ${name}: it has a user or a password in front of ${url.host}`);
   }
@@ -20,6 +26,10 @@ export function readAddress(name: string, value: string, options: { path: boolea
     throw invalid(`not the address of a project, which has no path: ${url.origin}`);
   }
   return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 /** parseArgs says what is wrong, then guesses what was meant. The first sentence is enough. */

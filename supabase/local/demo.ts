@@ -1,7 +1,10 @@
 /** The steps of npm start, each shown as it is done. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { decodeJwt } from "jose";
 import type { Sql } from "postgres";
 import type { PreviewAnswer, RequestBody, SummaryAnswer } from "../functions/update-user-org-metadata/protocol.ts";
+import { writeReport } from "../cli/report-write.ts";
 import { formatCount, formatSeconds, formatTable } from "../cli/print.ts";
 import {
   demoPassword,
@@ -43,6 +46,7 @@ export async function showMigration(stack: Stack, folder: string, bootTime: numb
   await signInAfter(demo);
   await showChecklist(sql, before);
   await showApplicationAfter(demo, oldClaims);
+  await writeDemoReport(demo, folder);
   await showFigures(demo, before, performance.now() - began);
   await sql.end();
   const failures = countFailures();
@@ -169,12 +173,21 @@ async function showApplicationAfter({ stack, sql }: Demo, oldClaims: Claims): Pr
   );
 }
 
+async function writeDemoReport({ stack }: Demo, folder: string): Promise<void> {
+  title("8. The report");
+  const file = join(folder, "report.html");
+  const page = await writeReport(stack.postgres.url());
+  writeFileSync(file, page);
+  expectThat(page.includes("Done."), "what npm run report says of all this, a page for the reviewer and the auditor:");
+  say(`    ${file}`);
+}
+
 async function showFigures(
   { sql, figures }: Demo,
   before: Map<string, TableDigest>,
   milliseconds: number,
 ): Promise<void> {
-  title("8. Figures");
+  title("9. Figures");
   const [registered] = await sql`select count(*)::integer as org from tenancy.registry where scope = 'org'`;
   const orgScoped = Number(registered?.["org"]);
   say(formatTable(["tables", "rows", "users", "total"], [[

@@ -51,13 +51,29 @@ comment on view tenancy.registered_tables is
 'The registry with the table that each row means: the one that tenancy.note_tables saw, whatever it is called now, else the one of its'
 ' name; relation NULL where there is none. is_dropped: there was one.';
 
-create or replace view tenancy.application_tables as
+create or replace view tenancy.classified_tables as
 select
     table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
     table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority,
     registered_tables.isolated, registered_tables.privileges_before, registered_tables.org_from
 from tenancy.table_inventory
 left join tenancy.registered_tables on registered_tables.relation = table_inventory.relation;
+comment on view tenancy.classified_tables is 'The query of tenancy.application_tables.';
+
+create or replace function tenancy.classify_tables()
+returns setof tenancy.classified_tables language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    return query
+    select classified_tables.*
+    from tenancy.classified_tables;
+end
+$function$;
+comment on function tenancy.classify_tables() is
+'The rows of tenancy.classified_tables. Planned once per session, and not with each of the dozens of views that read them.';
+
+create or replace view tenancy.application_tables as
+select application_tables.*
+from tenancy.classify_tables() as application_tables;
 comment on view tenancy.application_tables is 'tenancy.table_inventory with each table''s classification, if it has one.';
 
 create or replace view tenancy.table_members as

@@ -191,7 +191,7 @@ comment on view org_migration.source_paths is
 'Every way from a row of an org-scoped table to a user or an organization: in a column of its own (hops 0), or through keys of tables that'
 ' are not org-scoped. is_identity: each row on the way stands for one user, as profiles (id) does, so that it decides without being named.';
 
-create or replace view tenancy.sources as
+create or replace view tenancy.possible_sources as
 with candidate as (
     select distinct on (source_paths.root, source_paths.entry, source_paths.kind)
         source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name,
@@ -266,6 +266,21 @@ select
     case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id
 from ordered
 cross join lateral (select format('source_%s', ordered.ordinal) as alias) as named;
+comment on view tenancy.possible_sources is 'The query of tenancy.sources.';
+
+create or replace function tenancy.find_sources()
+returns setof tenancy.possible_sources language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    return query
+    select possible_sources.*
+    from tenancy.possible_sources;
+end
+$function$;
+comment on function tenancy.find_sources() is 'The rows of tenancy.possible_sources, planned once per session, as tenancy.classify_tables.';
+
+create or replace view tenancy.sources as
+select sources.*
+from tenancy.find_sources() as sources;
 comment on view tenancy.sources is
 'Where a row''s organization can come from, per org-scoped table in the order that decides: the entries of registry.org_from, or, without'
 ' those, what is detected: columns that name an organization, owners (of its own before those through other tables, NOT NULL first, then'

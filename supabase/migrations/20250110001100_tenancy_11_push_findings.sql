@@ -34,7 +34,12 @@ with code as (
         )
     union all
     select
-        null, null, convert_from(decode(job.command, 'hex'), 'UTF8'), 'cron job',
+        null, null,
+        -- What DO runs is quoted, and is no text.
+        regexp_replace(
+            convert_from(decode(job.command, 'hex'), 'UTF8'), '\mdo\s+(?:language\s+\w+\s+)?(\$\w*\$)(.*)\1', '\2', 'i'
+        ),
+        'cron job',
         convert_from(decode(job.name, 'hex'), 'UTF8'), false, '"$user", public'
     from pg_catalog.pg_class as jobs
     join pg_catalog.pg_roles as owner on owner.oid = jobs.relowner

@@ -213,7 +213,7 @@ begin
     return array(
         select format('%s %s; %s [%s]', leaks.object, leaks.problem, leaks.remedy, leaks.code)
         from tenancy.review_leaks as leaks
-        join tenancy.application_tables on application_tables.qualified_name = leaks.table_name
+        join tenancy.application_tables on application_tables.qualified_name = any (string_to_array(leaks.table_name, ', '))
         where application_tables.relation = target
             and leaks.severity = 'leaks'
             -- The policy closes these, or the step that makes it; that one is an opt-in of its own.

@@ -80,8 +80,9 @@ begin
     return query
     select part_checks.check_name, application_tables.qualified_name, part_checks.passed, part_checks.detail
     from tenancy.part_checks
-    join tenancy.application_tables on application_tables.relation = part_checks.root
-    union all
+    join tenancy.application_tables on application_tables.relation = part_checks.root;
+
+    return query
     select
         topic.name, null,
         count(findings.code) = 0 and topic.failed is null,

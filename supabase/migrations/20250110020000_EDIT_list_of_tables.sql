@@ -74,7 +74,21 @@ set
     reason = excluded.reason,
     org_from = excluded.org_from;
 
--- Here, before the check: who belongs to which organization, unless all belong to the default one (insert into tenancy.user_orgs …), and
--- which organization new users get (select tenancy.enable_new_users('…')).
+-- Here, before the check: who belongs to which organization, unless all belong to the default one, and which organization new users get.
+-- For example, without the two lines with the stars:
+/*
+insert into public.organizations (id, name)
+select id, name
+from public.companies
+on conflict (id) do nothing;
+
+insert into tenancy.user_orgs (user_id, org_id)
+select distinct on (user_id) user_id, company_id
+from public.company_members
+order by user_id, created_at
+on conflict (user_id) do update set org_id = excluded.org_id;
+
+select tenancy.enable_new_users('application');
+*/
 
 select tenancy.assert_registry();

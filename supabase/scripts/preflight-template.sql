@@ -80,7 +80,11 @@ registered_tables as (
     from unclassified_tables
     where unclassified_tables.suggested_scope = 'org'
 ),
-{{views: application_tables table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths sources following_tables claimed_organizations}}
+{{views: classified_tables}}
+application_tables as (select * from classified_tables),
+{{views: table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths possible_sources}}
+sources as (select * from possible_sources),
+{{views: following_tables claimed_organizations}}
 table_sizes as (select
     org_id_columns.root,
     count(*) as leaves,
@@ -157,7 +161,7 @@ mapping_findings as (
     where found.number > 0
 ),
 {{views: application_functions sign_up_writes sign_up_findings push_findings}}
-{{views: isolation_policies api_privileges views_over_tables table_mentions review_breaks policy_clauses review_leaks review_choices review}}
+{{views: isolation_policies api_privileges views_over_tables function_calls table_mentions api_roles metadata_readers review_breaks policy_arms review_policies review_leaks review_choices review}}
 blockers as (
     select
         format('pid %s', session.pid) as object,
@@ -312,7 +316,11 @@ decided_in_words as (
                     then format('%s disagree', round(sum(decided.conflicts)))
             end,
             string_agg(format('%s decides %s', sources.entry, round(decided.rows)), ', ' order by decided.ordinal) filter (where decided.ordinal > 0)
-        ) as words
+        ) as words,
+        jsonb_agg(
+            jsonb_build_object('entry', sources.entry, 'rows', round(decided.rows), 'conflicts', round(decided.conflicts))
+            order by nullif(decided.ordinal, 0)
+        ) as decided_by
     from decided
     join candidates
         on candidates.relation = decided.relation
@@ -334,6 +342,76 @@ detected as (
         on sources.root = distinct_entry.root
     group by sources.root
 ),
+-- Tables of which each row stands for a user.
+user_tables as (
+    select references_between_tables.relation
+    from references_between_tables
+    join unique_columns
+        on unique_columns.relation = references_between_tables.relation
+        and array[unique_columns.attnum] = references_between_tables.attnums
+    where references_between_tables.parent = to_regclass('auth.users')
+),
+-- Tables of which each row says that a user is in something that gets no org_id: a key of a user and a key of that are its key.
+membership_tables as (
+    select index.indrelid as relation, min(other.qualified_name) as qualified_name
+    from pg_catalog.pg_index as index
+    join references_between_tables as to_user
+        on to_user.relation = index.indrelid
+        and to_user.attnums <@ index.indkey::smallint[]
+        and (
+            to_user.parent = to_regclass('auth.users')
+            or to_user.parent in (select user_tables.relation from user_tables)
+        )
+    join references_between_tables as to_other
+        on to_other.relation = index.indrelid
+        and to_other.attnums <@ index.indkey::smallint[]
+    join unclassified_tables as other
+        on other.relation = to_other.parent
+        and other.suggested_scope = 'excluded'
+    where index.indisunique
+        and index.indkey::smallint[] <@ (to_user.attnums || to_other.attnums)
+    group by index.indrelid
+),
+-- What its owner has to decide about a table, if anything: the keys do not say it.
+suggestions as (
+    select
+        unclassified_tables.qualified_name,
+        unclassified_tables.reason,
+        case unclassified_tables.suggested_scope
+            when 'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),'
+            when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''', quote_literal(unclassified_tables.reason)) || ','
+            else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
+        end as list_row,
+        case
+            when unclassified_tables.suggested_scope is null then 'org or excluded'
+            when unclassified_tables.suggested_scope = 'excluded' then 'excluded, unless its rows belong to organizations'
+            when unclassified_tables.relation in (select user_tables.relation from user_tables)
+                then 'org, or excluded, if a user''s row is the same in whatever organization'
+            when unclassified_tables.relation in (select membership_tables.relation from membership_tables)
+                then 'org, or excluded, if it says who belongs to which organization'
+            when unclassified_tables.qualified_name in (
+                select review_choices.object from review_choices where review_choices.code = 'other_membership'
+            )
+                then 'org, or excluded, if it says who belongs to which organization'
+            when detected.org_from like '%,%' then concat(
+                'the order of org_from',
+                ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')'
+            )
+            when counted.undecided > 0 then format('whose the rows are that no column decides, %s of them', round(counted.undecided))
+        end as decision
+    from unclassified_tables
+    left join detected
+        on detected.root = unclassified_tables.relation
+    left join (
+        select
+            decided.relation,
+            sum(decided.conflicts) as conflicts,
+            sum(decided.rows) filter (where decided.ordinal = 0) as undecided
+        from decided
+        group by decided.relation
+    ) as counted
+        on counted.relation = unclassified_tables.relation
+),
 table_plans as (
     select
         coalesce(pg_partition_root(plan.relation), plan.relation) as root,
@@ -342,14 +420,16 @@ table_plans as (
     from plan
     group by 1
 ),
-rows (ordinal, topic, code, object, finding, to_do) as (
+-- details is for npm run report, which wants numbers; the answer of this query leaves it out.
+rows (ordinal, topic, code, object, finding, to_do, details) as (
     select
         1,
         'refused',
         push_findings.code,
         coalesce(push_findings.table_name, push_findings.object),
         push_findings.problem,
-        push_findings.remedy
+        push_findings.remedy,
+        null::jsonb
     from push_findings
     where push_findings.severity = 'stops'
         and push_findings.code <> 'unclassified_table'
@@ -357,17 +437,14 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        2,
+        case when suggestions.decision is null then 3 else 2 end,
         'to classify',
         'unclassified_table',
-        unclassified_tables.qualified_name,
-        unclassified_tables.reason,
-        case unclassified_tables.suggested_scope
-            when 'org' then unclassified_tables.org_row || ','
-            when 'excluded' then unclassified_tables.excluded_row || ','
-            else format('yours to decide: %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
-        end
-    from unclassified_tables
+        suggestions.qualified_name,
+        coalesce('decide: ' || suggestions.decision || '; it ', '') || suggestions.reason,
+        suggestions.list_row,
+        null
+    from suggestions
 
     union all
 
@@ -377,7 +454,8 @@ rows (ordinal, topic, code, object, finding, to_do) as (
         findings.code,
         findings.about,
         findings.problem,
-        findings.remedy
+        findings.remedy,
+        null
     from (
         select
             push_findings.severity,
@@ -399,27 +477,28 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     ) as findings
     join (
         values
-            (3, 'breaks', 'breaks'),
-            (4, 'leaks', 'leaks'),
-            (5, 'to decide', 'decide')
+            (4, 'breaks', 'breaks'),
+            (5, 'leaks', 'leaks'),
+            (6, 'to decide', 'decide')
     ) as topics (ordinal, topic, severity)
         on topics.severity = findings.severity
 
     union all
 
     select
-        6,
+        7,
         'in the way now',
         'blocker',
         blockers.object,
         blockers.finding,
-        blockers.to_do
+        blockers.to_do,
+        null
     from blockers
 
     union all
 
     select
-        7,
+        8,
         case when candidates.is_guess then 'would get org_id' else 'gets org_id' end,
         'table',
         candidates.qualified_name,
@@ -448,6 +527,14 @@ rows (ordinal, topic, code, object, finding, to_do) as (
                 else 'no row is touched'
             end,
             format('%s statements, about %s s', table_plans.statements, table_plans.seconds)
+        ),
+        jsonb_build_object(
+            'rows', candidates.estimated_rows,
+            'bytes', candidates.table_bytes + candidates.index_bytes,
+            'is_per_row', candidates.is_per_row,
+            'in_words', candidates.in_words,
+            'is_sampled', candidates.percent < 100,
+            'decided_by', decided_in_words.decided_by
         )
     from candidates
     left join decided_in_words
@@ -460,7 +547,24 @@ rows (ordinal, topic, code, object, finding, to_do) as (
     union all
 
     select
-        8,
+        9,
+        'index line',
+        'index',
+        plan.relation::text,
+        concat_ws(
+            '; ',
+            pg_size_pretty(plan.bytes),
+            'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass
+        ),
+        plan.statement || ';'
+    from plan
+    where plan.part = 'index'
+        and plan.bytes > {{small_table_bytes}}
+
+    union all
+
+    select
+        10,
         'good to know',
         'users',
         'auth.users',
@@ -469,13 +573,14 @@ rows (ordinal, topic, code, object, finding, to_do) as (
             count(*),
             count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null)
         ),
-        'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach'
+        'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach',
+        null
     from auth.users
 
     union all
 
     select
-        8 + plan.number,
+        10 + plan.number,
         'plan',
         plan.part,
         plan.relation::text,
@@ -487,7 +592,16 @@ rows (ordinal, topic, code, object, finding, to_do) as (
             case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end,
             format('%s s', plan.seconds)
         ),
-        plan.statement
+        plan.statement,
+        jsonb_build_object(
+            'root', coalesce(pg_partition_root(plan.relation), plan.relation)::text,
+            'number', plan.number,
+            'phase', plan.phase,
+            'lock', plan.lock,
+            'bytes', plan.bytes,
+            'rows', plan.estimated_rows,
+            'seconds', plan.seconds
+        )
     from plan
 )
 select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer

@@ -1,11 +1,12 @@
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import type { Sql } from "postgres";
 import { inject } from "vitest";
-import { migrationFiles, pushTarget } from "../local/application.ts";
+import { migrationFiles } from "../local/application.ts";
 import { connect } from "../local/databases.ts";
 import { root } from "../local/project.ts";
-import { supabase } from "../local/supabase-cli.ts";
+import { applyMigrations } from "./apply-migrations.ts";
 import { halfMigrated } from "./half-migrated.ts";
 import { marketplace } from "./marketplace.ts";
 import { teamChat } from "./team-chat.ts";
@@ -36,6 +37,8 @@ export interface SignUp {
 export interface Application {
   /** The folder among the fixtures. */
   name: string;
+  /** How many lines of the list its owner should have to edit, at most. */
+  mostDecisions: number;
   /** A temporary table for what the push will write to, if anything. */
   had?: string;
   /** The query of the temporary view members: the organization of every user who is in one. */
@@ -73,30 +76,86 @@ export function prepareApplication(name: string, project: string): void {
 /** The rows that the live application has. */
 export const readData = (name: string): string => readFileSync(fixture(name, "data.sql"), "utf8");
 
-/** Adds the migrations, the two files edited for this application. Returns the versions from the list on. */
-export function addMigrations(name: string, project: string): string[] {
-  const [, ...files] = migrationFiles();
-  const adopted = (file: string) => readFileSync(fixture(name, "adopted", file), "utf8");
-  for (const file of files) {
-    const text = readFileSync(join(root, "supabase/migrations", file), "utf8");
-    const edited = file.endsWith("_EDIT_list_of_tables.sql")
-      ? replaceLines(text, /^ {4}\('.*\n/gm, adopted("list.sql"))
-        .replace("select tenancy.assert_registry();", (check) => `${adopted("mapping.sql")}\n${check}`)
-      : file.endsWith("_EDIT_index_org_id.sql")
-      ? replaceLines(text, /^create index concurrently .*\n/gm, adopted("indexes.sql"))
-      : text;
-    writeFileSync(join(project, "supabase/migrations", file), edited);
-  }
-  const list = files.findIndex((file) => file.endsWith("_EDIT_list_of_tables.sql"));
-  return files.slice(list).map((file) => file.split("_")[0] ?? "");
+/** Runs npm run adopt on a project, in a shell that is no terminal. Without a database the command starts one of its own. */
+export async function runAdopt(project: string, ...parameters: string[]): Promise<CliResult> {
+  const child = spawn(process.execPath, ["--import", "tsx", "supabase/cli/adopt.ts", project, ...parameters], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  const collect = (chunk: Buffer) => (output += chunk.toString());
+  child.stdout.on("data", collect);
+  child.stderr.on("data", collect);
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", resolve);
+  });
+  return { code, output };
 }
 
-/** Puts other lines in the place of those that match. */
-function replaceLines(text: string, lines: RegExp, replacement: string): string {
-  const [first] = text.match(lines) ?? [];
-  if (!first) throw new Error(`Cannot find the lines to edit: none matches ${lines}`);
-  const at = text.indexOf(first);
-  return text.slice(0, at) + replacement + text.slice(at).replaceAll(lines, "");
+/** Adopts a project. Throws an error with the output if the command refuses. */
+export async function adopt(project: string, url?: string): Promise<string> {
+  const { code, output } = await runAdopt(project, ...url === undefined ? [] : ["--db-url", url]);
+  if (code !== 0) throw new Error(`npm run adopt failed (exit code ${code}):\n${output}`);
+  return output;
+}
+
+/** The file of the project whose name ends so, of those that npm run adopt writes among the migrations. */
+export function findMigration(project: string, ending: string): string {
+  const migrations = join(project, "supabase/migrations");
+  const name = readdirSync(migrations).find((file) => file.endsWith(ending));
+  if (!name) throw new Error(`Cannot find a migration ending in ${ending}`);
+  return join(migrations, name);
+}
+
+/** Makes another text of the migration of the project whose name ends so. */
+export function change(project: string, ending: string, how: (text: string) => string): void {
+  const file = findMigration(project, ending);
+  writeFileSync(file, how(readFileSync(file, "utf8")));
+}
+
+export const listEnding = "_EDIT_list_of_tables.sql";
+
+/** Edits the list as its owner decides, a line per table. Returns how many lines that were. */
+export function decide(name: string, project: string): number {
+  const decisions = readFileSync(fixture(name, "adopted/decisions.sql"), "utf8").trimEnd().split("\n");
+  for (const row of decisions) {
+    const [key = ""] = /^\('\w+', '\w+', /.exec(row) ?? [];
+    change(project, listEnding, (text) => {
+      const line = text.split("\n").find((written) => written.startsWith(`    ${key}`));
+      if (line === undefined) throw new Error(`Cannot decide ${key}: the list has no line for it`);
+      if (!line.includes(" -- decide: ")) {
+        throw new Error(`Cannot decide ${key}: the list takes it for settled: ${line}`);
+      }
+      if (line.startsWith(`    ${row}`)) throw new Error(`Cannot decide ${key}: the list has it so already`);
+      return text.replace(line, () => `    ${row}${/\)(,?)( -- .*)?$/.exec(line)?.[1]}`);
+    });
+  }
+  return decisions.length;
+}
+
+/** Adds who belongs where, above the check. */
+export const map = (name: string, project: string): void =>
+  change(project, listEnding, (text) =>
+    text.replace(
+      "select tenancy.assert_registry();",
+      (check) => `${readFileSync(fixture(name, "adopted/mapping.sql"), "utf8")}\n${check}`,
+    ));
+
+/** Adopts the application as its owner does. Returns how many lines of the list were edited. */
+export async function addMigrations(name: string, project: string, url?: string): Promise<number> {
+  await adopt(project, url);
+  const edited = decide(name, project);
+  map(name, project);
+  return edited;
+}
+
+/** The versions of our migrations of the project, from the list on. */
+export function versionsFromList(project: string): string[] {
+  const list = basename(findMigration(project, listEnding));
+  return readdirSync(join(project, "supabase/migrations")).filter((file) => file >= list).map((file) =>
+    file.split("_")[0] ?? ""
+  );
 }
 
 /** Rows that have another organization than they should, at most five of each table. */
@@ -121,7 +180,7 @@ export async function adoptApplication(
   { kind, live, more = "" }: { kind: string; live: boolean; more?: string },
 ): Promise<void> {
   const project = copyApplication(name, kind);
-  const push = () => supabase(["db", "push", "--workdir", project, ...pushTarget(url)]);
+  const push = () => applyMigrations(project, url);
   if (live) {
     await push();
     const sql = connect(url);
@@ -130,6 +189,7 @@ export async function adoptApplication(
   }
   prepareApplication(name, project);
   if (more) writeFileSync(join(project, "supabase/migrations/20241231000000_more.sql"), more);
-  addMigrations(name, project);
+  if (live) await push();
+  await addMigrations(name, project, live ? url : undefined);
   await push();
 }

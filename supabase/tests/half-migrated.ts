@@ -20,6 +20,7 @@ const written = (theirs: string) => `
  */
 export const halfMigrated: Application = {
   name: "half-migrated",
+  mostDecisions: 8,
   had: "select id, org_id from public.projects where org_id is not null",
   members: `
     select users.id as user_id, coalesce(joined.organization_id, claimed.id) as org_id

@@ -19,6 +19,7 @@ export interface Isolated {
 export interface Leak {
   code: string;
   object: string;
+  /** Of a function, all that it reaches, with commas between. */
   table_name: string | null;
 }
 
@@ -54,7 +55,9 @@ export async function readLeaks(sql: Sql): Promise<Leak[]> {
 /** The hits that no leak names: neither what was used nor what was reached through it. */
 export function findUnnamed(hits: Hit[], leaks: Leak[]): Hit[] {
   const withoutPublic = (name: string) => name.replace(/^public\./, "");
-  const names = new Set(leaks.flatMap(({ object, table_name }) => [object, table_name ?? object]).map(withoutPublic));
+  const names = new Set(
+    leaks.flatMap(({ object, table_name }) => [object, ...(table_name ?? object).split(", ")]).map(withoutPublic),
+  );
   const isNamed = (name: string) =>
     names.has(withoutPublic(name)) || names.has(withoutPublic(name).replace(/\(.*$/, ""));
   return hits.filter(({ through, reached }) => !isNamed(through) && !(reached.length > 0 && reached.every(isNamed)));

@@ -9,6 +9,7 @@ const user = (number: number) => `md5('marketplace user ${number}')::uuid`;
  */
 export const marketplace: Application = {
   name: "marketplace",
+  mostDecisions: 6,
   /** The shop joined first, else the organization that has the user's address as its name. */
   members: `
     select users.id as user_id, coalesce(joined.shop_id, personal.id) as org_id

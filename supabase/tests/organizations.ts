@@ -1,4 +1,4 @@
-import type { ISql } from "postgres";
+import type { ISql, Sql } from "postgres";
 import { mapUsers, organizationIds } from "../local/mapping.ts";
 
 export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
@@ -16,6 +16,22 @@ export async function giveUsersTheirOrganization(sql: ISql): Promise<void> {
     update auth.users
     set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', tenancy.org_of(id))
   `;
+}
+
+/** One run of the function, as it calls the database, with an Auth server that does what it is told. */
+export async function updateUsers(sql: Sql): Promise<void> {
+  const [run] = await sql`select tenancy.start_user_run() as id`;
+  const id = run?.["id"] as string;
+  const claimed = await sql`select user_id, attempts from tenancy.claim_users(${id}, 100)`;
+  await giveUsersTheirOrganization(sql);
+  const results = claimed.map((user) => ({
+    user_id: user["user_id"] as string,
+    attempts: Number(user["attempts"]) + 1,
+    error: null,
+    final: true,
+  }));
+  await sql`select tenancy.settle_users(${id}, ${sql.json(results)})`;
+  await sql`select tenancy.end_user_pass(${id})`;
 }
 
 /** Makes the user a conflict: app_metadata has another organization than the mapping, which has the default one for all. */

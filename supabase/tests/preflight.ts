@@ -1,20 +1,11 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sql } from "postgres";
+import { pasteList, type PreflightRow } from "../cli/adopt-preflight.ts";
 import { root } from "../local/project.ts";
 
 export const preflightFile = join(root, "supabase/preflight.sql");
 
-/** A row that the preflight answers. */
-export interface PreflightRow {
-  topic: string;
-  code: string;
-  object: string;
-  finding: string;
-  to_do: string;
-}
-
-const lastRow = "        (null::text, null::text, null::text, null::text, null::text, null::text[])\n";
 const notChosen = "    select null::text\n";
 const noMapping = "    select null::uuid, null::uuid where false\n";
 
@@ -28,11 +19,10 @@ export interface Pasted {
 /** The preflight with what is pasted where it says so. */
 export function readPreflight({ list = "", mapping, newUsers }: Pasted = {}): string {
   const preflight = readFileSync(preflightFile, "utf8");
-  for (const place of [lastRow, notChosen, noMapping]) {
+  for (const place of [notChosen, noMapping]) {
     if (!preflight.includes(place)) throw new Error(`Cannot find where to paste in the preflight: ${place}`);
   }
-  return preflight
-    .replace(lastRow, () => list + lastRow)
+  return pasteList(preflight, list.trimEnd().replace(/,$/, ""))
     .replace(notChosen, () => newUsers ? `    select '${newUsers}'::text\n` : notChosen)
     .replace(noMapping, () => mapping ? `${mapping}\n` : noMapping);
 }

@@ -16,6 +16,7 @@ const written = (theirs: string) => `
 /** A company is an organization, known by its domain. What is said in a channel belongs to the channel's, whoever says it. */
 export const teamChat: Application = {
   name: "team-chat",
+  mostDecisions: 4,
   members: `
     select users.id as user_id, organizations.id as org_id
     from auth.users

@@ -4,7 +4,9 @@ import { connect, createDatabase } from "../local/databases.ts";
 import { mapUsers } from "../local/mapping.ts";
 import { databaseUrl } from "../local/postgres.ts";
 import { copyProject } from "../local/project-copy.ts";
+import { root } from "../local/project.ts";
 import { supabase } from "../local/supabase-cli.ts";
+import { applyMigrations } from "./apply-migrations.ts";
 import { giveUsersTheirOrganization, north, south } from "./organizations.ts";
 
 export type TemplateName = "before" | "migrated" | "migrated_with_data" | "two_organizations";
@@ -34,7 +36,7 @@ const templates: Record<TemplateName, Template> = {
   migrated_with_data: {
     from: "before",
     make: async (url) => {
-      await supabase(["db", "push", ...pushTarget(url)]);
+      await applyMigrations(root, url);
       await withConnection(url, giveUsersTheirOrganization);
     },
   },
@@ -44,8 +46,7 @@ const templates: Record<TemplateName, Template> = {
     make: async (url) => {
       const copy = copyProject(`${inject("folder")}/two_organizations`);
       copy.append("_EDIT_list_of_tables.sql", mapUsers([north, south]));
-      const { code, output } = await copy.push(url);
-      if (code !== 0) throw new Error(output);
+      await applyMigrations(copy.folder, url);
     },
   },
 };

@@ -2,7 +2,7 @@
 export interface Config {
   supabaseUrl: string;
   databaseUrl: string;
-  /** The keys that open the function, by name: every secret key of the project, and the legacy service_role key. */
+  /** The keys that open the function, by name: every secret key of the project, or, where it has none, the legacy service_role key. */
   acceptedKeys: Record<string, string>;
   /** The key with which the function calls the Auth server. */
   adminKey: string;
@@ -25,7 +25,9 @@ export function readConfig(environment: Record<string, string | undefined>): Con
   const secretKeys = readKeys(environment["SUPABASE_SECRET_KEYS"]);
   if (!secretKeys) problems.push("SUPABASE_SECRET_KEYS is not a JSON object of names and keys");
   const legacyKey = environment["SUPABASE_SERVICE_ROLE_KEY"];
-  const acceptedKeys: Record<string, string> = { ...secretKeys, ...(legacyKey ? { service_role: legacyKey } : {}) };
+  const acceptedKeys: Record<string, string> = { ...secretKeys };
+  // It may have been disabled on the platform, which still gives it to every function.
+  if (legacyKey && Object.keys(acceptedKeys).length === 0) acceptedKeys["service_role"] = legacyKey;
   const adminKey = acceptedKeys["default"] ?? Object.values(acceptedKeys)[0] ?? "";
   if (secretKeys && !adminKey) problems.push("neither SUPABASE_SECRET_KEYS nor SUPABASE_SERVICE_ROLE_KEY has a key");
 

@@ -29,7 +29,8 @@ export function toRequestError(error: unknown, log: Log): RequestError {
       "Cannot find the schema tenancy in this database: push the migrations first",
     );
   }
-  if (/^(CONNECT|ECONN|08|57P)/.test(code)) {
+  // 53300: it has as many connections as it takes.
+  if (/^(CONNECT|ECONN|08|57P|53300)/.test(code)) {
     return new RequestError(
       503,
       "database_unavailable",

@@ -119,7 +119,14 @@ function isUuid(value: unknown): value is string {
   return typeof value === "string" && uuid.test(value);
 }
 
+/** As JSON, cut; what is nested too deeply to be written is "…". */
 function shorten(value: unknown): string {
-  const text = JSON.stringify(value);
+  let text: string;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return "…";
+  }
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }

@@ -22,7 +22,8 @@ select is_empty(
             and exists (
                 select from tenancy.application_tables
                 where application_tables.isolated
-                    and application_tables.qualified_name = coalesce(leaks.table_name, application_tables.qualified_name)
+                    and application_tables.qualified_name
+                    = any (string_to_array(coalesce(leaks.table_name, application_tables.qualified_name), ', '))
             )
             and not exists (
                 select from accepted

@@ -12,12 +12,14 @@ const complete = {
   SUPABASE_SERVICE_ROLE_KEY: "legacy",
 };
 
+const readJson = (file: string): unknown => JSON.parse(readFileSync(join(root, file), "utf8"));
+
 describe("readConfig", () => {
-  test("accepts every secret key and the legacy key, and calls the Auth server with the default one", () => {
+  test("accepts every secret key and not the legacy key beside them, and calls the Auth server with the default one", () => {
     expect(readConfig(complete)).toEqual({
       supabaseUrl: "http://127.0.0.1:54321",
       databaseUrl: "postgresql://postgres@127.0.0.1/postgres",
-      acceptedKeys: { default: "sb_secret_a", jobs: "sb_secret_b", service_role: "legacy" },
+      acceptedKeys: { default: "sb_secret_a", jobs: "sb_secret_b" },
       adminKey: "sb_secret_a",
     });
   });
@@ -26,16 +28,24 @@ describe("readConfig", () => {
     expect(readConfig({ ...complete, SUPABASE_SECRET_KEYS: '{"jobs": "sb_secret_b"}' }).adminKey).toBe("sb_secret_b");
   });
 
-  test("works with the legacy key alone", () => {
-    const config = readConfig({ ...complete, SUPABASE_SECRET_KEYS: undefined });
-    expect(config.acceptedKeys).toEqual({ service_role: "legacy" });
-    expect(config.adminKey).toBe("legacy");
+  test.each([undefined, "", "{}", '{"default": ""}'])(
+    "works with the legacy key alone, with SUPABASE_SECRET_KEYS %s",
+    (keys) => {
+      const config = readConfig({ ...complete, SUPABASE_SECRET_KEYS: keys });
+      expect(config.acceptedKeys).toEqual({ service_role: "legacy" });
+      expect(config.adminKey).toBe("legacy");
+    },
+  );
+
+  test("takes the secret key that is named service_role, and not the legacy key of that name", () => {
+    const config = readConfig({ ...complete, SUPABASE_SECRET_KEYS: '{"service_role": "sb_secret_c"}' });
+    expect(config.acceptedKeys).toEqual({ service_role: "sb_secret_c" });
+    expect(config.adminKey).toBe("sb_secret_c");
   });
 
   test("never accepts an empty key", () => {
     expect(readConfig({ ...complete, SUPABASE_SECRET_KEYS: '{"default": "", "jobs": "b"}' }).acceptedKeys).toEqual({
       jobs: "b",
-      service_role: "legacy",
     });
   });
 
@@ -58,8 +68,7 @@ describe("readConfig", () => {
 
 describe("the function's deno.json", () => {
   test("pins the versions that package.json installs", () => {
-    const read = (file: string) =>
-      JSON.parse(readFileSync(join(root, file), "utf8")) as Record<string, Record<string, string>>;
+    const read = (file: string) => readJson(file) as Record<string, Record<string, string>>;
     const { devDependencies = {} } = read("package.json");
     const { imports = {} } = read("supabase/functions/update-user-org-metadata/deno.json");
     expect(Object.keys(imports)).not.toEqual([]);

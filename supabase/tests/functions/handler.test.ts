@@ -185,6 +185,16 @@ describe("the request", () => {
     expect(body["error"]).toMatchObject({ code: "body_too_large" });
   });
 
+  test.each([
+    ["as the body", "[".repeat(8000) + "]".repeat(8000), "invalid_body"],
+    ["in a field", `{"org_id": ${"[".repeat(8000)}${"]".repeat(8000)}}`, "invalid_field"],
+    ["of objects, not closed", '{"a":'.repeat(3000), "invalid_json"],
+  ])("JSON nested thousands deep %s gets 400", async (_where, body, code) => {
+    const { status, body: answer } = await call({ body });
+    expect(status).toBe(400);
+    expect(answer["error"]).toMatchObject({ code });
+  });
+
   test("a long value is cut in the message", async () => {
     const { body } = await call({ body: `{"org_id": "${"x".repeat(10_000)}"}` });
     expect((body["error"] as { message: string }).message.length).toBeLessThan(200);
@@ -232,6 +242,8 @@ describe("the answer", () => {
     ["ECONNREFUSED", 503, "database_unavailable"],
     ["CONNECTION_CLOSED", 503, "database_unavailable"],
     ["57P01", 503, "database_unavailable"],
+    ["53300", 503, "database_unavailable"],
+    ["53200", 500, "internal_error"],
     ["XX000", 500, "internal_error"],
     ["", 500, "internal_error"],
   ])("to an error with code %j is %i and says nothing of it but in the log", async (code, status, expected) => {

@@ -15,6 +15,11 @@ describe("readOptions", () => {
     });
   });
 
+  test.each(["http://127.0.0.1:54321", "http://127.1.2.3", "http://localhost:54321", "http://[::1]:54321"])(
+    "sends a key unencrypted to %s, which is this machine",
+    (url) => expect(readOptions(["--url", url], environment)).toMatchObject({ url, key }),
+  );
+
   test("makes the function's fields of all options", () => {
     const parameters = ["--org-id", runId, "--on-conflict", "overwrite", "--concurrency", "20", "--max-seconds", "1"];
     expect(readOptions([...parameters, "--dry-run"], environment).fields).toEqual({
@@ -42,6 +47,10 @@ describe("readOptions", () => {
     [["--report", "a.csv", "--dry-run"], "a dry run counts the users and names none"],
     [["--url", "ref"], 'Cannot use --url "ref": not a URL such as https://ref.supabase.co'],
     [["--url", "ftp://ref"], "neither https:// nor http://"],
+    [["--url", "http://ref.supabase.co"], "http:// would send the key unencrypted; use https://"],
+    [["--url", "http://127.0.0.1.example.com"], "http:// would send the key unencrypted"],
+    [["--url", "http://192.168.0.2:54321"], "http:// would send the key unencrypted"],
+    [["--url", "http://0.0.0.0:54321"], "http:// would send the key unencrypted"],
     [["--url", "https://ref.supabase.co/functions/v1/x"], "which has no path: https://ref.supabase.co"],
     [["--url", "https://u:p@ref.supabase.co"], "it has a user or a password in front of ref.supabase.co"],
     [["--key", "two words"], "it has spaces or characters that no key has"],

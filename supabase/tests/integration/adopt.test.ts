@@ -5,7 +5,19 @@ import type { TransactionSql } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { demoPassword } from "../../local/application.ts";
 import { supabase } from "../../local/supabase-cli.ts";
-import { type Answers, cannotRun, copyCrm, crmFolder, followRecipe, recipe, run, type Site, undo } from "../adopter.ts";
+import {
+  type Answers,
+  cannotRun,
+  copyCrm,
+  crmFolder,
+  followRecipe,
+  growTables,
+  recipe,
+  run,
+  type Site,
+  undo,
+} from "../adopter.ts";
+import { findMigration, listEnding } from "../applications.ts";
 import { companyA, companyB, companyC, createMembers, expectations, findMisplaced, pilot, readRows } from "../crm.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { defaultOrgId } from "../organizations.ts";
@@ -25,10 +37,6 @@ const readCsv = (text: string): string[][] =>
       quoted?.replaceAll('""', '"') ?? plain
     )
   );
-
-/** The codes that the lines of a refusal end in. */
-const codesOf = (message: string) =>
-  [...message.matchAll(/ \[(\w+)\](?: \(SQLSTATE \w+\))?$/gm)].map(([, code]) => code);
 
 describe("another application follows the documentation", () => {
   let database: Database;
@@ -87,6 +95,7 @@ describe("another application follows the documentation", () => {
     await sql`create publication supabase_realtime`;
     await supabase(["db", "push", "--workdir", site.project, `--remote=${url}`, "--yes"]);
     await sql.unsafe(readFileSync(join(crmFolder, "data.sql"), "utf8")).simple();
+    await growTables(sql);
     had = [...await sql<typeof had>`select id, org_id from public.contacts where org_id is not null`];
     rowsBefore = await readRows(sql);
     schemaBefore = await describeSchema(sql);
@@ -108,31 +117,48 @@ describe("another application follows the documentation", () => {
     expect(stale, "commands that docs/adopt.md does not have any more").toEqual([]);
   });
 
-  test("asked before, it names every table with its row for the list, and with the list none", () => {
-    const [before, withTheList] = answers.preflights.map(({ output }) =>
-      [...output.matchAll(/\('(\w+)', '(\w+)', '(org|excluded)', [^)]*\),/g)].map(([, schema, table]) =>
-        `${schema}.${table}`
-      )
-    );
-    expect(before).toEqual([
-      "public.activities",
-      "public.audit_log",
-      "public.companies",
-      "public.company_members",
-      "public.contacts",
-      "public.currencies",
-      "public.profiles",
-      "sales.DealStages",
-      "sales.deal_items",
-      "sales.deals",
-      "sales.price_changes",
+  test("took at most six commands, and ten lines of decisions", () => {
+    expect(answers.typed.length, answers.typed.join("\n")).toBeLessThanOrEqual(6);
+    expect(answers.edited).toBeLessThanOrEqual(10);
+  });
+
+  test("the list has a row for every table, those to decide first, and nothing of the call-centre's", () => {
+    const list = readFileSync(findMigration(site.project, listEnding), "utf8");
+    const rows = [...list.matchAll(/^ {4}\('(\w+)', '(\w+)', '(\w+)'/gm)].map(([, ...names]) => names.join(" "));
+    expect(rows).toEqual([
+      "public activities org",
+      "public audit_log org",
+      "public companies excluded",
+      "public company_members excluded",
+      "public contacts org",
+      "public currencies excluded",
+      "public profiles excluded",
+      "sales DealStages org",
+      "sales deals org",
+      "sales price_changes org",
+      "sales deal_items org",
     ]);
-    expect(withTheList).toEqual([]);
-    expect(answers.preflights.map(({ code }) => code)).toEqual([0, 0]);
+    expect(list).not.toMatch(/call_logs|billing_plans/);
+    expect(answers.adoptions[0]?.output).toContain("11 tables are new in the list");
+    expect(answers.adoptions[1]?.output).toContain("No table is new in the list");
+  });
+
+  test("the index lines are those of the tables and partitions over 8 MB", () => {
+    const lines = readFileSync(findMigration(site.project, "_EDIT_index_org_id.sql"), "utf8")
+      .match(/^create index concurrently .*$/gm);
+    expect(lines).toEqual([
+      "create index concurrently if not exists idx_activities_2024_10_org_id on public.activities_2024_10 (org_id);" +
+      " -- 9608 kB; partition of public.activities",
+      "create index concurrently if not exists idx_price_changes_org_id on sales.price_changes (org_id); -- 8656 kB",
+    ]);
+  });
+
+  test("asked with the list, the preflight refuses nothing, and has nothing left to classify", () => {
     const rows = answers.preflights.map(({ output }) => readCsv(output));
+    expect(answers.preflights.map(({ code }) => code)).toEqual([0, 0]);
+    expect(rows.flat().filter(([topic]) => topic === "refused" || topic === "to classify")).toEqual([]);
     const gets = rows[1]?.filter(([topic]) => topic === "gets org_id") ?? [];
     expect(gets.map(([, , table]) => table).sort()).toEqual(Object.keys(expectations).map(qualify).sort());
-    expect(rows.flat().filter(([topic]) => topic === "refused")).toEqual([]);
   });
 
   test("asked with the list, the columns and the mapping, it says what decided the rows of each table in the end", async () => {
@@ -151,25 +177,6 @@ describe("another application follows the documentation", () => {
         /^update sales\.deals: org_id of [^,]+, else sales\."DealStages" through stage_id, else the d/,
       ),
     );
-  });
-
-  test("the push was refused twice, and each message had all that was missing", () => {
-    expect(answers.refusals.length).toBe(2);
-    const [unclassified = "", unindexed = ""] = answers.refusals;
-    expect(codesOf(unclassified)).toEqual(Array(10).fill("unclassified_table"));
-    expect(unindexed).toContain("org_id is not indexed on org-scoped tables that are too large");
-    const lines = [...unindexed.matchAll(/create index concurrently if not exists (\S+) on (\S+) \(org_id\);/g)];
-    expect(lines.map(([, , table]) => table).sort()).toEqual([
-      "public.activities_2024_09",
-      "public.activities_2024_10",
-      "public.activities_2024_11",
-      "public.activities_other",
-      "public.audit_log",
-      'sales."DealStages"',
-      "sales.deal_items",
-      "sales.deals",
-      "sales.price_changes",
-    ]);
   });
 
   test("the checklist passes, users included", async () => {

@@ -12,6 +12,7 @@ import {
   findMisplaced,
   prepareApplication,
   readData,
+  versionsFromList,
 } from "../applications.ts";
 import { become, refusalOf, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
@@ -27,6 +28,8 @@ describe.each(byName)("%s goes from user_id to org_id", (name, application) => {
   const tables = Object.keys(expectations);
   let database: Database;
   let project: string;
+  /** How many lines of the list were edited. */
+  let edited: number;
   /** The migrations that are to be pushed again after an undo. */
   let versions: string[];
   let schemaBefore: string[];
@@ -63,13 +66,18 @@ describe.each(byName)("%s goes from user_id to org_id", (name, application) => {
     rowsBefore = await digestTables(sql);
     schemaBefore = await describeSchema(sql);
     if (had) await sql.unsafe(`create temporary table had as ${had}`);
-    versions = addMigrations(name, project);
+    edited = await addMigrations(name, project, database.url);
+    versions = versionsFromList(project);
     await push();
     await sql.unsafe(`create temporary view members as ${members}`);
   });
 
   afterAll(async () => {
     await database?.drop();
+  });
+
+  test("its owner had nothing to edit but decisions", () => {
+    expect(edited).toBeLessThanOrEqual(application.mostDecisions);
   });
 
   test("the push leaves nothing to do", async () => {

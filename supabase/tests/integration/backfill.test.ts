@@ -1,16 +1,17 @@
 import { afterEach, describe, expect, inject, onTestFinished, test } from "vitest";
-import { fillApplication, pushApplicationBefore, pushTarget } from "../../local/application.ts";
+import { fillApplication, pushApplicationBefore } from "../../local/application.ts";
 import { connect, createDatabase } from "../../local/databases.ts";
 import { freePort, startPostgres } from "../../local/postgres.ts";
-import { supabase } from "../../local/supabase-cli.ts";
+import { root } from "../../local/project.ts";
+import { applyMigrations } from "../apply-migrations.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { copyProject } from "../../local/project-copy.ts";
 import { manyCalls } from "../rows.ts";
 
 const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
-async function clone(name: string) {
-  const database = await cloneDatabase(name, "before");
+async function clone(name: string, template: "before" | "migrated_with_data" = "before") {
+  const database = await cloneDatabase(name, template);
   open.push(database);
   return database;
 }
@@ -64,7 +65,7 @@ describe("while everyone belongs to one organization", () => {
     const before = await observe();
     await sql`select pg_create_logical_replication_slot('watch', 'test_decoding')`;
 
-    await supabase(["db", "push", ...pushTarget(database.url)]);
+    await applyMigrations(root, database.url);
 
     await sql`select pg_stat_force_next_flush()`;
     expect(await observe()).toEqual(before);
@@ -94,8 +95,7 @@ describe("while everyone belongs to one organization", () => {
       "_add_org_id_foreign_keys.sql",
       "insert into public.imports (user_id, file_name) select gen_random_uuid(), 'late' from generate_series(1, 2500);",
     );
-    const { code, output } = await copy.push(database.url);
-    expect(code, output).toBe(0);
+    await applyMigrations(copy.folder, database.url);
     const progress = await sql`
       select relation::text, state, rows_updated::integer, orphans::integer
       from org_migration.backfill_progress
@@ -147,8 +147,7 @@ describe("with organizations to tell apart", () => {
     const [size] = await sql`select pg_relation_size('public.call_logs')::integer as bytes`;
     const copy = copyProject(`${folder}/project`);
     copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
-    const { code, output } = await copy.push(url);
-    expect(code, output).toBe(0);
+    await applyMigrations(copy.folder, url);
 
     expect(await digest()).toEqual(before);
     expect(await sql`select is_called from watch.fired`).toEqual([{ is_called: false }]);
@@ -196,8 +195,7 @@ describe("with organizations to tell apart", () => {
       "values\n    ('public', 'allowed', 'excluded', null, 'a test', null),\n",
     );
     copy.append("_EDIT_list_of_tables.sql", tenOrganizations);
-    const { code, output } = await copy.push(database.url);
-    expect(code, output).toBe(0);
+    await applyMigrations(copy.folder, database.url);
     const [updated] = await sql`
       select rows_updated::integer as rows from org_migration.backfills where relation = 'public.call_logs'::regclass
     `;
@@ -230,8 +228,7 @@ describe("with organizations to tell apart", () => {
         "create index concurrently if not exists idx_boards_org_id on public.boards (org_id);\n" +
         "create index concurrently if not exists idx_calls_org_id",
     );
-    const { code, output } = await copy.push(database.url);
-    expect(code, output).toBe(0);
+    await applyMigrations(copy.folder, database.url);
 
     const [organizations] =
       await sql`select count(*)::integer as count, count(distinct org_id)::integer as apart from tenancy.user_orgs`;
@@ -282,8 +279,7 @@ test.each([
        do $$ begin while tenancy.advance('backfill') loop commit; end loop; end $$;`,
     );
   }
-  const { code, output } = await copy.push(database.url);
-  expect(code, output).toBe(0);
+  await applyMigrations(copy.folder, database.url);
   const [late] = await sql`
     select count(*)::integer as rows, bool_and(call_tracking.org_id = user_orgs.org_id) as with_their_owner
     from public.call_tracking
@@ -295,7 +291,6 @@ test.each([
 });
 
 test("personal organizations are refused once the rows belong to the default organization", async () => {
-  const database = await clone("too_late");
-  await supabase(["db", "push", ...pushTarget(database.url)]);
+  const database = await clone("too_late", "migrated_with_data");
   await expect(database.sql`select tenancy.create_personal_organizations()`).rejects.toMatchObject({ code: "55000" });
 });

@@ -2,6 +2,7 @@ import type { Sql } from "postgres";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { demoPassword } from "../../local/application.ts";
 import type { Fault } from "../../local/auth-server.ts";
+import { runAsSuperuser } from "../databases.ts";
 import { type FunctionUnderTest, type Reply, startFunction } from "../function.ts";
 import { withResolvers } from "../promises.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
@@ -79,6 +80,16 @@ describe("update-user-org-metadata, when the Auth server or time is short,", () 
     expect(replies.at(-1)).toMatchObject({ done: true, remaining: 0, updated: 29, failed: 1 });
     expect(new Set(replies.map((reply) => reply["run_id"])).size).toBe(1);
     expect(requests.filter((request) => request.endsWith(userId(30))).length).toBe(5);
+  });
+
+  test("answers 503 while the database takes no more connections, and goes on when it does", async () => {
+    await addUsers(sql, numberedUsers(1), demoPassword);
+    const allow = (connections: number) =>
+      runAsSuperuser("postgres", `alter database ${tested.database.name} connection limit ${connections}`);
+    await allow(0);
+    expect(await call()).toMatchObject({ status: 503, reply: { error: { code: "database_unavailable" } } });
+    await allow(-1);
+    expect((await call()).reply).toMatchObject({ done: true, updated: 1 });
   });
 
   test("refuses a second run while one is in progress", async () => {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { applyMigrations } from "../apply-migrations.ts";
 import { cloneDatabase } from "../databases.ts";
 import { askPreflight } from "../preflight.ts";
 import { copyProject, readList } from "../../local/project-copy.ts";
@@ -63,13 +64,11 @@ describe.each([
     const library = copyProject(`${folder}/library`);
     for (const phase of phases) library.remove(phase);
     library.append("_EDIT_list_of_tables.sql", sqlOfMapping);
-    const installed = await library.push(database.url);
-    expect(installed.code, installed.output).toBe(0);
+    await applyMigrations(library.folder, database.url);
     plan = await readPlan(database);
     const whole = copyProject(`${folder}/whole`);
     whole.append("_EDIT_list_of_tables.sql", sqlOfMapping);
-    const pushed = await whole.push(database.url);
-    expect(pushed.code, pushed.output).toBe(0);
+    await applyMigrations(whole.folder, database.url);
   });
 
   afterAll(async () => await database?.drop());
@@ -103,12 +102,12 @@ describe.each([
 
 describe("the plan", () => {
   test("applied as plain SQL to an untouched copy gives the same catalog", async () => {
-    const pushed = await cloneDatabase("end_state_pushed", "before");
+    const pushed = await cloneDatabase("end_state_pushed", "migrated_with_data");
     const written = await cloneDatabase("end_state_written", "before");
     try {
       const library = copyProject(`${inject("folder")}/end-state`);
       for (const phase of phases) library.remove(phase);
-      expect((await library.push(written.url)).code).toBe(0);
+      await applyMigrations(library.folder, written.url);
       const [endState] = await written.sql`
         select string_agg(parts.ddl, E';\n' order by parts.ordinal, parts.relation::text) || ';' as text
         from tenancy.org_scoped_tables
@@ -116,7 +115,6 @@ describe("the plan", () => {
       `;
       // As psql would run it: one statement at a time, since an index is built concurrently.
       for (const statement of (endState?.["text"] as string).split(/;\n/)) await written.sql.unsafe(statement);
-      expect((await copyProject(`${inject("folder")}/end-state-pushed`).push(pushed.url)).code).toBe(0);
       const describe = async ({ sql }: Database) => withoutRemainders(await describeSchema(sql));
       expect(await describe(written)).toEqual(await describe(pushed));
     } finally {

@@ -1,9 +1,10 @@
 import { afterEach, describe, expect, inject, test } from "vitest";
+import type { PreflightRow } from "../../cli/adopt-preflight.ts";
 import { connect } from "../../local/databases.ts";
 import { copyProject, readList } from "../../local/project-copy.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase, runAsSuperuser } from "../databases.ts";
-import { askPreflight, preflightFile, type PreflightRow } from "../preflight.ts";
+import { askPreflight, preflightFile } from "../preflight.ts";
 import { withResolvers } from "../promises.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
@@ -32,13 +33,73 @@ describe("the preflight", () => {
     expect(found.find(({ object }) => object === "public.call_tracking")).toMatchObject({
       code: "unclassified_table",
       finding: "references public.calls",
-      to_do: "('public', 'call_tracking', 'org', 'secondary', null, null),",
+      to_do: "('public', 'call_tracking', 'org', 'secondary', null, '{call_id}'),",
     });
     expect(found.find(({ object }) => object === "public.voice_options")).toMatchObject({
-      finding: "has nothing that says whose its rows are",
-      to_do: "('public', 'voice_options', 'excluded', null, '<why not>', null),",
+      finding: "decide: excluded, unless its rows belong to organizations; it has nothing that says whose its rows are",
+      to_do: "('public', 'voice_options', 'excluded', null, 'has nothing that says whose its rows are', null),",
     });
     expect(await ask("--output=csv")).toContain("\ntopic,code,object,finding,to_do\n");
+  });
+
+  test("marks what its owner has to decide, and gives the row as the keys say it", async () => {
+    const database = await cloneDatabase("preflight_decisions", "postgres");
+    open.push(database);
+    await database.sql.unsafe(`
+      create table public.people (id uuid primary key references auth.users (id));
+      create table public.shops (id integer primary key);
+      create table public.shop_people (person uuid references public.people (id), shop integer references public.shops (id), primary key (shop, person));
+      create table public.seats (user_id uuid primary key references auth.users (id), team_id integer);
+      create table public.folders (id integer primary key, user_id uuid references auth.users (id));
+      create table public.files (id integer primary key, folder integer references public.folders (id), created_by uuid references auth.users (id));
+      create table public.links (id integer primary key, "file's" integer references public.files (id));
+      create table public.tags (id integer primary key, shop integer references public.shops (id), file_id integer);
+      insert into auth.users (id, email) select md5(n::text)::uuid, n || '@example.com' from generate_series(1, 2) as n;
+      insert into public.folders values (1, md5('1')::uuid), (2, null);
+      insert into public.files values (1, 1, md5('2')::uuid), (2, 1, md5('1')::uuid), (3, 2, md5('1')::uuid);
+      insert into public.links values (1, 1);
+    `).simple();
+    const rows = about(await askPreflight(database.sql), "to classify");
+    const byKey = "it references";
+    expect(rows.map(({ object, finding, to_do }) => [object.replace("public.", ""), finding.split(byKey)[0], to_do]))
+      .toEqual([
+        [
+          "files",
+          "decide: the order of org_from, whose columns name different users or organizations (rows: 1); ",
+          "('public', 'files', 'org', 'secondary', null, '{created_by,folder}'),",
+        ],
+        [
+          "folders",
+          "decide: whose the rows are that no column decides, 1 of them; it has the column user_id",
+          "('public', 'folders', 'org', 'secondary', null, '{user_id}'),",
+        ],
+        [
+          "people",
+          "decide: org, or excluded, if a user's row is the same in whatever organization; ",
+          "('public', 'people', 'org', 'secondary', null, '{id}'),",
+        ],
+        [
+          "seats",
+          "decide: org, or excluded, if a user's row is the same in whatever organization; it has the column user_id",
+          "('public', 'seats', 'org', 'secondary', null, '{user_id}'),",
+        ],
+        [
+          "shop_people",
+          "decide: org, or excluded, if it says who belongs to which organization; ",
+          "('public', 'shop_people', 'org', 'secondary', null, '{person}'),",
+        ],
+        [
+          "shops",
+          "decide: excluded, unless its rows belong to organizations; it has nothing that says whose its rows are",
+          "('public', 'shops', 'excluded', null, 'has nothing that says whose its rows are', null),",
+        ],
+        [
+          "tags",
+          expect.stringMatching(/^decide: org or excluded; it has file_id, which looks like the key of public\.files/),
+          "-- ('public', 'tags', 'org', 'secondary', null, null), or ('public', 'tags', 'excluded', null, '<why not>', null),",
+        ],
+        ["links", "references public.files", `('public', 'links', 'org', 'secondary', null, '{file''s}'),`],
+      ]);
   });
 
   test("refuses nothing of the shipped application with its list, and says what will happen to each of its 45 tables", async () => {
@@ -142,9 +203,11 @@ describe("the preflight", () => {
     await subscriber`select pg_drop_replication_slot('preflight_review')`;
     await subscriber.end();
     const found = (topic: string) => about(rows, topic).map(({ code, object }) => `${code} ${object}`);
-    expect(found("breaks")).toEqual(["column_grants dashboard_user", "published warehouse"]);
+    expect(found("breaks")).toEqual(["published warehouse"]);
     expect(found("leaks")).toEqual(["api_privileges public", "materialized_view public.call_counts"]);
-    expect(found("to decide")).toContain("realtime_table supabase_realtime");
+    expect(found("to decide")).toEqual(
+      expect.arrayContaining(["column_grants dashboard_user", "realtime_table supabase_realtime"]),
+    );
     expect(found("good to know")).toEqual(["users auth.users"]);
   });
 });

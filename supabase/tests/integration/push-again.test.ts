@@ -2,7 +2,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { supabase } from "../../local/supabase-cli.ts";
-import { change, copyCrm, crmFolder, editForTheFirstTime, obey, recipe, undo } from "../adopter.ts";
+import { copyCrm, crmFolder, decideAsOwner, undo } from "../adopter.ts";
+import { adopt, change, listEnding } from "../applications.ts";
 import { createMembers, findMisplaced, readRows } from "../crm.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { runAsWritten } from "../readme.ts";
@@ -25,7 +26,7 @@ describe("a list that was wrong", () => {
     if (!found) throw new Error(`Cannot find a documented block with ${JSON.stringify(text)}`);
     return found;
   };
-  const editList = (how: (text: string) => string) => change(project, "_EDIT_list_of_tables.sql", how);
+  const editList = (how: (text: string) => string) => change(project, listEnding, how);
 
   beforeAll(async () => {
     database = await cloneDatabase("push_again", "postgres");
@@ -38,21 +39,15 @@ describe("a list that was wrong", () => {
     await sql.unsafe(createMembers);
     rowsBefore = await readRows(sql);
 
-    await run(block(recipe.blocks("sh"), "FROM="));
-    editForTheFirstTime(project);
-    const push = () => run("npx supabase db push --remote");
-    let { code, output } = await push();
-    for (let attempts = 0; code !== 0 && attempts < 5 && obey(project, output); attempts++) {
-      if (attempts === 0) {
-        editList((text) =>
-          mistakes.reduce((edited, [right, wrong]) => {
-            expect(edited).toContain(right);
-            return edited.replace(right, wrong);
-          }, text)
-        );
-      }
-      ({ code, output } = await push());
-    }
+    await adopt(project, url);
+    decideAsOwner(project);
+    editList((text) =>
+      mistakes.reduce((edited, [right, wrong]) => {
+        expect(edited).toContain(right);
+        return edited.replaceAll(right, wrong);
+      }, text)
+    );
+    const { code, output } = await run("npx supabase db push --remote");
     expect(code, output).toBe(0);
   });
 
@@ -76,7 +71,7 @@ describe("a list that was wrong", () => {
   test("is corrected by the documented undo and the command to push again", async () => {
     const { sql } = database;
     await sql.unsafe(block(undo.blocks("sql"), "tenancy.roll_back(1)"));
-    editList((text) => mistakes.reduce((edited, [right, wrong]) => edited.replace(wrong, right), text));
+    editList((text) => mistakes.reduce((edited, [right, wrong]) => edited.replaceAll(wrong, right), text));
     // Only this column was there before the push, so the values that it filled in have stayed.
     await sql.unsafe(`
       alter table public.contacts disable trigger user;

@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, inject, test } from "vitest";
 import { connect } from "../../local/databases.ts";
+import { root } from "../../local/project.ts";
+import { applyMigrations, tryMigrations } from "../apply-migrations.ts";
 import { cloneDatabase } from "../databases.ts";
 import { copyProject } from "../../local/project-copy.ts";
 import { defaultOrgId, tenOrganizations } from "../organizations.ts";
@@ -11,7 +13,7 @@ import { describeSchema } from "../schema.ts";
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
 
 const open: Database[] = [];
-async function clone(name: string, template: "before" | "postgres" = "before"): Promise<Database> {
+async function clone(name: string, template: "before" | "migrated" | "postgres" = "before"): Promise<Database> {
   const database = await cloneDatabase(name, template);
   open.push(database);
   return database;
@@ -58,6 +60,10 @@ describe("the push stops before it touches a table", () => {
     );
     expect(refused.output).toContain("public.invoice_lines is not classified: it references public.invoices; add");
     expect(await applicationOf(database)).toEqual(before);
+    const findings = (output: string) => output.split("\n").filter((line) => /^public\..*\[\w+\]/.test(line));
+    const applied = await tryMigrations(copy.folder, database.url);
+    expect(applied.code, "without the CLI, too").toBe(1);
+    expect(findings(applied.output)).toEqual(findings(refused.output));
 
     copy.append(
       "_EDIT_list_of_tables.sql",
@@ -220,6 +226,17 @@ describe("one organization for each of many users", () => {
     expect(progress).toEqual([]);
     expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
   });
+});
+
+test("tests that do not need the CLI apply the migrations as it does", async () => {
+  const pushed = await clone("pushed", "migrated");
+  const applied = await clone("applied", "postgres");
+  await applyMigrations(root, applied.url);
+  const versionsOf = async (
+    { sql }: Database,
+  ) => [...await sql`select version, name from supabase_migrations.schema_migrations order by version`];
+  expect(await versionsOf(applied)).toEqual(await versionsOf(pushed));
+  expect(await describeSchema(applied.sql)).toEqual(await describeSchema(pushed.sql));
 });
 
 describe("an index build that was cut off", () => {

@@ -96,6 +96,8 @@ describe("npm start", () => {
     expect(output).toContain(
       `✔ the application's trigger wrote an agent for the new user: it is in organization ${orgId}`,
     );
+    const [report = ""] = /^ {4}(\/.*report\.html)$/m.exec(output)?.slice(1) ?? [];
+    expect(readFileSync(report, "utf8")).toContain("</span> Done.</strong>");
     expect(output).not.toContain("✘");
     const [shown = ""] = readSection("## See it").blocks("");
     const lines = shown.trimEnd().split("\n");

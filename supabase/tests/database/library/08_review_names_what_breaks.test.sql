@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(49);
+select plan(50);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -355,14 +355,20 @@ select is(pg_temp.found('cron_job'), null, 'and nothing else is');
 
 -- Privileges by column.
 create role harbour_clerk;
-grant select (id), update (name) on harbour.ships to harbour_clerk;
+grant select (id, user_id, name), update (name) on harbour.ships to harbour_clerk;
+grant select (id, at) on harbour.logs to harbour_clerk;
 grant select (id) on harbour.lighthouses to harbour_clerk;
 grant insert (name) on harbour."Crew List" to harbour_clerk;
 select is(
     pg_temp.found('column_grants'),
-    'decide harbour_clerk harbour."Crew List", breaks harbour_clerk harbour.ships',
-    'who may read columns cannot select * any more, and who may insert some cannot say org_id'
+    'decide harbour_clerk harbour."Crew List", decide harbour_clerk harbour.logs, breaks harbour_clerk harbour.ships',
+    'who may read all columns by name cannot select * any more, and who may read or insert some cannot ask for org_id, or say it'
 );
+select matches(
+    (select remedy from tenancy.review_breaks where code = 'column_grants' and table_name = 'harbour.logs'), '^after the push: grant',
+    'before there is the column its grant has to wait'
+);
+revoke select (id, at) on harbour.logs from harbour_clerk;
 select lives_ok($$ select pg_temp.remedy('column_grants') $$, 'the remedy runs');
 select is(pg_temp.found('column_grants'), null, 'and nothing is left');
 revoke select (org_id) on harbour.ships from harbour_clerk;

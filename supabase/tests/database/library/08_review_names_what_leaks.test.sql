@@ -189,7 +189,10 @@ select matches(pg_temp.found('policy_open'), '"signed in" harbour.logs', 'and wh
 select matches(
     (select problem from tenancy.review_leaks where code = 'policy_open' and object = '"all wrecks"'), 'probably', 'a guess is said to be one'
 );
-select is(pg_temp.found('policy_without_to'), 'leaks "all wrecks" harbour.ships', 'without TO anon passes it too');
+select is(
+    pg_temp.found('policy_without_to'), 'leaks "all wrecks" harbour.ships, leaks "cargo of own ships" harbour.cargo',
+    'without TO anon passes it too, and what is bound to the rows that it shows'
+);
 select lives_ok($$ select pg_temp.remedy('policy_open'), pg_temp.remedy('policy_without_to') $$, 'the remedies run');
 select is(concat(pg_temp.found('policy_open'), pg_temp.found('policy_without_to')), '', 'and nothing is left');
 
@@ -230,13 +233,15 @@ select is(pg_temp.found('policy_on_unset_claim'), null, 'a hook may set it');
 create policy "all of them" on harbour.ships using (true);
 select is(
     concat(pg_temp.found('policy_open'), pg_temp.found('policy_without_to')),
-    'leaks "all of them" harbour.shipsleaks "all of them" harbour.ships',
+    'leaks "all of them" harbour.shipsleaks "all of them" harbour.ships, leaks "cargo of own ships" harbour.cargo',
     'a policy without TO that is open leaks to both'
 );
 create policy org_isolation on harbour.ships as restrictive to authenticated
 using (org_id = (select public.auth_org_id())) with check (org_id = (select public.auth_org_id()));
 select is(pg_temp.found('policy_open'), null, 'isolation closes it to authenticated');
-select is(pg_temp.found('policy_without_to'), 'leaks "all of them" harbour.ships', 'but not to anon');
+select is(
+    pg_temp.found('policy_without_to'), 'leaks "all of them" harbour.ships, leaks "cargo of own ships" harbour.cargo', 'but not to anon'
+);
 drop policy "all of them" on harbour.ships;
 
 -- Roles.

@@ -13,7 +13,7 @@ select
 from pg_class
 where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     and relkind = 'v'
-    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_leaks', 'review_choices'));
+    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_policies', 'review_leaks', 'review_choices'));
 
 -- Every code there is, once. Who adds one adds it here, and to the documentation.
 create temp table codes (view_name, code) as
@@ -91,13 +91,13 @@ values
     ('review_breaks', 'reference_sets_org_id_null'),
     ('review_leaks', 'view_without_security_invoker'),
     ('review_leaks', 'materialized_view'),
-    ('review_leaks', 'row_security_off'),
-    ('review_leaks', 'partition_reachable'),
-    ('review_leaks', 'policy_open'),
-    ('review_leaks', 'policy_without_to'),
-    ('review_leaks', 'policy_on_user_metadata'),
-    ('review_leaks', 'policy_on_unset_claim'),
-    ('review_leaks', 'role_beyond_authenticated'),
+    ('review_policies', 'row_security_off'),
+    ('review_policies', 'partition_reachable'),
+    ('review_policies', 'policy_open'),
+    ('review_policies', 'policy_without_to'),
+    ('review_policies', 'policy_on_user_metadata'),
+    ('review_policies', 'policy_on_unset_claim'),
+    ('review_policies', 'role_beyond_authenticated'),
     ('review_leaks', 'security_definer_function'),
     ('review_leaks', 'api_privileges'),
     ('review_choices', 'unique_per_owner'),

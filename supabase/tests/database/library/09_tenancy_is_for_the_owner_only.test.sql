@@ -69,7 +69,7 @@ select is_empty(
                     or proname in (
                         'organization_named', 'with_names', 'schema_of', 'table_of', 'prepare_fillers', 'create_counter', 'note_tables', 'follow_renames', 'follow_columns',
                         'refuse_row_without_organization', 'org_of_orphan', 'filler_query', 'org_of', 'store_claim', 'switch_organization', 'my_organizations',
-                        'copy_memberships'
+                        'copy_memberships', 'classify_tables', 'find_sources'
                     )
                     then 'search_path=pg_catalog, pg_temp'
                 else 'search_path=""'

@@ -5,103 +5,11 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.views_over_tables as
-with recursive read_by as materialized (
-    select distinct dependency.refobjid as relation, rule.ev_class as view_oid
-    from pg_catalog.pg_depend as dependency
-    join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid
-    join pg_catalog.pg_class as viewed
-        on viewed.oid = rule.ev_class
-        and viewed.relkind in ('v', 'm')
-    where dependency.classid = 'pg_catalog.pg_rewrite'::regclass
-        and dependency.refclassid = 'pg_catalog.pg_class'::regclass
-        and dependency.refobjid <> rule.ev_class
-),
-reached (relation, root, is_direct) as (
-    select read_by.view_oid, table_members.root, true
-    from tenancy.table_members
-    join read_by on read_by.relation = table_members.relation
-    where table_members.scope = 'org'
-    union
-    select read_by.view_oid, reached.root, false
-    from reached
-    join read_by on read_by.relation = reached.relation
-)
-select
-    reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name,
-    reached.root, root.qualified_name as table_name,
-    viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner,
-    coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker,
-    bool_or(reached.is_direct) as is_direct
-from reached
-join pg_catalog.pg_class as viewed on viewed.oid = reached.relation
-join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace
-join tenancy.application_tables as root on root.relation = reached.root
-where namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
-group by
-    reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace,
-    viewed.relowner, viewed.reloptions;
-comment on view tenancy.views_over_tables is
-'Every view and materialized view that reads an org-scoped table, itself (is_direct) or through other views, with that table.';
-
-create or replace view tenancy.table_mentions as
-with code as materialized (
-    select application_functions.*
-    from tenancy.application_functions
-),
-word as (
-    select
-        code.oid, code.name,
-        lower(split_part(found.part[1], ' ', 1)) as verb,
-        parse_ident(concat_ws('.', found.part[2], found.part[3])) as names,
-        case
-            when found.part[1] ~* '^merge' then (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1]
-            else found.part[4]
-        end as column_list
-    from code
-    cross join lateral regexp_matches(
-        regexp_replace(code.source, '\s+', ' ', 'g'),
-        '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
-        '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?',
-        'gi'
-    ) as found (part)
-    where found.part[1] <> ',' or found.part[3] is not null
-),
-target as materialized (
-    select table_members.relname, table_members.relnamespace, table_members.root, root.qualified_name, false as is_view
-    from tenancy.table_members
-    join tenancy.application_tables as root on root.relation = table_members.root
-    where table_members.scope = 'org'
-    union all
-    select views_over_tables.relname, views_over_tables.relnamespace, views_over_tables.root, views_over_tables.table_name, true
-    from tenancy.views_over_tables
-)
-select
-    code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source,
-    target.root, target.qualified_name as table_name, target.is_view, word.verb,
-    word.verb in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts,
-    case when word.column_list like '(%' then word.column_list end as column_list,
-    -- As a pattern, with the schema where the text has it.
-    case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end
-        || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern,
-    target.relname
-from word
-join code
-    on code.name = word.name
-    and code.oid is not distinct from word.oid
-join target on target.relname = word.names[array_upper(word.names, 1)]
-join pg_catalog.pg_namespace as namespace
-    on namespace.oid = target.relnamespace
-    and case when array_length(word.names, 1) = 2 then namespace.nspname = word.names[1] else namespace.nspname = any (code.schema_names) end;
-comment on view tenancy.table_mentions is
-'Where the text of a function or a cron job names an org-scoped table, or a view over one, as what it reads or writes; without schema only'
-' where its search path leads there. column_list: the columns of an INSERT or MERGE, NULL where it lists none.';
-
 create or replace view tenancy.review_breaks as
-with code as materialized (
+with recursive code as materialized (
     select
-        application_functions.*, function.prorettype, function.proallargtypes is not null as has_columns,
-        coalesce('org_id' = any (function.proargnames), false) as returns_org_id,
+        application_functions.*, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns,
+        coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
         regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
         regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
         exists (
@@ -110,10 +18,39 @@ with code as materialized (
         ) as on_sign_up
     from tenancy.application_functions
     left join pg_catalog.pg_proc as function on function.oid = application_functions.oid
+    -- A type of its own, which no table has.
+    left join lateral (
+        select
+            type.typtype = 'c' and class.relkind = 'c' as is_own,
+            exists (
+                select from pg_catalog.pg_attribute as column_
+                where column_.attrelid = class.oid and column_.attname = 'org_id'
+            ) as has_org_id
+        from pg_catalog.pg_type as type
+        join pg_catalog.pg_class as class on class.oid = type.typrelid
+        where type.oid = function.prorettype
+    ) as row_type
+        on true
 ),
 mention as materialized (
     select table_mentions.*
     from tenancy.table_mentions
+),
+-- What a job runs: its own command (function NULL), and the functions that this calls, directly or not.
+call as materialized (
+    select function_calls.*
+    from tenancy.function_calls
+),
+run (job, function) as (
+    select code.name, null::oid
+    from code
+    where code.kind = 'cron job'
+    union
+    select run.job, call.callee
+    from run
+    join call
+        on call.caller = run.function
+        or call.caller is null and run.function is null and call.caller_name = run.job
 ),
 careless as materialized (
     -- Inserts that do not say an organization: one row per function and table.
@@ -130,10 +67,77 @@ filler as (
         case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint
     from tenancy.settings
 ),
+-- The rows that a trigger function, or a function of a row, has in whole.
+member as materialized (
+    select table_members.relation, table_members.root
+    from tenancy.table_members
+    where table_members.scope = 'org'
+),
+row_given as materialized (
+    select pg_trigger.tgfoid as function, member.root
+    from member
+    join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
+    union
+    select code.oid, member.root
+    from code
+    join pg_catalog.pg_proc as function on function.oid = code.oid
+    cross join unnest(function.proargtypes) as argument (type)
+    join pg_catalog.pg_type as type on type.oid = argument.type
+    join member on member.relation = type.typrelid
+),
+copy as materialized (
+    select
+        code.name, code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list,
+        copied.part[3] as items, parse_ident(copied.part[1]) as names
+    from mention
+    join code
+        on code.oid is not distinct from mention.function
+        and code.name = mention.name
+        and not code.is_parsed
+    cross join (
+        values ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ')
+    ) as insert (form)
+    cross join lateral (
+        values
+            (insert.form || '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form)
+    ) as copying (pattern)
+    cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
+    where mention.verb = 'from' and not mention.is_view
+    union all
+    select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1], copied.part[2], copied.part[3],
+        case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end
+    from row_given
+    join code
+        on code.oid = row_given.function
+        and not code.is_parsed
+    join tenancy.application_tables as root on root.relation = row_given.root
+    -- Those that EXECUTE is given, too.
+    cross join lateral (
+        select code.line as text
+        union all
+        select code.line_with_text
+        where code.line ~* '\mexecute\M.* using\M'
+    ) as said
+    cross join lateral regexp_matches(
+        said.text,
+        '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi'
+    ) as copied (part)
+    where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*'
+),
+org_id_place as materialized (
+    select
+        column_.attrelid as relation,
+        (
+            select count(*) from pg_catalog.pg_attribute as before
+            where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped
+        ) as place
+    from pg_catalog.pg_attribute as column_
+    where column_.attname = 'org_id'
+),
 -- What a function answers with: the last statement of SQL, RETURN QUERY of plpgsql, without what is in parentheses.
 answer as materialized (
     select
-        code.oid, code.name, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement,
+        code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement,
         coalesce(
             (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1],
             (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1]
@@ -175,11 +179,11 @@ join code on code.oid = careless.function
 cross join filler
 union all
 select
-    'cron_job', case when bool_or(careless.name is not null) then filler.severity else 'decide' end, job.name, touched.table_name,
+    'cron_job', case when bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name,
     case
         when bool_or(careless.name is not null) then format(
             'is a job that probably inserts into %s without org_id%s%s', touched.table_name,
-            ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.name), filler.hint
+            ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint
         )
         else format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name)
     end,
@@ -187,42 +191,47 @@ select
         when bool_or(careless.name is not null) then 'name org_id in what it inserts'
         else 'let it go by org_id, if what it does differs by organization'
     end
-from code as job
+from run as job
 join mention as touched
-    on touched.name = job.name and touched.kind = 'cron job'
-    or touched.function is not null and job.line ~* format('(?<![\w$])%s"? ?\(', regexp_replace(touched.proname, '(\W)', '\\\1', 'g'))
+    on touched.function = job.function
+    or touched.kind = 'cron job' and job.function is null and touched.name = job.job
 left join careless
     on careless.name = touched.name
     and careless.root = touched.root
 cross join filler
-where job.kind = 'cron job'
-group by job.name, touched.table_name, filler.severity, filler.hint
+group by job.job, touched.table_name, filler.severity, filler.hint
 union all
--- SELECT * has one column more, and where it goes to has not.
+-- Whole rows have one column more, and where they go to has not, or has it elsewhere.
 select distinct
-    'insert_by_position', 'breaks', mention.name, mention.table_name,
-    format('%sinserts all columns of %s into %s, which has no org_id: more than there are', 'probably ', mention.table_name, copied.part[1]),
-    format('name the columns in %s, on both sides', mention.name)
-from mention
-join code
-    on code.oid is not distinct from mention.function
-    and code.name = mention.name
-    and not code.is_parsed
+    'insert_by_position', 'breaks', copy.name, copy.table_name,
+    format(
+        'probably inserts all columns of %s into %s%s', copy.table_name,
+        case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end,
+        case
+            when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column'
+            else ', org_id with them, which is not among the columns there'
+        end
+    ),
+    format('name the columns in %s, on both sides', copy.name)
+from copy
 cross join lateral (
-    select '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?' || mention.pattern
-    union all
-    select format('\mdelete from (?:only )?%s[^;]* returning \*\) insert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) \(?select [^;(]*\* from', mention.pattern)
-) as copying (pattern)
-cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
-where mention.verb = 'from'
-    and not mention.is_view
-    and not exists (
-        select from mention as into_org
-        where into_org.function is not distinct from mention.function
-            and into_org.name = mention.name
-            and into_org.inserts
-            and lower(replace(copied.part[1], '"', '')) in (into_org.table_name, split_part(into_org.table_name, '.', 2))
-    )
+    -- Of several tables that the name may mean, any.
+    select
+        coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id,
+        -- Where both had it before, in the same place.
+        coalesce(bool_or(column_.place = source.place), false) as is_alike
+    from pg_catalog.pg_class as class
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    left join org_id_place as column_ on column_.relation = class.oid
+    left join org_id_place as source on source.relation = copy.root
+    left join member as org_scoped on org_scoped.relation = class.oid
+    where class.relname = copy.names[array_upper(copy.names, 1)]
+        and class.relkind in ('r', 'p')
+        and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end
+) as into_
+where coalesce(copy.column_list !~* '\morg_id\M', true)
+    -- Where both get org_id as their last column, both have it there.
+    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$'))
 union all
 select distinct
     'function_row_shape', 'breaks', answer.name, root.qualified_name,
@@ -231,9 +240,7 @@ select distinct
 from answer
 join pg_catalog.pg_type as returned on returned.oid = answer.prorettype
 join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem)
-join tenancy.table_members as member
-    on member.relation = row_type.typrelid
-    and member.scope = 'org'
+join member on member.relation = row_type.typrelid
 join tenancy.application_tables as root on root.relation = member.root
 where answer.column_list like '%,%'
     and answer.column_list !~ '(^|[.,]) ?\*'
@@ -246,15 +253,21 @@ select distinct
 from answer
 join mention
     on mention.function = answer.oid
-    and mention.verb in ('from', 'join')
+    and mention.verb in ('from', 'join', 'update', 'insert')
     and not mention.is_view
 cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part)
 where answer.has_columns
     and not answer.returns_org_id
     and not answer.is_parsed
-    and answer.statement ~* concat(
-        '\m(from|join) (only )?', mention.pattern,
-        case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end
+    and (
+        answer.statement ~* concat(
+            '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern,
+            case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end
+        )
+        -- Or all columns of a query of all columns.
+        or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
+            '(\mas (not )?(materialized )?|\mfrom )\( ?select ([\w$"]+ ?\. ?)?\* from (only )?', mention.pattern
+        )
     )
 union all
 select distinct
@@ -270,24 +283,27 @@ where code.line_with_text ~* '\mcreate table\M'
     and code.line_with_text ~* '\mattach partition\M'
     and code.line_with_text !~* '\m(like|org_id)\M'
 union all
--- By column: whoever may read some reads them with select * until there is one more.
+-- By column: whoever may read all of them reads them with select *, until there is one more.
 select
-    'column_grants' as code,
-    case when bool_or(granted.privilege_type = 'SELECT') then 'breaks' else 'decide' end as severity,
-    granted.grantee as object, granted.table_name,
+    'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name,
     format(
-        'may %s %s column by column, and org_id is none of them: %s',
-        lower(string_agg(distinct granted.privilege_type, ' and ')), granted.table_name,
-        case when bool_or(granted.privilege_type = 'SELECT') then 'select * fails' else 'it cannot say org_id' end
-    ) as problem,
-    format(
-        'grant %s on %s to %s', string_agg(distinct lower(granted.privilege_type) || ' (org_id)', ', '), granted.table_name,
-        granted.grantee
-    ) as remedy
+        'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name,
+        case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end
+    ),
+    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee)
 from (
-    select distinct
-        member.root, root.qualified_name as table_name, item.privilege_type,
-        format('%I', grantee.name) as grantee
+    select
+        root.qualified_name as table_name, format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id,
+        lower(string_agg(distinct item.privilege_type, ' and ')) as verbs,
+        string_agg(distinct lower(item.privilege_type) || ' (org_id)', ', ') as privileges,
+        bool_or(item.privilege_type = 'SELECT') and not exists (
+            select from pg_catalog.pg_attribute as other
+            where other.attrelid = member.relation
+                and other.attnum > 0
+                and not other.attisdropped
+                and other.attname <> 'org_id'
+                and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT')
+        ) as reads_all
     from tenancy.org_id_columns as member
     join tenancy.application_tables as root on root.relation = member.root
     join pg_catalog.pg_attribute as column_
@@ -300,20 +316,25 @@ from (
         and item.privilege_type in ('SELECT', 'INSERT')
         and not has_table_privilege(grantee.name, member.relation, item.privilege_type)
         and case when member.attnum > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end
+    group by member.relation, member.attnum, root.qualified_name, grantee.name
 ) as granted
-group by granted.grantee, granted.table_name
 union all
 select
-    'published', case when subscribed.by_slot and bool_or(member.attnum is null) then 'breaks' else 'decide' end,
+    'published',
+    case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end,
     published.pubname, root.qualified_name,
     case
+        when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+            'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it',
+            root.qualified_name, subscribed.stopped_slots
+        )
         when bool_or(member.attnum is null) then format(
             'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name
         )
         else format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name)
     end,
     case
-        when bool_or(member.attnum is null) then format('at the subscriber, before the push: alter table %s add column org_id uuid', root.qualified_name)
+        when subscribed.stopped_slots is not null or bool_or(member.attnum is null) then format('at the subscriber: alter table %s add column org_id uuid, before the push if that is to come', root.qualified_name)
         else format('at the subscriber: update %s set org_id = %L where org_id is null', root.qualified_name, settings.default_org_id)
     end
 from pg_catalog.pg_publication_tables as published
@@ -325,13 +346,13 @@ join tenancy.org_id_columns as member on member.relation = class.oid
 join tenancy.application_tables as root on root.relation = member.root
 cross join tenancy.settings
 cross join lateral (
-    select exists (
-        select from pg_catalog.pg_replication_slots as slot
-        where slot.database = current_database() and slot.plugin = 'pgoutput' and not slot.temporary
-    ) as by_slot
+    select
+        count(*) > 0 as by_slot, string_agg(format('%I', slot.slot_name), ', ' order by slot.slot_name) filter (where not slot.active) as stopped_slots
+    from pg_catalog.pg_replication_slots as slot
+    where slot.database = current_database() and slot.plugin = 'pgoutput' and not slot.temporary
 ) as subscribed
 where published.pubname <> 'supabase_realtime'
-    and (member.attnum is null or (member.missing_value is not null and subscribed.by_slot))
+    and (member.attnum is null or subscribed.stopped_slots is not null or (member.missing_value is not null and subscribed.by_slot))
     -- A list of columns stays what it is.
     and not exists (
         select from pg_catalog.pg_publication_rel as listed
@@ -340,7 +361,7 @@ where published.pubname <> 'supabase_realtime'
             and publication.pubname = published.pubname
         where listed.prrelid = class.oid and listed.prattrs is not null
     )
-group by published.pubname, root.qualified_name, subscribed.by_slot, settings.default_org_id
+group by published.pubname, root.qualified_name, subscribed.by_slot, subscribed.stopped_slots, settings.default_org_id
 union all
 select
     'reference_sets_org_id_null', 'breaks', format('%I', reference.conname), root.qualified_name,
@@ -369,7 +390,8 @@ cross join lateral (
     select string_agg(format('%I', column_.attname), ', ' order by column_.attnum) as column_names
     from pg_catalog.pg_attribute as column_
     where column_.attrelid = reference.conrelid
-        and column_.attnum = any (coalesce(reference.confdelsetcols, reference.conkey))
+        -- Where it sets org_id alone, what is left to set are the others.
+        and column_.attnum = any (coalesce(nullif(reference.confdelsetcols, array[member.attnum]), reference.conkey))
         and column_.attnum <> member.attnum
 ) as others
 where (reference.confdeltype in ('n', 'd') and member.attnum = any (coalesce(reference.confdelsetcols, reference.conkey)))
