@@ -993,13 +993,13 @@ chosen (new_users) as (
     format('%s statements, about %s s', table_plans.statements, table_plans.seconds) ), jsonb_build_object( 'rows', candidates.estimated_rows, 'bytes', candidates.table_bytes + candidates.index_bytes,
     'is_per_row', candidates.is_per_row, 'in_words', candidates.in_words, 'is_sampled', candidates.percent < 100, 'decided_by', decided_in_words.decided_by ) from candidates left join decided_in_words on
     decided_in_words.relation = candidates.relation left join detected on detected.root = candidates.relation left join table_plans on table_plans.root = candidates.relation union all select 9,
-    'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';'
-    from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*), count(*)
-    filter (where users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach', null from auth.users union
-    all select 10 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then pg_size_pretty(plan.bytes) end, case when
-    plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root', coalesce(pg_partition_root(plan.relation),
-    plan.relation)::text, 'number', plan.number, 'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds', plan.seconds ) from plan ) select
-    jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
+    'index line', 'index', plan.relation::text, concat_ws( '; ', pg_size_pretty(plan.bytes), 'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass ), plan.statement || ';',
+    null from plan where plan.part = 'index' and plan.bytes > 8388608 union all select 10, 'good to know', 'users', 'auth.users', format( '%s users, %s of them without app_metadata.org_id', count(*),
+    count(*) filter (where users.raw_app_meta_data ->> 'org_id' is null) ), 'the function update-user-org-metadata gives it to them; tenancy.user_preflight tells whom it cannot reach', null from
+    auth.users union all select 10 + plan.number, 'plan', plan.part, plan.relation::text, concat_ws( '; ', format('phase %s', plan.phase), plan.lock, case when plan.bytes > 0 then
+    pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root',
+    coalesce(pg_partition_root(plan.relation), plan.relation)::text, 'number', plan.number, 'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds',
+    plan.seconds ) from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
 $preflight$), false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)

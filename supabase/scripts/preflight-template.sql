@@ -556,7 +556,8 @@ rows (ordinal, topic, code, object, finding, to_do, details) as (
             pg_size_pretty(plan.bytes),
             'partition of ' || nullif(pg_partition_root(plan.relation), plan.relation)::regclass
         ),
-        plan.statement || ';'
+        plan.statement || ';',
+        null
     from plan
     where plan.part = 'index'
         and plan.bytes > {{small_table_bytes}}

@@ -23,7 +23,7 @@ function readSignature(text: string, name: string): string {
   const bare = name.replace(/\(.*$/s, "");
   const found = new RegExp(
     `create (?:or replace )?function ${bare.replaceAll(".", "\\.")}\\(([^]*?)\\)\\s+(returns [^]*?)?\\s*language`,
-  ).exec(text);
+  ).exec(text.replaceAll(/^ *--.*\n/gm, ""));
   if (!found) throw new Error(`Cannot find the function ${name} that a comment describes`);
   const [, parameters = "", returns = ""] = found;
   return `${bare}(${parameters} ) ${returns}`.replaceAll(/\s+/g, " ").replaceAll("( ", "(").replaceAll(" )", ")")

@@ -3,9 +3,9 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync
 import { basename, join } from "node:path";
 import type { Sql } from "postgres";
 import { inject } from "vitest";
-import { migrationFiles } from "../local/application.ts";
 import { connect } from "../local/databases.ts";
 import { root } from "../local/project.ts";
+import type { CliResult } from "../local/supabase-cli.ts";
 import { applyMigrations } from "./apply-migrations.ts";
 import { halfMigrated } from "./half-migrated.ts";
 import { marketplace } from "./marketplace.ts";
