@@ -137,6 +137,21 @@ describe("the documentation's SQL", () => {
     else await run;
   });
 
+  test("names no object of ours that is not there", async () => {
+    const there = await database.sql`
+      select relnamespace::regnamespace || '.' || relname as name
+      from pg_class
+      where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
+      union all
+      select pronamespace::regnamespace || '.' || proname
+      from pg_proc
+      where pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
+    `;
+    const names = new Set(there.map(({ name }) => name as string));
+    const mentioned = pages.flatMap((page) => readPage(page).match(/\b(tenancy|org_migration)\.\w+/g) ?? []);
+    expect([...new Set(mentioned)].filter((name) => !names.has(name)).sort()).toEqual([]);
+  });
+
   test("has a test for each block that needs more than a migrated database", () => {
     for (const text of Object.keys(elsewhere)) findSql(text);
   });
