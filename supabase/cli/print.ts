@@ -24,3 +24,18 @@ export function formatSeconds(milliseconds: number): string {
 export function formatCount(count: number): string {
   return count.toLocaleString("en-US");
 }
+
+const barWidth = 24;
+
+/** A bar of which this share, from 0 to 1, is full. */
+export function formatBar(share: number): string {
+  const full = Math.min(Math.floor(share * barWidth), barWidth);
+  return `${"█".repeat(full)}${"░".repeat(barWidth - full)}`;
+}
+
+export function formatDuration(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}

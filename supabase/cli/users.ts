@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { hideKeys, UsageError, usageExitCode } from "./command-line.ts";
 import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
+import { screenOf } from "./live-line.ts";
 import { formatCount } from "./print.ts";
 import { askForKey } from "./secret-key.ts";
 import { createDisplay } from "./users-display.ts";
@@ -26,12 +27,7 @@ function complain(text: string): void {
 
 async function run({ url, fields }: Options, key: string, signal: AbortSignal): Promise<RunEnd> {
   say(`Calling update-user-org-metadata of ${url} …`);
-  const display = createDisplay({
-    write: (text) => process.stdout.write(hideKeys(text, keys)),
-    // A terminal that does not know its width says 0.
-    columns: () => process.stdout.isTTY && process.env["TERM"] !== "dumb" ? process.stdout.columns || 80 : undefined,
-    now: () => performance.now(),
-  });
+  const display = createDisplay(screenOf(process.stdout, (text) => hideKeys(text, keys)));
   const end = await runUsers({ url, key, fields, signal }, {
     fetch,
     display,

@@ -44,6 +44,35 @@ export async function fillApplication(url: string, counts: { users: number; rows
   }
 }
 
+/**
+ * Fills the largest table, call_logs, with so many rows, each of a call of its own user and in the order of time: an update by the
+ * mapping reaches every row.
+ */
+export async function fillCallLogs(sql: Sql, rows: number): Promise<void> {
+  await sql`
+    insert into public.calls (user_id, started_at)
+    select id, now() - make_interval(days => number)
+    from auth.users, generate_series(1, 20) as number
+  `;
+  await sql`truncate public.call_logs cascade`;
+  await sql`
+    with call as materialized (
+      select calls.id, calls.user_id, row_number() over (order by calls.id) as number
+      from public.calls
+      where started_at < now()
+        and user_id in (select id from auth.users)
+    )
+    insert into public.call_logs (user_id, call_id, phone_number, outcome, notes, created_at)
+    select call.user_id, call.id, '+1555' || drawn.n, 'no answer', repeat('x', 60), now() - make_interval(secs => ${rows} - drawn.n)
+    from (
+      select n, 1 + floor(random() * (select count(*) from call))::integer as number
+      from generate_series(1, ${rows}::integer) as n
+    ) as drawn
+    join call using (number)
+    order by drawn.n
+  `;
+}
+
 /** How many rows a table has and what they hold, except org_id. */
 export interface TableDigest {
   table: string;

@@ -1,7 +1,7 @@
 import type { Sql } from "postgres";
 import { formatCount, formatTable } from "../cli/print.ts";
 import { digestTables, sumRows, type TableDigest } from "./application.ts";
-import { expectThat, say, title } from "./show.ts";
+import { expectThat, say, timed, title } from "./show.ts";
 
 const notNull = ["check", "check_valid", "not_null"];
 const foreignKey = ["foreign_key", "foreign_key_valid", "foreign_key_root"];
@@ -41,7 +41,7 @@ interface Check {
 /** Verifies the database, and compares it with what it held before. */
 export async function showChecklist(sql: Sql, before: Map<string, TableDigest>): Promise<void> {
   title("6. The checklist");
-  const checks = await sql<Check[]>`select * from tenancy.verify()`;
+  const [checks] = await timed("verifying", async () => await sql<Check[]>`select * from tenancy.verify()`);
   say(await formatTables(sql, checks, before));
   say();
   say(formatChecklist(checks));
@@ -87,7 +87,7 @@ function formatChecklist(checks: Check[]): string {
 }
 
 async function expectSameRows(sql: Sql, before: Map<string, TableDigest>): Promise<void> {
-  const after = await digestTables(sql);
+  const [after] = await timed("what the rows hold now", async () => await digestTables(sql));
   const changed = [...before].filter(([table, { rows, digest }]) => {
     const now = after.get(table);
     return now?.rows !== rows || now.digest !== digest;

@@ -4,8 +4,12 @@ import { join } from "node:path";
 import { decodeJwt } from "jose";
 import type { Sql } from "postgres";
 import type { PreviewAnswer, RequestBody, SummaryAnswer } from "../functions/update-user-org-metadata/protocol.ts";
+import { screenOf } from "../cli/live-line.ts";
 import { writeReport } from "../cli/report-write.ts";
 import { formatCount, formatSeconds, formatTable } from "../cli/print.ts";
+import { createPushDisplay } from "../cli/push-display.ts";
+import { openNow } from "../cli/push-now.ts";
+import { watchPush } from "../cli/push-watch.ts";
 import {
   demoPassword,
   digestTables,
@@ -17,7 +21,7 @@ import {
 import { showChecklist } from "./checklist.ts";
 import { connect } from "./databases.ts";
 import { type Claims, codeBefore, request } from "./requests.ts";
-import { countFailures, expectThat, say, title } from "./show.ts";
+import { countFailures, expectThat, say, timed, title } from "./show.ts";
 import type { Stack } from "./stack.ts";
 import { supabase } from "./supabase-cli.ts";
 
@@ -62,14 +66,14 @@ interface Before {
 
 async function showApplicationBefore({ stack, sql, figures }: Demo, folder: string): Promise<Before> {
   title("2. The application before: rows kept by user_id");
-  const [, fillTime] = await timed(async () => {
+  const [, fillTime] = await timed("the application and its data", async () => {
     await pushApplicationBefore("local", folder);
     await fillApplication(stack.postgres.url(), counts);
     await sql.unsafe(codeBefore).simple();
   });
   figures.push(["the application and its data", formatSeconds(fillTime)]);
 
-  const before = await digestTables(sql);
+  const [before] = await timed("what its rows hold", async () => await digestTables(sql));
   const [orphans] = await sql`
     select count(*)::integer as count from public.calls where not exists (select from auth.users where users.id = user_id)
   `;
@@ -84,15 +88,22 @@ async function showApplicationBefore({ stack, sql, figures }: Demo, folder: stri
   return { before, oldClaims: claims as Claims };
 }
 
-async function pushMigrations({ figures, sql }: Demo): Promise<void> {
+async function pushMigrations({ stack, figures, sql }: Demo): Promise<void> {
   title("3. supabase db push");
   const marks: [name: string, at: number][] = [];
+  const display = createPushDisplay(screenOf(process.stdout));
+  const over = new AbortController();
+  const reader = openNow(stack.postgres.url());
+  const watch = watchPush(reader, display, over.signal);
   await supabase(["db", "push"], (text) => {
-    process.stdout.write(text.replace(/^(?=.)/gm, "  "));
+    display.pass(() => process.stdout.write(text.replace(/^(?=.)/gm, "  ")), text.endsWith("\n"));
     for (const [, name] of text.matchAll(/Applying migration (\S+?)\.\.\./g)) {
       marks.push([name ?? "", performance.now()]);
     }
-  });
+  }).finally(() => over.abort());
+  await watch.ended;
+  await reader.close();
+  display.end();
   marks.push(["", performance.now()]);
   const times = new Map<string, number>();
   marks.slice(0, -1).forEach(([name, at], index) => {
@@ -118,13 +129,13 @@ async function pushMigrations({ figures, sql }: Demo): Promise<void> {
 
 async function updateUsers({ stack, figures }: Demo): Promise<void> {
   title(`4. The edge function ${functionName}`);
-  await stack.serve(functionName);
+  await timed("starting the function", async () => await stack.serve(functionName));
   const body: RequestBody = { page_size: 100 };
   say(`  curl -X POST ${stack.api.url}/functions/v1/${functionName} \\`);
   say(`    -H "apikey: $SECRET_KEY" -H "content-type: application/json" -d '${JSON.stringify(body)}'`);
-  const preview = await callFunction<PreviewAnswer>(stack, { ...body, dry_run: true });
+  const [preview] = await timed("counting", () => callFunction<PreviewAnswer>(stack, { ...body, dry_run: true }));
   say(`  with "dry_run": true: ${JSON.stringify(preview)}`);
-  const [summary, functionTime] = await timed(() => callFunction<SummaryAnswer>(stack, body));
+  const [summary, functionTime] = await timed("updating the users", () => callFunction<SummaryAnswer>(stack, body));
   figures.push([functionName, formatSeconds(functionTime)]);
   say(`  ${JSON.stringify(summary)}`);
   expectThat(
@@ -245,9 +256,4 @@ async function askAs(sql: Sql, claims: Record<string, unknown>): Promise<{ orgId
     `;
     return { orgId: row?.["org_id"] as string | null, calls: row?.["calls"] as number };
   });
-}
-
-export async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {
-  const began = performance.now();
-  return [await work(), performance.now() - began];
 }

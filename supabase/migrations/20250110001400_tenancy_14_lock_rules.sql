@@ -17,20 +17,31 @@ create table if not exists org_migration.lock_waits (
 );
 comment on table org_migration.lock_waits is 'What a running push waits for at this moment: the table, and the sessions that hold it.';
 
+create or replace function tenancy.describe_session(
+    pid integer, backend_type text, state text, xact_start timestamptz, query text
+)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select case when pid is not null then format(
+        'pid %s, %s for %s s: %s', pid,
+        case backend_type
+            when 'client backend' then state
+            else backend_type
+        end,
+        round(extract(epoch from clock_timestamp() - xact_start), 1),
+        left(regexp_replace(query, '\s+', ' ', 'g'), 100)
+    ) end
+$function$;
+comment on function tenancy.describe_session(integer, text, text, timestamptz, text) is
+'A session in words: pid, state, age of the transaction, query. NULL where there is none.';
+
 create or replace function tenancy.lock_holders(target regclass)
 returns text language sql stable security invoker set search_path = '' as $function$
     select coalesce(string_agg(holder.description, E'\n' order by holder.xact_start), 'nobody any more')
     from (
         select
             coalesce(
-                format(
-                    'pid %s, %s for %s s: %s', session.pid,
-                    case session.backend_type
-                        when 'client backend' then session.state
-                        else session.backend_type
-                    end,
-                    round(extract(epoch from clock_timestamp() - session.xact_start), 1),
-                    left(regexp_replace(session.query, '\s+', ' ', 'g'), 100)
+                tenancy.describe_session(
+                    session.pid, session.backend_type, session.state, session.xact_start, session.query
                 ),
                 'a prepared transaction (pg_prepared_xacts)'
             ) as description,
@@ -216,13 +227,30 @@ comment on function org_migration.wait_for_lock(text, regclass, org_migration.lo
 'Notes a lock that was not to be had and when to ask again: pauses grow from 50 ms to 10 s, with jitter.'
 ' Raises lock_not_available with the holders once settings.lock_attempts are used up, or statement_timeout is about to be.';
 
+create or replace function org_migration.count_time()
+returns double precision language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    counted_to constant timestamptz := nullif(current_setting('tenancy.counted_to', true), '')::timestamptz;
+begin
+    perform set_config('tenancy.counted_to', clock_timestamp()::text, false);
+    return coalesce(extract(epoch from clock_timestamp() - counted_to), 0);
+end
+$function$;
+comment on function org_migration.count_time() is
+'Seconds since this session called it last, 0 the first time. The result goes to what took the time, and nowhere after a wait.';
+
 create or replace function org_migration.wait_while_paused()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     since constant timestamptz := coalesce(nullif(current_setting('tenancy.paused_since', true), '')::timestamptz, clock_timestamp());
     minutes constant integer := (select settings.pause_limit_minutes from tenancy.settings);
 begin
-    perform set_config('tenancy.paused_since', since::text, false);
+    if coalesce(current_setting('tenancy.paused_since', true), '') = '' then
+        perform set_config('tenancy.paused_since', since::text, false);
+        update org_migration.sessions
+        set paused_since = since
+        where sessions.pid = pg_backend_pid();
+    end if;
     if clock_timestamp() > since + make_interval(mins => minutes) then
         perform set_config('tenancy.paused_since', '', false);
         raise exception 'tenancy.settings.paused is on for longer than pause_limit_minutes = %: nothing is lost; switch it off, or raise the'
@@ -230,7 +258,21 @@ begin
         using errcode = 'query_canceled';
     end if;
     perform pg_sleep(0.5);
+    perform org_migration.count_time();
 end
 $function$;
 comment on function org_migration.wait_while_paused() is
 'Waits half a second of a pause. Raises query_canceled when the session has waited for settings.pause_limit_minutes.';
+
+create or replace function org_migration.end_pause()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    if coalesce(current_setting('tenancy.paused_since', true), '') <> '' then
+        perform set_config('tenancy.paused_since', '', false);
+        update org_migration.sessions
+        set paused_since = null
+        where sessions.pid = pg_backend_pid();
+    end if;
+end
+$function$;
+comment on function org_migration.end_pause() is 'Notes that this session goes on after a pause, if it was in one.';

@@ -19,6 +19,37 @@ comment on table org_migration.queue is
 'What a running loop has to do: statements, read from the catalog when it begins, and again when it is through, until nothing is missing;'
 ' and steps that are no statement (statement NULL), once per table.';
 
+create table if not exists org_migration.sessions (
+    pid integer primary key,
+    began timestamptz not null,
+    loop_name text not null,
+    in_loop boolean not null,
+    noted_at timestamptz not null,
+    works_since timestamptz,
+    paused_since timestamptz,
+    wal_start pg_lsn not null
+);
+comment on table org_migration.sessions is
+'Which session pushes, or did last; tenancy.now looks whether it is still there. A process id comes again: began is the start of the session.';
+comment on column org_migration.sessions.loop_name is 'The loop that it is in, or was in last.';
+comment on column org_migration.sessions.works_since is 'NULL while it has not begun, because of a pause.';
+comment on column org_migration.sessions.wal_start is 'Where the WAL was when it was noted.';
+
+create table if not exists org_migration.work (
+    number bigint primary key,
+    phase integer not null,
+    part text not null,
+    relation regclass not null,
+    expected double precision not null,
+    seconds double precision not null default 0,
+    done_at timestamptz
+);
+comment on table org_migration.work is
+'What the push has to do, for tenancy.now to tell how far it is: tenancy.plan as it was when its session began, after what a session before'
+' it has done.';
+comment on column org_migration.work.expected is 'Seconds that it was expected to take.';
+comment on column org_migration.work.seconds is 'Seconds that it took, without pauses and waits for locks.';
+
 create or replace function org_migration.missing_statements(steps text[], targets regclass[], undo_to integer)
 returns table (root regclass, relation regclass, qualified_name text, step text, statement text, ordinal integer)
 -- One plan per session, of a query over many views.
@@ -145,6 +176,13 @@ begin
     where queue.loop_name = next.loop_name
         and queue.number = next.number
         and (next.statement is not null or not worked);
+    if found then
+        update org_migration.work
+        set seconds = work.seconds + org_migration.count_time(), done_at = clock_timestamp()
+        where work.part = next.step
+            and work.relation = next.relation
+            and work.done_at is null;
+    end if;
     return worked;
 end
 $function$;
@@ -176,6 +214,7 @@ begin
     exception
         when lock_not_available or deadlock_detected or serialization_failure then
             perform org_migration.wait_for_lock(next.step, next.root, waiting);
+            perform org_migration.count_time();
             return null;
     end;
 
@@ -223,7 +262,10 @@ begin
         from org_migration.lock_waits
         where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
     );
-    perform pg_sleep(greatest(seconds, 0));
+    if seconds is not null then
+        perform pg_sleep(greatest(seconds, 0));
+        perform org_migration.count_time();
+    end if;
     return seconds is not null;
 end
 $function$;
@@ -238,6 +280,9 @@ declare
 begin
     delete from org_migration.queue
     where queue.loop_name = begin_loop.loop_name;
+
+    perform set_config('tenancy.counted_to', transaction_timestamp()::text, false);
+    perform org_migration.note_work();
 
     select * into settings from tenancy.settings;
     if 'filler' = any (steps) and settings.fill_org_id then
@@ -255,7 +300,20 @@ begin
 end
 $function$;
 comment on function org_migration.begin_loop(text, text[]) is
-'What a loop over these steps does before its first one: forgets a queue that was left, and notes how rows are decided.';
+'What a loop over these steps does before its first one: forgets a queue that was left, and notes what there is to do and how rows are decided.';
+
+create or replace function org_migration.end_loop(steps text[], undo_to integer)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
+        perform org_migration.forget_fillers();
+    end if;
+    perform set_config('tenancy.cursor', '', false);
+    perform org_migration.leave_loop(steps, undo_to);
+end
+$function$;
+comment on function org_migration.end_loop(text[], integer) is
+'What a loop over these steps does when nothing is missing any more: forgets the fillers where they are off, and notes that it is through.';
 
 create or replace function org_migration.advance_loop(steps text[], undo_to integer default null)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
@@ -264,6 +322,9 @@ declare
     begins constant boolean := current_setting('tenancy.cursor', true) is distinct from current_loop;
     relations regclass[];
 begin
+    if begins then
+        perform org_migration.enter_loop(current_loop);
+    end if;
     if (select settings.paused from tenancy.settings)
         -- On a fresh database, in CI or a preview branch, there is nobody to wait for.
         and exists (
@@ -274,7 +335,7 @@ begin
         perform org_migration.wait_while_paused();
         return true;
     end if;
-    perform set_config('tenancy.paused_since', '', false);
+    perform org_migration.end_pause();
 
     -- A crash may take the last steps with it, and what is noted of them: they are done again.
     perform set_config('synchronous_commit', 'off', true);
@@ -296,10 +357,7 @@ begin
         perform org_migration.begin_loop(current_loop, steps);
     end if;
     if not org_migration.fill_queue(current_loop, steps, relations, undo_to, begins) then
-        if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
-            perform org_migration.forget_fillers();
-        end if;
-        perform set_config('tenancy.cursor', '', false);
+        perform org_migration.end_loop(steps, undo_to);
         return false;
     end if;
     perform set_config('tenancy.cursor', current_loop, false);

@@ -22,6 +22,9 @@ create table if not exists org_migration.backfills (
     orphans bigint not null default 0,
     conflicts bigint not null default 0,
     triggers_fired boolean not null default false,
+    seconds double precision not null default 0,
+    recent_seconds double precision not null default 0,
+    recently_done double precision not null default 0,
     decision text,
     decided_by_pid integer,
     started_at timestamptz,
@@ -42,6 +45,9 @@ comment on column org_migration.backfills.rows_skipped is 'Of the current sweep:
 comment on column org_migration.backfills.orphans is 'Rows that got the default organization because neither an owner nor a parent says another.';
 comment on column org_migration.backfills.conflicts is 'Rows whose owner and parents name different organizations: the first in the order decided, see org_migration.backfill_conflicts.';
 comment on column org_migration.backfills.triggers_fired is 'True if the application''s triggers fired, because session_replication_role could not be set.';
+comment on column org_migration.backfills.seconds is 'That its batches took, without pauses and waits for locks.';
+comment on column org_migration.backfills.recent_seconds is 'The same, where a batch counts the less the longer ago it was: its last third is half of it.';
+comment on column org_migration.backfills.recently_done is 'What was done in recent_seconds, of 1.';
 comment on column org_migration.backfills.next_batch_at is 'Not before then, so that the WAL stays within settings.wal_mb_per_second.';
 comment on column org_migration.backfills.decision is 'The query of org_migration.decision_query, kept for the session that runs the backfill.';
 
@@ -53,34 +59,43 @@ comment on function org_migration.group_blocks(bigint, bigint) is
 'How many blocks are gone through together in strided passes: 128 MB, so that they are still in memory for the next pass and each'
 ' is written to disk once, and yet enough that the batch before is out of every short transaction''s sight.';
 
+create or replace function org_migration.backfill_done(backfill org_migration.backfills)
+returns double precision language sql immutable security invoker set search_path = '' as $function$
+    select case
+        when backfill.state in ('catalog', 'finished') then 1
+        when backfill.blocks = 0 then 0
+        when backfill.sweep > 0 then 1 - part.left_before_sweep * (1 - 0.99 * backfill.next_block / backfill.blocks)
+        else 0.98 / backfill.blocks * (
+            backfill.group_start
+            + part.group_blocks * (part.share_of_group + 0.65 * part.share_of_group * (1 - part.share_of_group))
+        )
+    end
+    from (
+        select
+            group_blocks.number as group_blocks,
+            (backfill.pass - 1 + (backfill.next_block - backfill.group_start) / group_blocks.number) / nullif(backfill.passes, 0)
+                as share_of_group,
+            case when backfill.passes > 0 then 0.02 else 1 end * (0.01 ^ (backfill.sweep - 1))::double precision as left_before_sweep
+        from (
+            select nullif(org_migration.group_blocks(backfill.group_start, backfill.blocks), 0)::double precision
+        ) as group_blocks (number)
+    ) as part
+$function$;
+comment on function org_migration.backfill_done(org_migration.backfills) is
+'How much of a table''s backfill is done, from 0 to 1, as shares of the time that it takes. The first rows of a group of blocks take several'
+' times as long as its last ones, since they find no room on their pages yet and go to new ones (as measured); the sweep after the passes'
+' looks at everything and finds next to nothing.';
+
 create or replace view org_migration.backfill_progress as
 select
-    backfills.relation, backfills.state, backfills.pass, backfills.passes, backfills.sweep,
-    done.blocks as blocks_done, backfills.blocks as blocks_total, backfills.rows_updated,
-    round(backfills.rows_updated / nullif(spent.seconds, 0)) as rows_per_second,
-    case
-        when backfills.state = 'running' and done.blocks > 0 then
-            make_interval(secs => round(spent.seconds * (backfills.blocks - done.blocks) / done.blocks))
-    end as time_left,
-    backfills.orphans, backfills.conflicts, backfills.triggers_fired, backfills.started_at,
-    backfills.finished_at
-from org_migration.backfills
-cross join lateral (
-    select case
-        when backfills.state in ('catalog', 'finished') then backfills.blocks
-        when backfills.sweep > 0 then backfills.next_block
-        else backfills.group_start + (
-            (backfills.pass - 1) * org_migration.group_blocks(backfills.group_start, backfills.blocks)
-            + backfills.next_block - backfills.group_start
-        ) / backfills.passes
-    end as blocks
-) as done
-cross join lateral (
-    select extract(epoch from backfills.last_batch_at - backfills.started_at)::double precision as seconds
-) as spent;
+    backfills.relation, backfills.state, org_migration.backfill_done(backfills.*) as done, backfills.rows_updated, backfills.seconds,
+    round(backfills.rows_updated / nullif(backfills.seconds, 0)) as rows_per_second,
+    backfills.recent_seconds, backfills.recently_done,
+    backfills.orphans, backfills.conflicts, backfills.triggers_fired, backfills.started_at, backfills.last_batch_at, backfills.finished_at
+from org_migration.backfills;
 comment on view org_migration.backfill_progress is
-'How far each table''s backfill is, current after every batch: blocks of 8 kB done and in all (of a sweep, once sweep > 0), rows'
-' written, rows a second since the start, and the time left at that pace. NULL where there is nothing to tell yet.';
+'How far each table''s backfill is, current after every batch: done from 0 to 1, which only grows, rows written, and the seconds that the'
+' batches took, without pauses and waits for locks. NULL where there is nothing to tell yet.';
 
 create or replace function org_migration.backfill_turn(target regclass)
 returns text language sql stable security invoker set search_path = '' as $function$

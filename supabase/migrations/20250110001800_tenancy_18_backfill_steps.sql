@@ -42,6 +42,23 @@ $function$;
 comment on function org_migration.count_skipped(org_migration.backfills, bigint, bigint) is
 'How many rows of a batch are still without org_id because others held them.';
 
+create or replace function org_migration.note_pace(
+    backfill org_migration.backfills, done_before double precision, seconds double precision
+)
+returns org_migration.backfills language plpgsql immutable security invoker set search_path = '' as $function$
+declare
+    fading double precision;
+begin
+    backfill.seconds := backfill.seconds + seconds;
+    fading := exp(-2 * seconds / nullif(backfill.seconds, 0));
+    backfill.recent_seconds := backfill.recent_seconds * fading + seconds;
+    backfill.recently_done := backfill.recently_done * fading + org_migration.backfill_done(backfill) - done_before;
+    return backfill;
+end
+$function$;
+comment on function org_migration.note_pace(org_migration.backfills, double precision, double precision) is
+'Adds the seconds of a batch, and what it did, to the row of its backfill. What was before fades.';
+
 create or replace function org_migration.run_batch(backfill org_migration.backfills)
 returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -53,6 +70,7 @@ declare
     row_filter constant text := org_migration.batch_filter(backfill, end_block);
     began constant timestamptz := clock_timestamp();
     wal_before constant pg_lsn := pg_current_wal_insert_lsn();
+    done_before constant double precision := org_migration.backfill_done(backfill);
     batch record;
 begin
     begin
@@ -88,7 +106,7 @@ begin
     if end_block = end_of_group then
         backfill := org_migration.end_of_blocks(backfill);
     end if;
-    return backfill;
+    return org_migration.note_pace(backfill, done_before, org_migration.count_time());
 end
 $function$;
 comment on function org_migration.run_batch(org_migration.backfills) is

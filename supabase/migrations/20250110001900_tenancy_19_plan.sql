@@ -1,6 +1,6 @@
--- Purpose: every part of every table as rows; what of it is still to be done (plan), what was done (log), and how far each
---          table is (status).
--- Touches: new objects in the schema tenancy only.
+-- Purpose: every part of every table as rows; what of it is still to be done (plan), what was done (log), what each table has
+--          (status), and what the push has to do, and which session does.
+-- Touches: new objects in the schemas tenancy and org_migration only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
 
@@ -159,15 +159,8 @@ create or replace view tenancy.status as
 select
     org_scoped_tables.relation, org_scoped_tables.priority,
     coalesce(own.type_name, 'missing') as org_id,
-    coalesce(backfill.state, 'not started') as backfill,
-    backfill.rows_updated, own.indexed, own.references_organizations, own.checked, own.not_null,
-    own.immutable, isolation.row_security, isolation.isolated, own.missing_parts,
-    (
-        select string_agg(lock_waits.blocked_by, E'\n')
-        from org_migration.lock_waits
-        join pg_catalog.pg_stat_activity as waiting_session on waiting_session.pid = lock_waits.session_pid
-        where lock_waits.relation = org_scoped_tables.relation
-    ) as blocked_by
+    own.indexed, own.references_organizations, own.checked, own.not_null,
+    own.immutable, isolation.row_security, isolation.isolated, own.missing_parts
 from tenancy.org_scoped_tables
 join lateral (
     select
@@ -186,28 +179,159 @@ join lateral (
     where table_parts.root = org_scoped_tables.relation
 ) as own on true
 cross join lateral (
-    select
-        string_agg(
-            distinct backfill_progress.state
-                || case
-                    when backfill_progress.state = 'running' then format(
-                        ', %s of %s blocks, %s left', backfill_progress.blocks_done,
-                        backfill_progress.blocks_total, backfill_progress.time_left
-                    )
-                    else ''
-                end,
-            '; '
-        ) as state,
-        sum(backfill_progress.rows_updated)::bigint as rows_updated
-    from tenancy.org_id_columns as member
-    join org_migration.backfill_progress on backfill_progress.relation = member.relation
-    where member.root = org_scoped_tables.relation
-) as backfill
-cross join lateral (
     select bool_and(policies.row_security) as row_security, bool_and(coalesce(policies.isolated, false)) as isolated
     from tenancy.isolation_policies as policies
     where policies.root = org_scoped_tables.relation
 ) as isolation;
 comment on view tenancy.status is
-'Every org-scoped table, one row: how far it is, which parts are missing, whether row-level security is on and'
-' tenancy.enable_org_isolation done (for all of its partitions, where it has any), and whom it waits for.';
+'Every org-scoped table, one row: what it has, which parts are missing, and whether row-level security is on and'
+' tenancy.enable_org_isolation done (for all of its partitions, where it has any). How far a push is: tenancy.now.';
+
+-- What a push has to do of it, and which session does ----------------------------------------------------------------------
+
+create or replace view org_migration.push_session as
+select
+    noted.pid, noted.began, noted.loop_name, noted.in_loop, noted.noted_at, noted.works_since, noted.paused_since, noted.wal_start,
+    session.pid is not null as alive,
+    session.state, session.state_change, session.wait_event_type, session.xact_start, session.query_start
+from org_migration.sessions as noted
+left join pg_catalog.pg_stat_activity as session
+    on session.pid = noted.pid
+    -- Who may not look into another role's session sees its process id alone.
+    and coalesce(session.backend_start = noted.began, true)
+order by session.pid is not null desc, noted.noted_at desc
+limit 1;
+comment on view org_migration.push_session is
+'The session that pushes, or else the one that did last, and what PostgreSQL says of it; alive: it is still there. No row before a push.';
+
+create or replace function org_migration.enter_loop(loop_name text)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    insert into org_migration.sessions (pid, began, loop_name, in_loop, noted_at, wal_start)
+    select session.pid, session.backend_start, enter_loop.loop_name, true, clock_timestamp(), pg_current_wal_insert_lsn()
+    from pg_catalog.pg_stat_activity as session
+    where session.pid = pg_backend_pid()
+    on conflict (pid) do update
+    set
+        began = excluded.began,
+        loop_name = excluded.loop_name,
+        in_loop = true,
+        noted_at = excluded.noted_at,
+        works_since = case when sessions.began = excluded.began then sessions.works_since end,
+        paused_since = case when sessions.began = excluded.began then sessions.paused_since end,
+        wal_start = case when sessions.began = excluded.began then sessions.wal_start else excluded.wal_start end;
+end
+$function$;
+comment on function org_migration.enter_loop(text) is 'Notes that this session is in a loop, before it waits for anything.';
+
+create or replace view org_migration.push_work as
+select
+    work.number, work.phase, work.part, work.relation, work.expected, work.done_at,
+    case
+        when work.expected < 0.1 then 'small'
+        when work.part = 'backfill' then 'rows'
+        else 'bytes'
+    end as kind,
+    work.seconds + coalesce(backfill.seconds, 0) as seconds,
+    case
+        when work.done_at is not null then 1
+        when work.part = 'backfill' then coalesce(backfill.done, 0)
+        when work.part = 'index' and exists (
+            select from pg_catalog.pg_index
+            join pg_catalog.pg_attribute as org_id
+                on org_id.attrelid = pg_index.indrelid
+                and org_id.attnum = pg_index.indkey[0]
+            where pg_index.indrelid = work.relation
+                and org_id.attname = 'org_id'
+                and pg_index.indisvalid
+                and pg_index.indpred is null
+        ) then 1
+        else 0
+    end as done,
+    coalesce(backfill.recent_seconds, 0) as recent_seconds, coalesce(backfill.recently_done, 0) as recently_done
+from org_migration.work
+left join org_migration.backfill_progress as backfill
+    on work.part = 'backfill'
+    and backfill.relation = work.relation;
+comment on view org_migration.push_work is
+'What the push has to do, and how much of each is done, from 0 to 1; kind: by what the time it takes is expected.';
+
+create or replace function org_migration.note_work()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update org_migration.sessions
+    set works_since = clock_timestamp()
+    where sessions.pid = pg_backend_pid()
+        and sessions.works_since is null;
+    if not found then
+        return;
+    end if;
+
+    delete from org_migration.sessions
+    where sessions.pid in (
+        select noted.pid
+        from org_migration.sessions as noted
+        where not exists (
+            select from pg_catalog.pg_stat_activity as session
+            where session.pid = noted.pid and coalesce(session.backend_start = noted.began, true)
+        )
+        for update skip locked
+    );
+
+    update org_migration.work
+    set done_at = clock_timestamp()
+    where work.done_at is null
+        and work.number in (select push_work.number from org_migration.push_work where push_work.done = 1);
+    -- Where all of it is done, what comes is a push of its own.
+    delete from org_migration.work
+    where work.done_at is null
+        or not exists (select from org_migration.work as left_over where left_over.done_at is null);
+
+    insert into org_migration.work (number, phase, part, relation, expected)
+    select
+        plan.number + (select coalesce(max(work.number), 0) from org_migration.work),
+        plan.phase, plan.part, plan.relation,
+        0.01 + case
+            when plan.part = 'backfill' then
+                0.02 + coalesce(counted.row_count, plan.estimated_rows, plan.bytes / 100)::double precision / settings.backfill_rows_per_second
+            else plan.bytes / (settings.scan_mb_per_second * 1e6) * case plan.part
+                when 'index' then 4
+                when 'foreign_key_valid' then 2
+                else 1
+            end
+        end
+    from tenancy.plan
+    cross join tenancy.settings
+    left join org_migration.tables_before as counted on counted.relation = plan.relation
+    where plan.phase <= 6
+        and plan.part not in ('isolation', 'binding', 'binding_valid', 'least_privilege');
+end
+$function$;
+comment on function org_migration.note_work() is
+'Notes what this session has to do, once, before its first step. What a session before it has done of the same push stays noted.';
+
+create or replace function org_migration.leave_loop(steps text[], undo_to integer)
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update org_migration.sessions
+    set in_loop = false
+    where sessions.pid = pg_backend_pid();
+
+    if undo_to is not null then
+        delete from org_migration.work;
+        delete from org_migration.sessions
+        where sessions.pid = pg_backend_pid();
+    end if;
+
+    update org_migration.work
+    set done_at = clock_timestamp()
+    where work.part = any (steps)
+        and work.done_at is null;
+    -- To see that nothing is missing took time as well.
+    update org_migration.work
+    set seconds = work.seconds + org_migration.count_time()
+    where work.number = (select max(last.number) from org_migration.work as last where last.part = any (steps));
+end
+$function$;
+comment on function org_migration.leave_loop(text[], integer) is
+'Notes that this session is through with a loop: nothing is missing of its steps. After an undo nothing is noted any more.';

@@ -5,70 +5,19 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { fillApplication, pushApplicationBefore } from "../application.ts";
-import { codeBefore } from "../requests.ts";
-import { connect, createDatabase } from "../databases.ts";
 import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
 import { stateFolder } from "../project.ts";
 import { type Backfill, measureBackfill, prepareBackfill } from "./measure-backfill.ts";
 import { type Measured, measurePush } from "./measure-push.ts";
+import { prepareApplication } from "./prepare.ts";
 import { measureInserts } from "./measure-inserts.ts";
 import { measureTriggers } from "./measure-triggers.ts";
-import { type Kind, kinds, runs, table } from "./shared.ts";
+import { type Kind, kinds, runs, serverSettings, table } from "./shared.ts";
 import { markdown, megabytes, say } from "./print.ts";
 import { compareBackfills, compareInserts, comparePushes, compareTriggers, phases2to4 } from "./report.ts";
 
-const users = 1000;
 const names: Record<Kind, string> = { plain: "plain plan", ours: "ours" };
-
-interface Application {
-  /** Of the largest table, in bytes. */
-  heap: number;
-  indexes: number;
-  postgresVersion: string;
-}
-
-/** Makes the database before: the application with so many rows in its largest table. */
-async function prepareApplication(server: PostgresServer, folder: string, rows: number): Promise<Application> {
-  say(`The application, with ${formatCount(rows)} rows in ${table}…`);
-  const before = await createDatabase(server.port, "before", "postgres");
-  await pushApplicationBefore(before, folder);
-  await fillApplication(before, { users, rows: 1000 });
-  const filler = connect(before);
-  await filler.unsafe(codeBefore).simple();
-  await filler`set statement_timeout = 0`;
-  // Each row of a call of its own user, in the order of time: one UPDATE by the mapping reaches every row.
-  await filler`
-    insert into public.calls (user_id, started_at)
-    select id, now() - make_interval(days => number)
-    from auth.users, generate_series(1, 20) as number
-  `;
-  await filler`truncate ${filler(table)} cascade`;
-  await filler`
-    insert into ${filler(table)} (user_id, call_id, phone_number, outcome, notes, created_at)
-    select call.user_id, call.id, '+1555' || drawn.n, 'no answer', repeat('x', 60), now() - make_interval(secs => ${rows} - drawn.n)
-    from (
-      select n, 1 + floor(random() * ${users * 20})::integer as number
-      from generate_series(1, ${rows}::integer) as n
-    ) as drawn
-    join (
-      select calls.id, calls.user_id, row_number() over (order by calls.id) as number
-      from public.calls
-      where started_at < now()
-        and user_id in (select id from auth.users)
-      limit ${users * 20}
-    ) as call
-      using (number)
-    order by drawn.n
-  `;
-  await filler`vacuum (freeze, analyze)`;
-  const [size] =
-    await filler`select pg_relation_size(${table}::regclass)::text as heap, pg_indexes_size(${table}::regclass)::text as indexes`;
-  const [{ version } = { version: "" }] = await filler`select current_setting('server_version') as version`;
-  await filler.end();
-  return { heap: Number(size?.["heap"]), indexes: Number(size?.["indexes"]), postgresVersion: version as string };
-}
 
 async function measurePushes(server: PostgresServer, mapped: boolean): Promise<Record<Kind, Measured[]>> {
   const pushes: Record<Kind, Measured[]> = { plain: [], ours: [] };
@@ -151,7 +100,7 @@ async function bench(rows: number): Promise<void> {
   const server = await startPostgres({
     port: await freePort(),
     folder: join(folder, "server"),
-    settings: { fsync: "on", shared_buffers: "2GB", max_wal_size: "16GB", checkpoint_timeout: "30min" },
+    settings: serverSettings,
   });
   try {
     console.log(await measure(server, folder, rows));

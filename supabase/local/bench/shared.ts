@@ -16,6 +16,8 @@ export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
 /** For the list of tables: whoever signs up gets an organization of their own, all others are mapped. In this order nobody is between. */
 export const mapping = `select tenancy.enable_new_users('personal'); ${mapUsers(organizationIds(100))}`;
 
+export const serverSettings = { fsync: "on", shared_buffers: "2GB", max_wal_size: "16GB", checkpoint_timeout: "30min" };
+
 /** What measuring a table takes from its statistics, before and after. */
 export async function readState(sql: Sql) {
   const [state] = await sql`

@@ -164,8 +164,9 @@ describe("with organizations to tell apart", () => {
     expect(Number(after?.["bytes"]) / Number(size?.["bytes"])).toBeLessThan(1.25);
     expect(Number(after?.["hot"])).toBeGreaterThan(0.75);
     const [progress] = await sql`
-      select state, passes, rows_updated::integer, blocks_done = blocks_total as complete, rows_per_second > 0 as measured, triggers_fired
-      from org_migration.backfill_progress
+      select progress.state, passes, progress.rows_updated::integer, done = 1 as complete, rows_per_second > 0 as measured, progress.triggers_fired
+      from org_migration.backfill_progress as progress
+      join org_migration.backfills using (relation)
       where relation = 'public.call_logs'::regclass
     `;
     expect(progress).toEqual({

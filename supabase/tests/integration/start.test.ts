@@ -135,6 +135,28 @@ describe("npm start", () => {
     await nothingLeft();
   });
 
+  test("leaves the application running as it is before the push, for a rehearsal of it", async () => {
+    const run = start("--", "--before", "--rows", "2000", "--orgs", "3");
+    await untilPrinted(run, "To stop:");
+    expect(run.output()).toContain("54 tables, 79,000 rows, 1,200 users");
+    const push = /npm run push -- --workdir '\S+'/.exec(run.output())?.[0] ?? "";
+    const ask = (query: string) => `npx supabase db query "${query}" -o csv`;
+    const execute = (command: string) =>
+      execFileSync("bash", ["-c", command], { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+    execute(push);
+    expect(execute(ask("select count(*), count(distinct org_id) from public.call_logs"))).toContain("2000,3");
+    expect(execute(ask("select status from tenancy.now"))).toContain("done");
+    process.kill(Number(/or from elsewhere: kill (\d+)/.exec(run.output())?.[1]));
+    await run.ended;
+    await nothingLeft();
+  });
+
+  test("says what it cannot use", async () => {
+    const run = start("--", "--rows", "5");
+    expect(await run.ended).toBe(2);
+    expect(run.output()).toContain("Cannot use --rows without --before");
+  });
+
   test.each(["1. The local stack", "Applying migration", "4. The edge function"])(
     "leaves nothing running when it is interrupted at: %s",
     async (moment) => {

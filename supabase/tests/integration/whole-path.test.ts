@@ -249,11 +249,16 @@ describe("an application with data is pushed, its users are updated", () => {
       select
         count(*)::integer as tables,
         bool_and(
-          org_id = 'uuid' and backfill = 'catalog' and indexed and references_organizations and checked and not_null and immutable
+          org_id = 'uuid' and indexed and references_organizations and checked and not_null and immutable
         ) as complete
       from tenancy.status
     `;
     expect(status).toEqual({ tables: 45, complete: true });
+    const backfills = await database.sql`select distinct state, done from org_migration.backfill_progress`;
+    expect(backfills).toEqual([{ state: "catalog", done: 1 }]);
+    expect(await database.sql`select status, alive, percent::integer from tenancy.now`).toEqual([
+      { status: "done", alive: false, percent: 100 },
+    ]);
   });
 
   test("the nine excluded tables are untouched", async () => {

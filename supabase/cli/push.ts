@@ -1,0 +1,113 @@
+/**
+ * npm run push -- [options of supabase db push]: runs the real CLI, shows on a second connection what the push is doing, and ends
+ * with the CLI's exit code.
+ */
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline/promises";
+import { packageFolder } from "../local/project.ts";
+import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
+import { screenOf } from "./live-line.ts";
+import { createPushDisplay, type PushDisplay } from "./push-display.ts";
+import { type Now, openNow } from "./push-now.ts";
+import { findTarget, isRemote, surroundings } from "./push-target.ts";
+import { watchPush } from "./push-watch.ts";
+
+const help = `npm run push -- [options of supabase db push]
+
+Runs supabase db push with these options, and shows what it is doing: a line per second on a terminal, a line per 10 seconds
+elsewhere, on standard error. Above it, who is in the way, and the statement that ends that.
+Stop it with Ctrl-C whenever you like; the same command goes on from there. From elsewhere: npm run watch.
+
+  --remote                        the linked project; for the progress its password is in SUPABASE_DB_PASSWORD, or --password
+  --remote='postgresql://…'       a database by its address
+  --workdir <folder>              the folder with your supabase folder in it
+  --dry-run                       list the migrations, and push nothing
+  --yes                           do not ask first
+  --help
+
+All others: npx supabase db push --help. Exit code: the CLI's; 130 stopped.`;
+
+const parameters = process.argv.slice(2);
+
+/** Runs the CLI, in a process group of its own, so that Ctrl-C reaches it once. Returns its exit code. */
+async function runCli(given: string[], signal: AbortSignal, pass: PushDisplay["pass"]): Promise<number> {
+  const child = spawn(process.execPath, [join(packageFolder("supabase"), "dist/supabase.js"), "db", "push", ...given], {
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
+  });
+  const end = (name: NodeJS.Signals) => {
+    try {
+      process.kill(-Number(child.pid), name);
+    } catch {
+      // It has ended by itself.
+    }
+  };
+  const interrupt = () => end("SIGINT");
+  const kill = () => end("SIGTERM");
+  signal.addEventListener("abort", interrupt, { once: true });
+  process.once("exit", kill);
+  child.stdout.on("data", (chunk: Buffer) => pass(() => process.stdout.write(chunk), chunk.at(-1) === 10));
+  child.stderr.on("data", (chunk: Buffer) => pass(() => process.stderr.write(chunk), chunk.at(-1) === 10));
+  const code = await new Promise<number>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, name) => resolve(code ?? 128 + (name === null ? 0 : constants.signals[name])));
+  });
+  signal.removeEventListener("abort", interrupt);
+  process.off("exit", kill);
+  return code;
+}
+
+/** The CLI asks before it pushes to a remote database, but only where its output is a terminal's. */
+async function confirm(signal: AbortSignal): Promise<boolean> {
+  const asks = isRemote(parameters) && process.stdin.isTTY && process.stderr.isTTY &&
+    !parameters.includes("--yes") && !process.env["SUPABASE_YES"];
+  if (!asks) return true;
+  const code = await runCli([...parameters, "--dry-run"], signal, (write) => write());
+  if (code !== 0) process.exit(code);
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await terminal.question("Push these migrations? [y/N] ", { signal }).catch(() => "");
+  terminal.close();
+  if (!/^y(es)?$/i.test(answer.trim())) return false;
+  parameters.push("--yes");
+  return true;
+}
+
+/** What to say at the end of a push that is not through. */
+function adviseToGoOn(now: Now | undefined, stopped: boolean): string {
+  const done = now === undefined || now.status === "not begun"
+    ? "No table was touched"
+    : `${now.percent.toFixed(1)} % is done and stays`;
+  return stopped
+    ? `Stopped. Nothing is lost: ${done}; what was under way is taken back. To go on, run the same command again.`
+    : `${done}. Once what it says is dealt with, the same command goes on from there.`;
+}
+
+async function main(): Promise<number> {
+  if (parameters.includes("--help") || parameters.includes("-h")) {
+    console.log(help);
+    return 0;
+  }
+  const signal = watchInterruptions();
+  const display = createPushDisplay(screenOf(process.stderr));
+  if (parameters.includes("--dry-run")) return await runCli(parameters, signal, display.pass);
+  if (!await confirm(signal)) return interruptedExitCode;
+
+  const target = findTarget(parameters, surroundings);
+  if ("why" in target) display.silent(target.why);
+  const reader = "url" in target ? openNow(target.url) : undefined;
+  const over = new AbortController();
+  const watch = reader && watchPush(reader, display, over.signal);
+  const code = await runCli(parameters, signal, display.pass);
+  over.abort();
+  await watch?.ended;
+  const now = await reader?.read().catch(() => undefined);
+  await reader?.close();
+  if (code === 0 && now !== undefined) display.show(now);
+  display.end();
+  if (code !== 0) console.error(adviseToGoOn(now ?? watch?.last(), signal.aborted));
+  return signal.aborted && code !== 0 ? interruptedExitCode : code;
+}
+
+process.exitCode = await main();

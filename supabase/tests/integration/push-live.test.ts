@@ -1,0 +1,109 @@
+import { spawn } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, describe, expect, inject, test } from "vitest";
+import { root } from "../../local/project.ts";
+import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
+import { cloneDatabase } from "../databases.ts";
+import { tenOrganizations } from "../organizations.ts";
+
+const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
+
+afterEach(async () => {
+  for (const database of open.splice(0)) await database.drop();
+});
+
+/** Runs one of the commands as a user does. */
+function start(command: "push" | "watch", parameters: string[]) {
+  const child = spawn("npm", ["run", "--silent", command, "--", ...parameters], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
+    env: { ...process.env, NO_COLOR: "1", SUPABASE_TELEMETRY_DISABLED: "1" },
+  });
+  const run = { stdout: "", stderr: "" };
+  child.stdout.on("data", (chunk: Buffer) => (run.stdout += chunk.toString()));
+  child.stderr.on("data", (chunk: Buffer) => (run.stderr += chunk.toString()));
+  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+  const killOnExit = () => process.kill(-Number(child.pid), "SIGTERM");
+  process.once("exit", killOnExit);
+  void ended.finally(() => process.off("exit", killOnExit));
+  return {
+    run,
+    ended,
+    /** Ctrl-C in a terminal reaches the whole group. */
+    interrupt: () => process.kill(-Number(child.pid), "SIGINT"),
+    untilShown: async (text: string) => {
+      while (!run.stderr.includes(text)) {
+        if (child.exitCode !== null) throw new Error(`it ended without ${text}:\n${run.stdout}${run.stderr}`);
+        await sleep(20);
+      }
+    },
+  };
+}
+
+async function prepare(name: string, list: string) {
+  const database = await cloneDatabase(name, "before");
+  open.push(database);
+  const project: ProjectCopy = copyProject(`${inject("folder")}/${name}`);
+  project.append("_EDIT_list_of_tables.sql", list);
+  return { ...database, project, target: [`--workdir=${project.folder}`, `--remote=${database.url}`] };
+}
+
+describe("npm run push", () => {
+  test("passes the CLI's output through, shows what the push does, and stops and goes on without loss", async () => {
+    const { sql, target } = await prepare(
+      "push_live",
+      `${tenOrganizations} update tenancy.settings set paused = true;`,
+    );
+    const first = start("push", [...target, "--yes"]);
+    await first.untilShown("The push is paused. To go on: update tenancy.settings set paused = false;\n");
+    const elsewhere = start("watch", [...target, "--once"]);
+    expect(await elsewhere.ended).toBe(1);
+    expect(elsewhere.run.stdout).toMatch(/^0\.0 % {2}paused for /m);
+
+    first.interrupt();
+    // npm, which it reaches too, ends by the signal.
+    expect([130, null]).toContain(await first.ended);
+    expect(first.run.stderr).toContain("Applying migration 20250110030000_add_org_id_to_existing_tables.sql...");
+    expect(first.run.stderr).toContain("Stopped. Nothing is lost: 0.0 % is done and stays");
+    // The server sees that its client has gone within client_connection_check_interval.
+    while ((await sql`select from tenancy.now where status = 'dead'`).length === 0) await sleep(20);
+
+    await sql`update tenancy.settings set paused = false`;
+    const second = start("push", [...target, "--yes"]);
+    expect(await second.ended, second.run.stderr).toBe(0);
+    expect(second.run.stdout + second.run.stderr).toContain("Finished supabase db push.");
+    expect(second.run.stderr).toMatch(/^100 % {2}done$/m);
+    expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
+    const after = start("watch", target);
+    expect(await after.ended).toBe(0);
+    expect(after.run.stdout).toBe("100 %  done\n");
+  });
+
+  test("ends with the CLI's exit code, its message, and how to go on", async () => {
+    const { sql, target } = await prepare("push_live_fails", "");
+    await sql`create table public.forgotten (id integer primary key)`;
+    const push = start("push", [...target, "--yes"]);
+    expect(await push.ended).toBe(1);
+    expect(push.run.stdout + push.run.stderr).toContain("public.forgotten");
+    expect(push.run.stderr).toContain("No table was touched. Once what it says is dealt with");
+  });
+
+  test.each<["push" | "watch", string]>([["push", "130 stopped"], ["watch", "--once"]])(
+    "npm run %s -- --help tells the options and exit codes",
+    async (command, text) => {
+      const help = start(command, ["--help"]);
+      expect(await help.ended).toBe(0);
+      expect(help.run.stdout).toContain(text);
+    },
+  );
+
+  test("npm run watch says what it cannot use, and what it needs", async () => {
+    const wrong = start("watch", ["--onec"]);
+    expect(await wrong.ended).toBe(2);
+    expect(wrong.run.stderr).toContain("Cannot use --onec: there is no such option");
+    const linked = start("watch", ["--remote", `--workdir=${inject("folder")}`]);
+    expect(await linked.ended).toBe(2);
+    expect(linked.run.stderr).toContain("Cannot watch: no project is linked");
+  });
+});
