@@ -84,6 +84,15 @@ function adviseToGoOn(now: Now | undefined, stopped: boolean): string {
     : `${done}. Once what it says is dealt with, the same command goes on from there.`;
 }
 
+/** What is left of a push before this one is no news, and would read as if this one had ended. */
+function fromItsBeginning(show: PushDisplay["show"]): PushDisplay["show"] {
+  let begun = false;
+  return (now) => {
+    begun ||= !["dead", "done"].includes(now.status);
+    if (begun) show(now);
+  };
+}
+
 async function main(): Promise<number> {
   if (parameters.includes("--help") || parameters.includes("-h")) {
     console.log(help);
@@ -98,7 +107,7 @@ async function main(): Promise<number> {
   if ("why" in target) display.silent(target.why);
   const reader = "url" in target ? openNow(target.url) : undefined;
   const over = new AbortController();
-  const watch = reader && watchPush(reader, display, over.signal);
+  const watch = reader && watchPush(reader, { ...display, show: fromItsBeginning(display.show) }, over.signal);
   const code = await runCli(parameters, signal, display.pass);
   over.abort();
   await watch?.ended;

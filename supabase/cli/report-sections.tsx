@@ -107,11 +107,11 @@ function planSection({ plan }: ReportDocument): Section[] {
     content: (
       <>
         <p>
-          Every statement that is still to run, each in a transaction of its own. None waits for its lock longer than
-          {" "}
+          Every statement that is still to run, each in a transaction of its own, the backfill in one per batch. No
+          statement of the application waits for its lock longer than{" "}
           <code>settings.lock_timeout_ms</code>, 100 ms unless it was changed. Bytes are read, or by the backfill
-          rewritten; the seconds are reckoned from <code>settings</code>{" "}
-          and from the table's size. An index line is built concurrently, and waits for every older transaction.
+          rewritten; the seconds are reckoned by <code>settings</code>{" "}
+          and the size of the table. An index line is built concurrently, and waits for every older transaction.
         </p>
         <FoldedTable kind={tables.plannedTables} caption="By table" rows={planned} noun="table" mostUnfolded={60} />
         <FoldedTable

@@ -94,7 +94,7 @@ begin
         cross join generate_series(1, 2)
         where class.relnamespace = 'tenancy'::regnamespace and class.relkind = 'v'
     loop
-        execute format('create or replace view %s as %s', kept, pg_get_viewdef(kept));
+        execute format('create or replace view %s as %s', kept, pg_get_viewdef(kept, 120));
     end loop;
 end
 $function$;

@@ -73,7 +73,8 @@ describe("npm run push", () => {
     const second = start("push", [...target, "--yes"]);
     expect(await second.ended, second.run.stderr).toBe(0);
     expect(second.run.stdout + second.run.stderr).toContain("Finished supabase db push.");
-    expect(second.run.stderr).toMatch(/^100 % {2}done$/m);
+    expect(second.run.stderr).toMatch(/^100 % {2}done/m);
+    expect(second.run.stderr, "the first push is no news").not.toContain("not running");
     expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
     const after = start("watch", target);
     expect(await after.ended).toBe(0);
