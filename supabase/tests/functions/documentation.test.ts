@@ -33,7 +33,7 @@ const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 
 /** True if npm itself or a script of package.json is what it calls. */
 function isScript(command: string): boolean {
-  const [, own, script = ""] = /^npm (?:(ci|start|test)|run (\S+))( |$)/.exec(command) ?? [];
+  const [, own, script = ""] = /^npm (?:--prefix \S+ )?(?:(ci|start|test)|run (\S+))( |$)/.exec(command) ?? [];
   return own === "ci" || Object.hasOwn(scripts, own ?? script);
 }
 
@@ -76,7 +76,9 @@ describe.each(pages)("%s", (page) => {
     const unknown = headingsOf(page).flatMap((heading) => {
       const commands = readSection(heading, page).blocks("sh").flatMap(commandsOf);
       const isRun = Object.hasOwn(runBy, `${page} ${heading}`);
-      return isRun ? [] : commands.filter((command) => !isScript(command) && !command.startsWith("export "));
+      return commands.filter((command) =>
+        command.startsWith("npm ") ? !isScript(command) : !isRun && !command.startsWith("export ")
+      );
     });
     expect(unknown).toEqual([]);
   });
@@ -132,9 +134,10 @@ test("every error of the edge function is documented, and no other", () => {
 });
 
 test("every file of docs that the code names is there", () => {
-  const sources = (readdirSync(join(root, "supabase"), { recursive: true }) as string[]).filter((name) =>
-    /\.(ts|sql)$/.test(name) && !/(^|\/)(node_modules|\.temp)\//.test(name)
-  );
+  const folders = ["cli", "functions", "local", "migrations", "scripts", "tests"];
+  const sources = folders.flatMap((folder) =>
+    (readdirSync(join(root, "supabase", folder), { recursive: true }) as string[]).map((name) => join(folder, name))
+  ).filter((name) => /\.(tsx?|sql)$/.test(name));
   const named = sources.flatMap((name) =>
     readFileSync(join(root, "supabase", name), "utf8").match(/\bdocs\/[\w-]+\.(md|sql)\b/g) ?? []
   );
