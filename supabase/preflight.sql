@@ -76,13 +76,13 @@ chosen (new_users) as (
     cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
     is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
     format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
-    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row, unclassified_tables.org_row ) else format(
-    'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s', unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from
-    unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when registered_tables.relation is null then 'missing_table' else 'not_a_table' end, case when
-    registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded' then 'decide' else 'stops' end, named.qualified_name, named.qualified_name, case when
-    registered_tables.is_dropped then 'is registered and was dropped' when registered_tables.relation is null then 'is registered and does not exist' else
-    'is registered as org and is no table of the application' end, case when registered_tables.is_dropped then format('delete from registry where (schema_name, table_name) = (%L, %L)',
-    registered_tables.schema_name, registered_tables.table_name) when registered_tables.relation is null then
+    'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
+    unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
+    unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when
+    registered_tables.relation is null then 'missing_table' else 'not_a_table' end, case when registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded'
+    then 'decide' else 'stops' end, named.qualified_name, named.qualified_name, case when registered_tables.is_dropped then 'is registered and was dropped' when registered_tables.relation is null then
+    'is registered and does not exist' else 'is registered as org and is no table of the application' end, case when registered_tables.is_dropped then
+    format('delete from registry where (schema_name, table_name) = (%L, %L)', registered_tables.schema_name, registered_tables.table_name) when registered_tables.relation is null then
     'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
     'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from listed_registry as registered_tables cross join lateral ( select
     format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name ) as named where registered_tables.relation is null and named.qualified_name <> 'public.organizations' or
@@ -302,12 +302,15 @@ chosen (new_users) as (
     'create trigger tenancy_leave_users_without_organization after delete on public.organizations referencing old table as'
     ' old_organizations for each statement execute function tenancy.leave_users_without_organization()' from organizations where to_regprocedure('tenancy.leave_users_without_organization()') is not null
     and not exists ( select from pg_catalog.pg_trigger where tgrelid = organizations.oid and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()') and tgenabled in ('O', 'A') ) union all
-    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
-    organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
-    pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
-    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
-    required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
-    join required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
+    select 'new_users_without_trigger', 'tenancy.settings', format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)',
+    settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists ( select from pg_catalog.pg_trigger where tgrelid =
+    to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') ) union all select 'organizations_not_referable', 'public.organizations',
+    'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where organizations.relkind <> 'r' or not organizations.referable union all
+    select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)),
+    format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user, organizations.relowner, 'usage') union all select
+    'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' || required.column_names),
+    format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross join
+    required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
     query_to_xml( format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
     'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
     'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union
@@ -379,11 +382,22 @@ chosen (new_users) as (
     pg_catalog.pg_publication as publication on publication.oid = published.prpubid and publication.pubupdate left join pg_catalog.pg_index as identity on identity.indexrelid =
     pg_get_replica_identity_index(member.relation) where member.scope = 'org' and ( ( published.prattrs is not null and ( member_class.relreplident = 'f' or not published.prattrs::smallint[] @>
     identity.indkey::smallint[] ) ) or ( member_class.relreplident <> 'f' and exists ( select from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum) where
-    filtering.attnum[1]::smallint <> all (identity.indkey) ) ) )), org_id_findings as (with candidate as ( select application_tables.*, org_id.attnum, org_id.attnotnull as is_not_null,
-    format_type(org_id.atttypid, org_id.atttypmod) as type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated,
-    pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and
-    org_id.attname = 'org_id' and not org_id.attisdropped left join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and
-    org_id.attgenerated = '' where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
+    filtering.attnum[1]::smallint <> all (identity.indkey) ) ) )), org_id_findings as (with candidate as ( select application_tables.*, org_id.attnum, format_type(org_id.atttypid, org_id.atttypmod) as
+    type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated, pg_get_expr(its_default.adbin, its_default.adrelid) as
+    default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not org_id.attisdropped left
+    join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where application_tables.scope = 'org'
+    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'org_id_type' as code, candidate.qualified_name as table_name, format(
+    'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ) as problem, 'rename that column, or make it uuid' as remedy
+    from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
+    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
+    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
+    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
+    'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
+    format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
+    stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
+    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), source_findings as (with candidate as ( select application_tables.*,
+    org_id.attnotnull as is_not_null from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not
+    org_id.attisdropped where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
     'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, coalesce(
     nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''), 'take it out, or say ''{}'': all rows belong to the default organization' ) as remedy from ( select named.*,
     unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root = named.relation
@@ -405,35 +419,25 @@ chosen (new_users) as (
     on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
     'generated_source', candidate.qualified_name, format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from
     candidate join sources on sources.root = candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any
-    (sources.attnums) and generated_column.attgenerated <> '' union all select 'org_id_type', candidate.qualified_name, format( 'has an org_id already that is %s%s and not a plain uuid',
-    candidate.type_name, case when candidate.is_generated then ', generated,' end ), 'rename that column, or make it uuid' from candidate where not candidate.is_plain_uuid union all select
-    'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
-    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
-    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
-    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
-    'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
-    format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
-    stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
-    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), unvalidated_checks as (select unvalidated.oid, member.root,
-    member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
-    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
-    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
-    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
-    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
-    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
-    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
-    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
-    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
-    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
-    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
-    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
-    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
-    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
-    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
-    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
-    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
-    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
-    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    (sources.attnums) and generated_column.attgenerated <> '' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
+    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
+    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from
+    regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not
+    coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on
+    unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
+    'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
+    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
+    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
+    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
+    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
+    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
+    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
+    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
+    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
+    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
+    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
+    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
+    select 'rows_break_check', unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
     unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
     pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
@@ -520,14 +524,11 @@ chosen (new_users) as (
     users.is_anonymous) from settings as others ) union all select 'organizations_trigger_privilege', 'leaks', 'public.organizations', null,
     format('lets %s make triggers on it, which a sign-up would run with your rights', string_agg(distinct grants.grantee, ', ')), format('revoke trigger on public.organizations from %s',
     string_agg(distinct grants.grantee, ', ')) from information_schema.role_table_grants as grants where (select settings.new_users = 'personal' from settings) and grants.table_schema = 'public' and
-    grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0 union all select
-    'new_users_without_trigger', 'stops', 'tenancy.settings', null, format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
-    format('select tenancy.enable_new_users(%L)', settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists (
-    select from pg_catalog.pg_trigger where tgrelid = to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') )), push_findings as (select
+    grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
-    from publication_findings union all select org_id_findings.* from org_id_findings union all select row_findings.* from row_findings union all select name_findings.* from name_findings union all select
-    sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
+    from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings union all select row_findings.* from row_findings union all
+    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'auth_org_id_untried',
+    'decide', 'public.auth_org_id()', null, 'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
     '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,

@@ -63,8 +63,7 @@ comment on column tenancy.settings.new_users is
 'Which organization users get who are in none: default, the default organization; personal, one of their own; application, what the'
 ' application gives them. Set by tenancy.enable_new_users. NULL: the default one while tenancy.user_orgs is empty, otherwise none.';
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
-comment on column tenancy.settings.org_role is
-'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';
+comment on column tenancy.settings.org_role is 'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';
 comment on column tenancy.settings.token_hook is 'True: the Auth server calls tenancy.add_org_id_to_token. Set by tenancy.enable_token_hook.';
 comment on column tenancy.settings.rows_decided_at is
 'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
@@ -205,6 +204,20 @@ from (
             select from pg_catalog.pg_trigger
             where tgrelid = organizations.oid
                 and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()')
+                and tgenabled in ('O', 'A')
+        )
+    union all
+    select
+        'new_users_without_trigger', 'tenancy.settings',
+        format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
+        format('select tenancy.enable_new_users(%L)', settings.new_users)
+    from tenancy.settings
+    where settings.new_users in ('default', 'personal')
+        and to_regclass('tenancy.settings') is not null
+        and not exists (
+            select from pg_catalog.pg_trigger
+            where tgrelid = to_regclass('auth.users')
+                and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()')
                 and tgenabled in ('O', 'A')
         )
     union all

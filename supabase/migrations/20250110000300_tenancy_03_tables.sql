@@ -290,6 +290,22 @@ returns name language sql stable security invoker set search_path = pg_catalog, 
 $function$;
 comment on function tenancy.table_of(regclass) is 'The table''s name without its schema, as the field table of an error has it.';
 
+create or replace function tenancy.key_of(target regclass, row_name text)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select format(
+        'pg_catalog.jsonb_build_object(%s)',
+        string_agg(format('@n%1$s.%2$s@, %3$I.@c%1$s.%2$s@', target::oid, key_column.attnum, row_name), ', ' order by key_column.attnum)
+    )
+    from pg_catalog.pg_index as primary_key
+    join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = primary_key.indrelid
+        and key_column.attnum = any (primary_key.indkey)
+    where primary_key.indrelid = target and primary_key.indisprimary
+    having count(*) > 0
+$function$;
+comment on function tenancy.key_of(regclass, text) is
+'The primary key of a row, named so in a query, as a form of an SQL expression of type jsonb; NULL where there is no primary key.';
+
 -- What a step asks of each table is plpgsql, whose plans a session keeps.
 
 create or replace function tenancy.leaves(target regclass)

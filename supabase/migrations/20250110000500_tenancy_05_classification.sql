@@ -135,11 +135,11 @@ select
     format('is not classified: it %s', unclassified_tables.reason) as problem,
     case
         when unclassified_tables.suggested_scope = 'excluded' then format(
-            'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if its rows belong to organizations, %s',
+            'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s',
             unclassified_tables.excluded_row, unclassified_tables.org_row
         )
         else format(
-            'add %s to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, %s',
+            'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
             unclassified_tables.org_row, unclassified_tables.excluded_row
         )
     end as remedy

@@ -5,7 +5,7 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view org_migration.table_findings as
+create or replace view tenancy.table_findings as
 with member as (
     select
         table_members.*, root.qualified_name as root_name, root.relkind as root_kind,
@@ -143,7 +143,7 @@ from (
         on function.oid = unstoppable.tgfoid
         and function.pronamespace is distinct from to_regnamespace('tenancy')
 ) as found;
-comment on view org_migration.table_findings is
+comment on view tenancy.table_findings is
 'What stands in the way of giving an org-scoped table org_id: tables that these migrations do not handle. The push stops before it'
 ' touches anything while there is one.';
 

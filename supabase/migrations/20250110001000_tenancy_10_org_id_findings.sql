@@ -5,23 +5,14 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view org_migration.org_id_findings as
+create or replace view org_migration.source_findings as
 with candidate as (
-    select
-        application_tables.*, org_id.attnum, org_id.attnotnull as is_not_null,
-        format_type(org_id.atttypid, org_id.atttypmod) as type_name,
-        org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
-        org_id.attgenerated <> '' as is_generated,
-        pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression
+    select application_tables.*, org_id.attnotnull as is_not_null
     from tenancy.application_tables
     left join pg_catalog.pg_attribute as org_id
         on org_id.attrelid = application_tables.relation
         and org_id.attname = 'org_id'
         and not org_id.attisdropped
-    left join pg_catalog.pg_attrdef as its_default
-        on its_default.adrelid = application_tables.relation
-        and its_default.adnum = org_id.attnum
-        and org_id.attgenerated = ''
     where application_tables.scope = 'org'
 )
 select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy
@@ -123,14 +114,38 @@ from (
         on generated_column.attrelid = sources.root
         and generated_column.attnum = any (sources.attnums)
         and generated_column.attgenerated <> ''
-    union all
+) as found;
+comment on view org_migration.source_findings is
+'What a registration says that decides nothing, or what nothing decides.';
+
+create or replace view tenancy.org_id_findings as
+with candidate as (
     select
-        'org_id_type', candidate.qualified_name,
+        application_tables.*, org_id.attnum,
+        format_type(org_id.atttypid, org_id.atttypmod) as type_name,
+        org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid,
+        org_id.attgenerated <> '' as is_generated,
+        pg_get_expr(its_default.adbin, its_default.adrelid) as default_expression
+    from tenancy.application_tables
+    left join pg_catalog.pg_attribute as org_id
+        on org_id.attrelid = application_tables.relation
+        and org_id.attname = 'org_id'
+        and not org_id.attisdropped
+    left join pg_catalog.pg_attrdef as its_default
+        on its_default.adrelid = application_tables.relation
+        and its_default.adnum = org_id.attnum
+        and org_id.attgenerated = ''
+    where application_tables.scope = 'org'
+)
+select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy
+from (
+    select
+        'org_id_type' as code, candidate.qualified_name as table_name,
         format(
             'has an org_id already that is %s%s and not a plain uuid', candidate.type_name,
             case when candidate.is_generated then ', generated,' end
-        ),
-        'rename that column, or make it uuid'
+        ) as problem,
+        'rename that column, or make it uuid' as remedy
     from candidate
     where not candidate.is_plain_uuid
     union all
@@ -163,8 +178,7 @@ from (
         or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)'
         or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED'
 ) as found;
-comment on view org_migration.org_id_findings is
-'What a registration says that the table has not, and what it has of org_id already that is not what it should be.';
+comment on view tenancy.org_id_findings is 'What a table has of org_id already that is not what it should be.';
 
 create or replace view org_migration.unvalidated_checks as
 select
@@ -272,7 +286,7 @@ where counted.row_count <> '0';
 comment on view org_migration.row_findings is
 'Rows that the backfill could not update or could break, counted in the table. Tables of other roles are not looked at.';
 
-create or replace view org_migration.name_findings as
+create or replace view tenancy.name_findings as
 select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy
 from (
     select
@@ -336,4 +350,4 @@ from (
         on function.oid = namesake.tgfoid
         and function.pronamespace is distinct from to_regnamespace('tenancy')
 ) as found;
-comment on view org_migration.name_findings is 'What has the name of something of ours and is another thing.';
+comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';

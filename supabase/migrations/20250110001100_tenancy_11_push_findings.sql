@@ -189,21 +189,7 @@ from information_schema.role_table_grants as grants
 where (select settings.new_users = 'personal' from tenancy.settings)
     and grants.table_schema = 'public' and grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER'
     and grants.grantee in ('anon', 'authenticated', 'service_role')
-having count(*) > 0
-union all
-select
-    'new_users_without_trigger', 'stops', 'tenancy.settings', null,
-    format('says new_users %L, and nothing does it when somebody signs up', settings.new_users),
-    format('select tenancy.enable_new_users(%L)', settings.new_users)
-from tenancy.settings
-where settings.new_users in ('default', 'personal')
-    and to_regclass('tenancy.settings') is not null
-    and not exists (
-        select from pg_catalog.pg_trigger
-        where tgrelid = to_regclass('auth.users')
-            and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()')
-            and tgenabled in ('O', 'A')
-    );
+having count(*) > 0;
 comment on view org_migration.sign_up_findings is 'What keeps people from signing up once org_id is NOT NULL.';
 
 create or replace view org_migration.mapping_findings as
@@ -235,15 +221,17 @@ select foundation_findings.* from tenancy.foundation_findings
 union all
 select registry_findings.* from tenancy.registry_findings
 union all
-select table_findings.* from org_migration.table_findings
+select table_findings.* from tenancy.table_findings
 union all
 select publication_findings.* from org_migration.publication_findings
 union all
-select org_id_findings.* from org_migration.org_id_findings
+select org_id_findings.* from tenancy.org_id_findings
+union all
+select source_findings.* from org_migration.source_findings
 union all
 select row_findings.* from org_migration.row_findings
 union all
-select name_findings.* from org_migration.name_findings
+select name_findings.* from tenancy.name_findings
 union all
 select sign_up_findings.* from org_migration.sign_up_findings
 union all

@@ -47,9 +47,9 @@ select
         end,
         case
             when policies.isolated or not policies.intact then format(
-                'create policy org_isolation on %s as restrictive for all to authenticated'
+                'create policy %I on %s as restrictive for all to authenticated'
                 ' using (org_id = (select public.auth_org_id())) with check (org_id = (select public.auth_org_id()))',
-                policies.qualified_name
+                case when policies.isolated then policies.policy_name else 'org_isolation' end, policies.qualified_name
             )
         end
     ) as ddl,

@@ -123,7 +123,7 @@ begin
         and done.done_at >= least(statement_timestamp(), clock_timestamp() - interval '5 seconds')
     limit 1;
     if found then
-        raise exception 'the % of % is not what it should be, although this ran: %; see org_migration.name_findings',
+        raise exception 'the % of % is not what it should be, although this ran: %; see tenancy.name_findings',
             again.step, again.relation, again.statement
         using
             errcode = 'internal_error',

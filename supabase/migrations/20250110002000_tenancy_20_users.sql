@@ -234,8 +234,8 @@ begin
             into is_taken
             using (select settings.default_org_id from tenancy.settings);
             if is_taken then
-                raise exception 'rows of % belong to the default organization already: personal organizations must be created before'
-                    ' phase 2; roll back to phase 1 first, see tenancy.roll_back', org_scoped
+                raise exception 'rows of % belong to the default organization already: personal organizations must be created before phase 2, or'
+                    ' after tenancy.roll_back(1)', org_scoped
                 using errcode = 'object_not_in_prerequisite_state';
             end if;
         end loop;

@@ -34,6 +34,8 @@ returns text[] language sql stable security invoker set search_path = '' as $fun
         where reference.relation = target
             and parent.scope is distinct from 'excluded'
             and org_id.attnum is null
+            -- Rows follow those of their parents only while something decides them.
+            and to_regnamespace('org_migration') is not null
     )
 $function$;
 comment on function tenancy.onboarding_problems(regclass) is
@@ -67,11 +69,19 @@ begin
     elsif bytes > limit_bytes and exists (select from tenancy.parts(target) as parts where not parts.present) then
         state := 'program_limit_exceeded';
         problem := format(
-            'has %s, too much to hold its lock for while org_id is filled in, indexed and checked (the limit is %s): copy'
-            ' docs/forgotten-table.sql to a migration of its own, which holds no lock for long; or, where nobody uses it, raise'
-            ' tenancy.settings.small_table_bytes',
+            'has %s, too much to hold its lock for while org_id is filled in, indexed and checked (the limit is %s): %s; or, where nobody uses'
+            ' it, raise tenancy.settings.small_table_bytes',
             pg_size_pretty(bytes),
-            pg_size_pretty(limit_bytes)
+            pg_size_pretty(limit_bytes),
+            case
+                when to_regnamespace('org_migration') is not null
+                    then 'copy docs/forgotten-table.sql to a migration of its own, which holds no lock for long'
+                else format(
+                    'add org_id, set it in every row, create index concurrently on %1$s (org_id), then do $$ begin while tenancy.build(%1$L,'
+                    ' ''default'', ''foreign_key'', ''foreign_key_valid'', ''foreign_key_root'', ''check'', ''check_valid'', ''not_null'', ''guard'','
+                    ' ''guard_move'', ''guard_statement'') loop commit; end loop; end $$', target::text
+                )
+            end
         );
     end if;
 

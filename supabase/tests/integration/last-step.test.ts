@@ -10,7 +10,7 @@ import { adoptApplication, copyApplication, prepareApplication } from "../applic
 import { refusal } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { isolateWhole } from "../isolated-applications.ts";
-import { takeLastStep } from "../last-step.ts";
+import { lastStep, takeLastStep } from "../last-step.ts";
 import { defaultOrgId } from "../organizations.ts";
 import { readSection, runAsWritten } from "../readme.ts";
 import { callForAllTables } from "../rows.ts";
@@ -101,16 +101,36 @@ describe("the last step", () => {
     await sql`drop policy org_isolation on public.notes`;
     const error = await refusal(sql`select tenancy.finish()`);
     expect(error?.code).toBe("55000");
-    expect(error?.message).toContain(
-      "public.calls still has its filler; update tenancy.settings set fill_org_id = false",
-    );
+    expect(error?.message).toContain("public.calls still has its filler, see docs/last-step.sql");
     expect(error?.message).toMatch(/^public\.notes isolation: org_isolation is missing or not what it should be/m);
     expect(await sql`select to_regnamespace('org_migration') as gone`).toEqual([{ gone: "org_migration" }]);
 
     await advance(sql, "isolation");
-    await sql`create view public.progress as select relation from org_migration.tables_before`;
-    expect((await refusal(sql`select tenancy.finish()`))?.message).toMatch(/^the view public\.progress reads /m);
-    await sql`drop view public.progress`;
+    await sql.unsafe(`
+      create view public.progress as select relation from org_migration.tables_before;
+      create function public.first_plan() returns tenancy.plan language sql begin atomic select * from tenancy.plan limit 1; end;
+      create table public.counted (id integer, was org_migration.tables_before, relation regclass references org_migration.tables_before);
+    `).simple();
+    const { message } = await refusal(sql`select tenancy.finish()`) ?? {};
+    for (
+      const object of ["rule _RETURN on view progress", "function first_plan\\(\\)", "column was of table counted"]
+    ) {
+      expect(message).toMatch(new RegExp(`^${object} uses .* which goes`, "m"));
+    }
+    expect(message).toMatch(/^constraint counted_relation_fkey on table counted uses .* which goes/m);
+    await sql.unsafe(`drop view public.progress; drop function public.first_plan(); drop table public.counted`)
+      .simple();
+
+    // What still inserts without org_id would fail.
+    await sql.unsafe(`
+      create function public.note_sign_up() returns trigger language plpgsql security definer set search_path = '' as
+      $$ begin insert into public.notes (id, user_id) values (1, new.id); return new; end $$;
+      create trigger note_sign_up after insert on auth.users for each row execute function public.note_sign_up();
+    `).simple();
+    const asMigration = await refusal(sql.unsafe(lastStep.slice(lastStep.indexOf("do $$"))));
+    expect(asMigration?.message).toMatch(/note_sign_up.*\[trigger_without_org_id\]$/m);
+    expect(await sql`select fill_org_id from tenancy.settings`).toEqual([{ fill_org_id: true }]);
+    await sql`drop function public.note_sign_up() cascade`;
     expect((await refusal(sql`select tenancy.end_state()`))?.message).toContain("select tenancy.finish() first");
   });
 

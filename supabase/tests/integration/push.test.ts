@@ -55,7 +55,7 @@ describe("the push stops before it touches a table", () => {
     expect(refused.output).toContain("the registry does not fit the database, findings that stop the push: 2");
     expect(refused.output).toContain(
       "public.invoices is not classified: it has the column user_id; add ('public', 'invoices', 'org', 'secondary', null, null) " +
-        "to the migration ending in _EDIT_list_of_tables.sql, or, if it is not to have org_id, " +
+        "to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, " +
         "('public', 'invoices', 'excluded', null, '<why not>', null)",
     );
     expect(refused.output).toContain("public.invoice_lines is not classified: it references public.invoices; add");

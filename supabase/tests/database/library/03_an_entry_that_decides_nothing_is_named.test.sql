@@ -27,7 +27,7 @@ language sql
 as $function$
     update tenancy.registry set org_from = entries where (schema_name, table_name) = ('harbour', 'docks');
     select string_agg(concat_ws(' ', problem || ';', remedy, format('[%s]', code)), E'\n' order by problem)
-    from org_migration.org_id_findings
+    from org_migration.source_findings
     where table_name = 'harbour.docks'
 $function$;
 
@@ -63,38 +63,38 @@ select matches(pg_temp.found('{user_id,ship_id}'), '^names ''ship_id''[^\n]*\[or
 alter table harbour.docks add foreign key (ship_id) references harbour.ships (id) not valid;
 select is(pg_temp.found('{user_id,ship_id}'), null, 'until it is one, valid or not');
 select is(
-    (select count(*)::integer from org_migration.org_id_findings where table_name = 'harbour.ships'),
+    (select count(*)::integer from org_migration.source_findings where table_name = 'harbour.ships'),
     0,
     'a column that holds users'' ids needs no key'
 );
 update tenancy.registry set org_from = '{captain_id}' where (schema_name, table_name) = ('harbour', 'ships');
 select is_empty(
-    $$ select * from org_migration.org_id_findings where table_name = 'harbour.ships' $$,
+    $$ select * from org_migration.source_findings where table_name = 'harbour.ships' $$,
     'whatever its name, where it is named'
 );
 
 -- With a mapping, a table that nothing can decide would be a promise that is not kept.
 select is_empty(
-    $$ select * from org_migration.org_id_findings where table_name = 'harbour.rates' $$,
+    $$ select * from org_migration.source_findings where table_name = 'harbour.rates' $$,
     'without a mapping a table may have no source'
 );
 insert into tenancy.user_orgs (user_id, org_id)
 select '00000000-0000-4000-8000-000000000001', default_org_id
 from tenancy.settings;
 select results_eq(
-    $$ select code collate "default", severity from org_migration.org_id_findings where table_name = 'harbour.rates' $$,
+    $$ select code collate "default", severity from org_migration.source_findings where table_name = 'harbour.rates' $$,
     $$ values ('no_source', 'stops') $$,
     'with one it stops the push'
 );
 update tenancy.registry set org_from = '{}' where (schema_name, table_name) = ('harbour', 'rates');
 select is_empty(
-    $$ select * from org_migration.org_id_findings where table_name = 'harbour.rates' $$,
+    $$ select * from org_migration.source_findings where table_name = 'harbour.rates' $$,
     'unless it says so'
 );
 
 update tenancy.registry set org_from = '{nothing}' where (schema_name, table_name) = ('harbour', 'rates');
 select is(
-    (select string_agg(remedy, '|') from org_migration.org_id_findings where table_name = 'harbour.rates'),
+    (select string_agg(remedy, '|') from org_migration.source_findings where table_name = 'harbour.rates'),
     'take it out, or say ''{}'': all rows belong to the default organization',
     'where nothing would do, that is said as well'
 );

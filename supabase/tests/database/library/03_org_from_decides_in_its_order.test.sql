@@ -110,7 +110,7 @@ do $$ begin while tenancy.advance('count') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('column', 'default') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('filler') loop null; end loop; end $$;
 do $$ begin while tenancy.advance('backfill') loop null; end loop; end $$;
-select is_empty($$ select * from org_migration.org_id_findings $$, 'each of these entries decides something');
+select is_empty($$ select * from org_migration.source_findings $$, 'each of these entries decides something');
 select is(pg_temp.orgs('harbour.detected'), '2b 2b', 'without org_from the owner decides');
 select pg_temp.insert_rows(11, false);
 select is(pg_temp.orgs('harbour.detected'), '2b 2b 2b 2b', 'of a row that comes later as well');

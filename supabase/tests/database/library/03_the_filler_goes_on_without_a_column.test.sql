@@ -62,7 +62,7 @@ select throws_ok(
     'where there is one'
 );
 select matches(
-    (select problem from org_migration.org_id_findings where table_name = 'harbour.crates'),
+    (select problem from org_migration.source_findings where table_name = 'harbour.crates'),
     '^names ''packed_by'' in org_from, which decides nothing',
     'the entry that is left in the registry is a finding'
 );

@@ -1,109 +1,9 @@
--- Purpose: the last step: the machinery of the move goes, and what the application keeps can be written as one plain migration.
--- Touches: new objects in the schemas tenancy and org_migration only. Closes both to everyone but their owner.
+-- Purpose: what the application keeps, written as one plain migration in place of all of ours.
+-- Touches: new objects in the schema tenancy only. Closes both schemas to everyone but their owner.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
-
-create or replace function org_migration.assert_finishable()
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    problems constant text[] := array(
-        select format(
-            '%s still has its filler; update tenancy.settings set fill_org_id = false, then'
-            ' do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$', part.qualified_name
-        )
-        from tenancy.column_parts as part
-        where part.part = 'filler' and part.undo is not null
-        order by part.qualified_name
-    ) || array(
-        select concat_ws(' ', failed.table_name, failed.check_name || ':', failed.detail)
-        from tenancy.verify_schema() as failed
-        where not failed.passed
-            -- It can be given later as well.
-            and failed.check_name <> 'api_privileges'
-    ) || array(
-        select distinct format('the view %s reads %s, which goes; drop it first', reader.oid::regclass, used.refobjid::regclass)
-        from pg_catalog.pg_depend as used
-        join pg_catalog.pg_class as machinery
-            on used.refclassid = 'pg_catalog.pg_class'::regclass
-            and machinery.oid = used.refobjid
-            and (
-                machinery.relnamespace = 'org_migration'::regnamespace
-                or machinery.oid in (
-                    'tenancy.plan'::regclass, 'tenancy.now'::regclass, 'tenancy.status'::regclass, 'tenancy.sources'::regclass, 'tenancy.filled_rows'::regclass
-                )
-            )
-        join pg_catalog.pg_rewrite as rule on used.classid = 'pg_catalog.pg_rewrite'::regclass and rule.oid = used.objid
-        join pg_catalog.pg_class as reader on reader.oid = rule.ev_class
-        where reader.relnamespace not in ('org_migration'::regnamespace, 'tenancy'::regnamespace)
-    );
-begin
-    if problems <> '{}' then
-        raise exception E'the move is not over, so nothing of it is dropped:\n%', org_migration.list_findings(problems)
-        using errcode = 'object_not_in_prerequisite_state';
-    end if;
-end
-$function$;
-comment on function org_migration.assert_finishable() is
-'Raises object_not_in_prerequisite_state while a filler is there, a check of tenancy.verify_schema() except api_privileges fails'
-' or a view of yours reads org_migration, with all of these in the message.';
-
-create or replace function tenancy.finish()
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    kept regclass;
-begin
-    perform pg_advisory_xact_lock(hashtext('org_migration.advance'));
-    perform tenancy.note_tables();
-    perform org_migration.assert_finishable();
-
-    update tenancy.settings
-    set rows_decided_at = (select max(tables_before.counted_at) from org_migration.tables_before);
-    update tenancy.registry
-    set parts_before = tables_before.parts
-    from tenancy.registered_tables
-    join org_migration.tables_before on tables_before.relation = registered_tables.relation
-    where (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name);
-
-    -- What the views that stay ask of those that go.
-    create or replace view tenancy.decisions as
-    select application_tables.relation as root, true as is_per_row, null::text collate "C" as in_words, true as has_begun
-    from tenancy.application_tables
-    where application_tables.scope = 'org';
-    create or replace view tenancy.push_findings as
-    select foundation_findings.* from tenancy.foundation_findings
-    union all
-    select registry_findings.* from tenancy.registry_findings;
-    create or replace view tenancy.filler_findings as
-    select found.code, found.severity, found.object, found.table_name, found.problem collate "default" as problem,
-        found.remedy collate "default" as remedy
-    from tenancy.push_findings as found
-    where false;
-
-    -- With plan, now, status, sources and filled_rows, which read it.
-    drop schema org_migration cascade;
-    drop function
-        tenancy.advance(text[]), tenancy.roll_back(integer), tenancy.count_sources(regclass), tenancy.assert_registry(),
-        tenancy.assert_org_id_indexes(), tenancy.assert_complete(), tenancy.fill_org_id(), tenancy.finish();
-    -- As a database has them that was made from tenancy.end_state(), so that no tool takes one for changed. What PostgreSQL writes of some
-    -- reads as it was written only the second time.
-    for kept in
-        select class.oid
-        from pg_catalog.pg_class as class
-        cross join generate_series(1, 2)
-        where class.relnamespace = 'tenancy'::regnamespace and class.relkind = 'v'
-    loop
-        execute format('create or replace view %s as %s', kept, pg_get_viewdef(kept, 120));
-    end loop;
-end
-$function$;
-comment on function tenancy.finish() is
-'The last step of the move, in one transaction: drops org_migration and what of tenancy belongs to the move alone (plan, advance, roll_back,'
-' sources, the fillers), itself included. What protects and serves the application stays: guards, isolation, binding, the new-table check,'
-' tenancy.onboard, tenancy.verify(), tenancy.review, and what the edge function calls. There is no way back to user_id after it: save'
-' org_migration.backfill_conflicts first, if you want to keep it. Raises object_not_in_prerequisite_state, and drops nothing, as'
-' org_migration.assert_finishable says.';
 
 create or replace view tenancy.library_statements as
 with recursive library as (
@@ -244,7 +144,11 @@ where part.part = 'column'
 union all
 select
     application_tables.relation, 1, 5, '',
-    format('update %s set org_id = %L where org_id is null', application_tables.qualified_name, settings.default_org_id)
+    -- As the backfill does, past the triggers of the application.
+    format(
+        E'set session_replication_role = replica;\nupdate %s set org_id = %L where org_id is null;\nreset session_replication_role',
+        application_tables.qualified_name, settings.default_org_id
+    )
 from tenancy.application_tables
 join tenancy.registry on (registry.schema_name, registry.table_name) = (application_tables.schema_name, application_tables.table_name)
 cross join tenancy.settings
@@ -267,27 +171,36 @@ where part.relkind = 'r'
     and (part.part <> 'default' or part.had_column)
 union all
 -- Which partitions there are is another question in each database.
-select application_tables.relation, 2, 1, '', format('select tenancy.onboard(%L)', application_tables.qualified_name)
+select
+    application_tables.relation, 2, 1, '',
+    format(
+        E'update tenancy.settings set small_table_bytes = %s;\nselect tenancy.onboard(%L);\nupdate tenancy.settings set small_table_bytes = %s',
+        9223372036854775807, application_tables.qualified_name, settings.small_table_bytes
+    )
 from tenancy.application_tables
+cross join tenancy.settings
 where application_tables.scope = 'org' and application_tables.relkind <> 'r'
 union all
 select distinct on (pg_index.indexrelid)
     pg_index.indrelid::regclass, 2, 19, index_class.relname,
-    regexp_replace(pg_get_indexdef(pg_index.indexrelid), 'INDEX', 'INDEX IF NOT EXISTS')
+    coalesce(
+        (
+            select format('alter table %s add constraint %I %s', pg_index.indrelid::regclass, its.conname, pg_get_constraintdef(its.oid))
+            from pg_catalog.pg_constraint as its
+            where its.conindid = pg_index.indexrelid and its.contype = 'u'
+        ),
+        regexp_replace(pg_get_indexdef(pg_index.indexrelid), 'INDEX', 'INDEX IF NOT EXISTS')
+    )
 from tenancy.bound_keys
 join tenancy.bound_definitions as bound
     on bound.relation = bound_keys.relation
     and bound.constraint_name = bound_keys.constraint_name
     and bound.is_bound
+join pg_catalog.pg_constraint as composite on composite.conrelid = bound.relation and composite.conname = bound.constraint_name
 join pg_catalog.pg_index
-    on pg_index.indrelid in (bound.relation, bound.parent)
-    and pg_index.indnkeyatts > 1
-join pg_catalog.pg_attribute as org_id
-    on org_id.attrelid = pg_index.indrelid
-    and org_id.attnum = pg_index.indkey[0]
-    and org_id.attname = 'org_id'
-join pg_catalog.pg_class as index_class on index_class.oid = pg_index.indexrelid
-where tenancy.has_index(pg_index.indrelid, array['org_id'] || case pg_index.indrelid when bound.parent then bound.parent_column_names else bound.column_names end, false);
+    on pg_index.indexrelid = composite.conindid
+    or pg_index.indrelid = bound.relation and pg_index.indkey::smallint[] = composite.conkey and pg_index.indpred is null
+join pg_catalog.pg_class as index_class on index_class.oid = pg_index.indexrelid;
 comment on view tenancy.application_statements is
 'What the tables of the application have of the move, as statements for a database that has the application''s own migrations, in order of'
 ' stage, table, ordinal and name: not what they had before it; of a partitioned table the call that gives it to whichever partitions there are.';
@@ -297,6 +210,14 @@ returns text language sql stable security invoker set search_path = '' as $funct
     select concat_ws(
         E'\n',
         format('insert into tenancy.settings select * from jsonb_populate_record(null::tenancy.settings, %L);', to_jsonb(settings)),
+        (
+            select format(
+                'insert into public.organizations select * from jsonb_populate_record(null::public.organizations, %L) on conflict do nothing;',
+                to_jsonb(organizations)
+            )
+            from public.organizations
+            where organizations.id = settings.default_org_id
+        ),
         (
             select format(
                 E'insert into tenancy.registry (schema_name, table_name, scope, priority, reason, org_from, isolated, privileges_before, parts_before)\nvalues\n%s;',
@@ -354,29 +275,35 @@ returns text language plpgsql stable security invoker set search_path = '' as $f
 declare
     statements text;
     renamed record;
+    names jsonb := '{}';
+    left_out constant regclass[] := coalesce(of_later_migrations, '{}');
 begin
     if to_regnamespace('org_migration') is not null then
-        raise exception 'the move is not over: select tenancy.finish() first, in a migration of its own, see docs/last-step.md'
+        raise exception 'the move is not over: select tenancy.finish() first, in a migration of its own, see docs/last-step.sql'
         using errcode = 'object_not_in_prerequisite_state';
     end if;
 
     select concat_ws(
-        E'\n', tenancy.rows_to_restore(of_later_migrations),
+        E'\n', tenancy.rows_to_restore(left_out),
         string_agg(found.statement || ';', E'\n' order by found.stage, found.root::text, found.ordinal, found.name)
     )
     into statements
     from tenancy.application_statements as found
-    where found.root <> all (of_later_migrations);
+    where found.root <> all (left_out);
 
-    -- At this place in the order of migrations they are called as they were.
+    -- At this place in the order of migrations they are called as they were. In two steps, since names may have been swapped.
     for renamed in
         select
-            registry.former_names[1] as then_called,
+            registry.former_names[1] as then_called, format('@%s@', row_number() over ()) as meanwhile,
             regexp_replace(format('%I.%I', registry.schema_name, registry.table_name), '([^\w])', '\\\1', 'g') as now_called
         from tenancy.registry
         where registry.former_names <> '{}'
     loop
-        statements := regexp_replace(statements, '(?<![\w."])' || renamed.now_called || '(?![\w"])', renamed.then_called, 'g');
+        statements := regexp_replace(statements, '(?<![\w."])' || renamed.now_called || '(?![\w"])', renamed.meanwhile, 'g');
+        names := names || jsonb_build_object(renamed.meanwhile, renamed.then_called);
+    end loop;
+    for renamed in select found.key as meanwhile, found.value as then_called from jsonb_each_text(names) as found loop
+        statements := replace(statements, renamed.meanwhile, renamed.then_called);
     end loop;
 
     return concat_ws(
@@ -399,7 +326,7 @@ comment on function tenancy.end_state(regclass[]) is
 'The end of the move as one plain migration, for the repository: in place of all its files except the one ending in'
 ' _create_organizations.sql, under the number of the last of them. From empty it gives the same tables, views, functions and triggers. Not in'
 ' it: rows of user_orgs, of the log and of the users'' runs. of_later_migrations: tables that migrations which stay create and register'
-' themselves. Raises object_not_in_prerequisite_state before tenancy.finish().';
+' themselves, or that only this database has. Raises object_not_in_prerequisite_state before tenancy.finish().';
 
 -- Whatever the default privileges are: a default privilege of a schema does not take EXECUTE from PUBLIC.
 revoke all on all tables in schema tenancy, org_migration from public, anon, authenticated, service_role;
