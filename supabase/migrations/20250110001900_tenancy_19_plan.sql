@@ -43,7 +43,7 @@ returns table (
 language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
 #variable_conflict use_column
 begin
-    -- One plan per session, as in org_migration.missing_statements.
+    -- One plan per session.
     return query
     select
         table_parts.phase, table_parts.ordinal, table_parts.part, table_parts.relation, table_parts.name,

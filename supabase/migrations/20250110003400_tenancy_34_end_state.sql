@@ -199,7 +199,7 @@ join tenancy.bound_definitions as bound
 join pg_catalog.pg_constraint as composite on composite.conrelid = bound.relation and composite.conname = bound.constraint_name
 join pg_catalog.pg_index
     on pg_index.indexrelid = composite.conindid
-    or pg_index.indrelid = bound.relation and pg_index.indkey::smallint[] = composite.conkey and pg_index.indpred is null
+    or pg_index.indrelid = bound.relation and pg_index.indkey::text = array_to_string(composite.conkey, ' ') and pg_index.indpred is null
 join pg_catalog.pg_class as index_class on index_class.oid = pg_index.indexrelid;
 comment on view tenancy.application_statements is
 'What the tables of the application have of the move, as statements for a database that has the application''s own migrations, in order of'
