@@ -53,7 +53,7 @@ function describeLate({ late, later }: Adoption): string[] {
         " pushed anywhere yet, give the live database with --db-url, and they are dated anew."
       : "",
     late.length > 0
-      ? `The list is pushed, so these come too late for it (README, New tables; docs/forgotten-table.sql):\n${
+      ? `The list is pushed, so these come too late for it (see New tables in docs/organizations.md; docs/forgotten-table.sql):\n${
         late.map(({ row, about }) => `  ${row} -- ${about}`).join("\n")
       }`
       : "",

@@ -8,13 +8,13 @@ import type { CliResult } from "../local/supabase-cli.ts";
 import { change, decide, findMigration, listEnding } from "./applications.ts";
 import { readSection, runAsWritten } from "./readme.ts";
 
-export const recipe = readSection("## Use it on your application");
-export const undo = readSection("### Undo");
+export const recipe = readSection("## Step by step", "docs/adopt.md");
+export const undo = readSection("## Undo", "docs/operate.md");
 
 /** Commands of the recipe that no test can run, and why. All others are run. */
 export const cannotRun: Record<string, string> = {
   "npm ci": "its packages are installed",
-  "npm run adopt": "the same as in step 1, from the other folder",
+  "npm run push": "another way to do step 4, tested in five-commands.test.ts",
   "npx supabase link": "there is no project on the platform to link to; --remote=<address> stands in for it",
   "npx supabase db pull --remote": "it needs Docker to compare schemas, and the CRM's schema is in migrations already",
   "npx supabase functions deploy update-user-org-metadata --use-api":
@@ -64,7 +64,7 @@ export function copyCrm(name: string): string {
   return project;
 }
 
-/** Runs commands of the README as they stand. */
+/** Runs commands of the documentation as they stand. */
 export const run = ({ project, url, services }: Site, commands: string): Promise<CliResult> =>
   runAsWritten(commands, {
     folder: project,
@@ -73,7 +73,7 @@ export const run = ({ project, url, services }: Site, commands: string): Promise
     environment: { SUPABASE_SECRET_KEY: services.keys.secretKey },
   });
 
-/** Makes two of the tables as large as those of the README that need an index line: more than 8 MB, most of it of deleted rows. */
+/** Makes two of the tables as large as those that need an index line: more than 8 MB, most of it of deleted rows. */
 export async function growTables(sql: Sql): Promise<void> {
   await sql.unsafe(`
     insert into sales.price_changes (old_price) select -1 from generate_series(1, 200000);

@@ -1,25 +1,33 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { root } from "../local/project.ts";
 import type { CliResult } from "../local/supabase-cli.ts";
 
+/** The README and the pages of docs. */
+export const pages = [
+  "README.md",
+  ...readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md")).sort().map((name) => `docs/${name}`),
+];
+
+export const readPage = (page: string): string => readFileSync(join(root, page), "utf8");
+
 /** A part of the README, or of a page of docs, with what a reader copies from it. */
 export interface Section {
   text: string;
-  /** Its blocks of code in this language, in order, without the indentation that they have in a list. */
-  blocks(language: "sh" | "sql"): string[];
+  /** Its blocks of code in this language, "" for output, in order, without the indentation that they have in a list. */
+  blocks(language: "sh" | "sql" | ""): string[];
   /** The commands that the text names between its blocks. */
   inlineCommands: string[];
 }
 
 /** The part of the README, or of another file, under this heading, up to the next heading of any level. */
 export function readSection(heading: string, file = "README.md"): Section {
-  const readme = readFileSync(join(root, file), "utf8");
-  const start = readme.indexOf(`\n${heading}\n`);
+  const page = `\n${readPage(file)}`;
+  const start = page.indexOf(`\n${heading}\n`);
   if (start < 0) throw new Error(`Cannot find the heading ${JSON.stringify(heading)} in ${file}`);
-  const rest = readme.slice(start + heading.length + 2);
+  const rest = page.slice(start + heading.length + 2);
   // A # at the start of a line is a heading only outside of blocks.
   const end = [...rest.matchAll(/^ *```[^]*?^ *```|^#+ /gm)].find(([found]) => found.startsWith("#"))?.index;
   const text = rest.slice(0, end);
@@ -39,7 +47,7 @@ export function readSection(heading: string, file = "README.md"): Section {
 const longestRun = 250_000;
 
 /**
- * Runs a block of the README as it stands, in a project's folder, except for what a reader fills in: --remote names a
+ * Runs a block of the documentation as it stands, in a project's folder, except for what a reader fills in: --remote names a
  * database by its address, and the given texts are replaced. Ends with the first command that fails.
  */
 export async function runAsWritten(

@@ -71,7 +71,7 @@ describe.each([inject("major") === 17 ? "migrated_with_data" : "migrated"] as co
   },
 );
 
-test("two files are for the CI of any application, which the README copies, and no other lies beside them", () => {
+test("two files are for the CI of any application, which docs/adopt.md copies, and no other lies beside them", () => {
   const beside = files.flatMap(([name]) => dirname(name) === "database" ? [name] : []);
   expect(beside).toEqual(["database/everything_is_classified_and_right.test.sql", "database/nothing_leaks.test.sql"]);
 });

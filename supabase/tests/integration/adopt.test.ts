@@ -38,7 +38,7 @@ const readCsv = (text: string): string[][] =>
     )
   );
 
-describe("another application follows the README", () => {
+describe("another application follows the documentation", () => {
   let database: Database;
   let site: Site;
   let answers: Answers;
@@ -114,7 +114,7 @@ describe("another application follows the README", () => {
     );
     expect(unknown, "commands between the blocks that nobody runs").toEqual([]);
     const stale = Object.keys(cannotRun).filter((command) => !recipe.text.includes(command));
-    expect(stale, "commands that the README does not have any more").toEqual([]);
+    expect(stale, "commands that docs/adopt.md does not have any more").toEqual([]);
   });
 
   test("took at most six commands, and ten lines of decisions", () => {
@@ -297,7 +297,7 @@ describe("another application follows the README", () => {
     },
   );
 
-  test("with the README's policy colleagues see each other's deals, and no one else's", async () => {
+  test("with the documented policy colleagues see each other's deals, and no one else's", async () => {
     const condition = /`(using \(org_id = [^`]+)`/.exec(recipe.text)?.[1];
     await database.sql.unsafe(`create policy colleagues on sales.deals for select to authenticated ${condition}`);
     for (const [user, org_id] of [[7, companyA], [2, companyB]] as const) {
@@ -330,7 +330,7 @@ describe("another application follows the README", () => {
       .rejects.toMatchObject({ code: "23502", column_name: "org_id" });
   });
 
-  test("the README's undo takes all of it back, except what filled the pilot's column", async () => {
+  test("the documented undo takes all of it back, except what filled the pilot's column", async () => {
     const { sql } = database;
     const loop = undo.blocks("sql").find((block) => block.includes("tenancy.roll_back(1)")) ?? "";
     await expect(sql.unsafe(loop), "the policy uses org_id").rejects.toMatchObject({ code: "2BP01" });

@@ -14,7 +14,7 @@ import { describeSchema } from "../schema.ts";
 import { repeat } from "../steps.ts";
 
 const folder = join(root, "supabase/tests/database");
-/** What the README copies: the files of the folder, and none below it. */
+/** What docs/adopt.md copies: the files of the folder, and none below it. */
 const copied = findPgtapFiles(folder).filter((file) => file === join(folder, basename(file)));
 
 /** The copied files as their owner has edited them: with the leaks that are accepted, of which they have looked at each. */

@@ -138,7 +138,7 @@ describe("a large table that was forgotten", () => {
 
   test("comes again with the others after an undo, once the index lines that the push names are there", async () => {
     const { sql, url } = database;
-    const undo = readSection("### Undo");
+    const undo = readSection("## Undo", "docs/operate.md");
     await repeat(sql, "tenancy.roll_back(1)");
     const again = undo.blocks("sh").find((block) => block.includes("migration repair")) ?? "";
     const run = (commands: string) => runAsWritten(commands, { folder: copy.folder, url });

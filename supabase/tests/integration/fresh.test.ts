@@ -91,7 +91,7 @@ describe("a fresh database", () => {
   });
 
   describe("with the data of another that was pushed", () => {
-    const section = readSection("### Fresh databases");
+    const section = readSection("## Fresh databases", "docs/adopt.md");
     let source: Database;
     let fresh: Database;
 

@@ -157,7 +157,8 @@ describe("org_id of a row", () => {
       `;
       const insertTrigger = meddle(anotherOrganization) + trigger("meddle", "insert", moveOf(target).to);
       const { error, after } = await attempt(database.sql, "postgres", insertTrigger, merge);
-      expect(error, "PostgreSQL has changed: the guard can be closed, and the README says otherwise").toBeUndefined();
+      expect(error, "PostgreSQL has changed: the guard can be closed, and docs/organizations.md says otherwise")
+        .toBeUndefined();
       expect(after).toContainEqual(expect.objectContaining({ id: 1, leaf: moveOf(target).to, org_id: thirdOrgId }));
     },
   );

@@ -1,4 +1,4 @@
-import { cpSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
@@ -12,9 +12,14 @@ import { cloneDatabase, type Database } from "../databases.ts";
 import { isolateWhole } from "../isolated-applications.ts";
 import { lastStep, lastStepDespiteFindings, takeLastStep } from "../last-step.ts";
 import { defaultOrgId } from "../organizations.ts";
+import { readSection, runAsWritten } from "../readme.ts";
 import { callForAllTables } from "../rows.ts";
 import { describeSchema } from "../schema.ts";
 import { advance, checkNewTables, repeat } from "../steps.ts";
+
+const [take = ""] = readSection("## Take it", "docs/last-step.md").blocks("sh");
+const [replaceFiles = ""] = readSection("## One plain migration instead of the copied files", "docs/last-step.md")
+  .blocks("sh");
 
 /** What an application has beside plain tables: partitions, a column from before with a row, and what is renamed later. */
 const application = `
@@ -30,10 +35,10 @@ const listed = ["events", "half", "old_name", "notes"].map((name) =>
   `    ('public', '${name}', 'org', 'secondary', null, null),\n`
 );
 
-/** Migrations of later years, which stay. */
+/** Migrations of later years, which stay; dated after the day on which this runs. */
 const later = {
-  "20260101000000_rename.sql": "alter table public.old_name rename to new_name;\nselect tenancy.note_tables();\n",
-  "20260201000000_later_table.sql": `
+  "20990101000000_rename.sql": "alter table public.old_name rename to new_name;\nselect tenancy.note_tables();\n",
+  "20990201000000_later_table.sql": `
     insert into tenancy.registry (table_name, scope, priority) values ('later', 'org', 'secondary');
     create table public.later (id integer primary key, user_id uuid);
     select tenancy.onboard('public.later');
@@ -72,7 +77,12 @@ describe("the last step", () => {
     expect(code, output).toBe(0);
     return output;
   };
-  const namesOf = (pattern: RegExp) => readdirSync(migrations).filter((name) => pattern.test(name));
+  const run = async (commands: string, replace: Record<string, string>) => {
+    const { code, output } = await runAsWritten(commands, { folder: copy.folder, url: database.url, replace });
+    expect(code, output).toBe(0);
+    return output;
+  };
+  const fileNames = () => readdirSync(migrations).sort();
 
   beforeAll(async () => {
     database = await cloneDatabase("last_step", "postgres");
@@ -103,7 +113,11 @@ describe("the last step", () => {
     `).simple();
     const { message } = await refusal(sql`select tenancy.finish()`) ?? {};
     for (
-      const object of ["rule _RETURN on view public.progress", "function public.first_plan\\(\\)", "column was of table public.counted"]
+      const object of [
+        "rule _RETURN on view public.progress",
+        "function public.first_plan\\(\\)",
+        "column was of table public.counted",
+      ]
     ) {
       expect(message).toMatch(new RegExp(`^${object} uses .* which goes`, "m"));
     }
@@ -125,8 +139,11 @@ describe("the last step", () => {
   });
 
   test("is a migration, which can be run again", async () => {
-    writeFileSync(join(migrations, "20251231000000_last_step.sql"), lastStepDespiteFindings);
-    await push(database.url);
+    // As an owner has it who knows of log_lead_change().
+    const repository = join(inject("folder"), "last_step_repository");
+    mkdirSync(join(repository, "docs"), { recursive: true });
+    writeFileSync(join(repository, "docs/last-step.sql"), lastStepDespiteFindings);
+    await run(take, { "../org-id-migration": repository });
     expect(await sql`select to_regnamespace('org_migration') as schema`).toEqual([{ schema: null }]);
     await supabase([
       "migration",
@@ -136,7 +153,7 @@ describe("the last step", () => {
       ...pushTarget(database.url),
       "--status",
       "reverted",
-      "20251231000000",
+      fileNames().at(-1)?.slice(0, 14) ?? "",
     ]);
     await push(database.url);
     expect(await failures(sql)).toEqual([]);
@@ -189,6 +206,7 @@ describe("the last step", () => {
 
   describe("and then the end state in place of the files", () => {
     let fresh: Database;
+    let answer: string;
 
     beforeAll(async () => {
       await sql`drop table public.fresh, public.filled`;
@@ -196,23 +214,23 @@ describe("the last step", () => {
       for (const [name, text] of Object.entries(later)) writeFileSync(join(migrations, name), text);
       await push(database.url);
 
-      const [row] = await sql`select tenancy.end_state('{public.later}') as text`;
-      const replaced = namesOf(/^202501100|_last_step/).filter((name) => !name.endsWith("_create_organizations.sql"));
-      const last = replaced.find((name) => name.endsWith("_verify_org_id_migration.sql")) ?? "";
-      for (const name of replaced) if (name !== last) rmSync(join(migrations, name));
-      renameSync(join(migrations, last), join(migrations, last.replace("verify_org_id_migration", "org_id")));
-      writeFileSync(join(migrations, last.replace("verify_org_id_migration", "org_id")), row?.["text"]);
-      const versions = replaced.filter((name) => name !== last).map((name) => name.slice(0, 14));
-      await supabase([
-        ...["migration", "repair", "--workdir", copy.folder, ...pushTarget(database.url)],
-        ...["--status", "reverted", ...versions],
-      ]);
+      answer = await run(replaceFiles, { "tenancy.end_state()": "tenancy.end_state('{public.later}')" });
 
       fresh = await cloneDatabase("last_step_fresh", "postgres");
       await push(fresh.url);
     });
 
     afterAll(async () => await fresh?.drop());
+
+    test("leaves one file of ours beside the organizations'", () => {
+      expect(fileNames()).toEqual([
+        "20250101000000_user_based_application.sql",
+        "20250102000000_more.sql",
+        "20250110000000_create_organizations.sql",
+        "20250110090000_org_id.sql",
+        ...Object.keys(later),
+      ]);
+    });
 
     test("makes the same from empty", async () => {
       expect(await describeSchema(fresh.sql)).toEqual(await describeSchema(sql));
@@ -221,11 +239,36 @@ describe("the last step", () => {
     });
 
     test("agrees with the database that was migrated, for the CLI", async () => {
-      expect(await push(database.url)).toContain("up to date");
+      expect(answer).toContain("up to date");
       const history = async (
         of: Sql,
       ) => [...await of`select version from supabase_migrations.schema_migrations order by 1`];
       expect(await history(sql)).toEqual(await history(fresh.sql));
+    });
+
+    test("protects nothing any more without the schema tenancy, as documented", async () => {
+      const undone = new Error("undone");
+      await fresh.sql.begin(async (transaction) => {
+        await transaction`drop schema tenancy cascade`;
+        const triggers = await transaction`
+          select tgname from pg_trigger where not tgisinternal and (tgname ~ 'org_id' or tgrelid = 'auth.users'::regclass)
+        `;
+        expect(triggers).toEqual([]);
+        expect(await transaction`select from pg_event_trigger where evtname ~ 'tenancy'`).toEqual([]);
+        const [left] = await transaction`
+          select
+            (select count(*)::integer from pg_policy where polname = 'org_isolation') as policies,
+            attnotnull,
+            pg_get_expr(adbin, adrelid) as default
+          from pg_attribute
+          join pg_attrdef on adrelid = attrelid and adnum = attnum
+          where attrelid = 'public.notes'::regclass and attname = 'org_id'
+        `;
+        expect(left).toEqual({ policies: 3, attnotnull: true, default: "auth_org_id()" });
+        throw undone;
+      }).catch((error: unknown) => {
+        if (error !== undone) throw error;
+      });
     });
 
     test("writes itself again", async () => {

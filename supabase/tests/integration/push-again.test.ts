@@ -23,7 +23,7 @@ describe("a list that was wrong", () => {
   const run = (commands: string) => runAsWritten(commands, { folder: project, url: database.url });
   const block = (commands: string[], text: string) => {
     const found = commands.find((command) => command.includes(text));
-    if (!found) throw new Error(`Cannot find a block of the README with ${JSON.stringify(text)}`);
+    if (!found) throw new Error(`Cannot find a documented block with ${JSON.stringify(text)}`);
     return found;
   };
   const editList = (how: (text: string) => string) => change(project, listEnding, how);
@@ -68,7 +68,7 @@ describe("a list that was wrong", () => {
       where members.org_id is distinct from user_orgs.org_id
     `;
 
-  test("is corrected by the README's undo and its command to push again", async () => {
+  test("is corrected by the documented undo and the command to push again", async () => {
     const { sql } = database;
     await sql.unsafe(block(undo.blocks("sql"), "tenancy.roll_back(1)"));
     editList((text) => mistakes.reduce((edited, [right, wrong]) => edited.replaceAll(wrong, right), text));

@@ -1,24 +1,41 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { root } from "../../local/project.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId } from "../organizations.ts";
+import { pages, readPage } from "../readme.ts";
 import { indexLines } from "../steps.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
-const readme = readFileSync(join(root, "README.md"), "utf8");
-
-/** The block of SQL in the README that has this text. */
-function findSql(text: string): string {
-  const blocks = [...readme.matchAll(/```sql\n([^]*?)```/g)].map(([, block]) => block ?? "");
-  const found = blocks.filter((block) => block.includes(text));
-  expect(found.length, `one block of SQL with ${text}`).toBe(1);
-  return found[0] as string;
+interface Block {
+  page: string;
+  sql: string;
 }
 
-describe("the README's SQL", () => {
+const blocks: Block[] = pages.flatMap((page) =>
+  [...readPage(page).matchAll(/^( *)```sql\n([^]*?)^ *```/gm)].map(([, indent = "", sql = ""]) => ({
+    page,
+    sql: sql.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
+  }))
+);
+
+/** The block of SQL that has this text. */
+function findSql(text: string): string {
+  const found = blocks.filter(({ sql }) => sql.includes(text));
+  expect(found.length, `one block of SQL with ${text}`).toBe(1);
+  return found[0]?.sql ?? "";
+}
+
+/** Blocks that need more than a migrated database, by a text of each, and the test that runs them. */
+const elsewhere: Record<string, string> = {
+  "('public', 'contacts', 'org'": "adopt.test.ts",
+  "insert into tenancy.user_orgs": "adopt.test.ts",
+  "tenancy.enable_new_users('personal')": "other-tools.test.ts",
+  "cron.schedule(": "this file, above",
+  "tenancy.enable_binding('public.call_tracking')": "this file, above",
+  "tenancy.enable_memberships(": "this file, above",
+};
+
+describe("the documentation's SQL", () => {
   let database: Awaited<ReturnType<typeof cloneDatabase>>;
 
   beforeAll(async () => {
@@ -88,13 +105,29 @@ describe("the README's SQL", () => {
     expect(bound?.["definition"]).toBe("FOREIGN KEY (org_id, call_id) REFERENCES calls(org_id, id) ON DELETE CASCADE");
   });
 
+  test("fills the memberships from the application's own table", async () => {
+    const { sql } = database;
+    await sql`create table public.company_members (user_id uuid, company_id uuid, role text)`;
+    await sql`insert into public.company_members values (${userId(3)}, ${defaultOrgId}, 'admin')`;
+    await sql.unsafe(findSql("tenancy.enable_memberships("));
+    expect(await sql`select user_id, org_id, role from tenancy.memberships`)
+      .toEqual([{ user_id: userId(3), org_id: defaultOrgId, role: "admin" }]);
+    await sql`select tenancy.disable_memberships()`;
+    await sql`drop table public.company_members`;
+    await sql`delete from tenancy.user_orgs`;
+  });
+
   const refusedHere = [
     // On the platform postgres may; here it is superuser for that, in new-tables.test.ts.
     { what: "tenancy.enable_new_table_check()", code: "42501" },
   ];
   /** The statements that the text names between its blocks and that need nothing else. */
   const inlineStatements = [
-    ...new Set([...readme.replaceAll(/```[^]*?```/g, "").matchAll(/`((?:select|do) [^`]*)`/g)].map(([, sql]) => sql)),
+    ...new Set(
+      pages.flatMap((page) => [
+        ...readPage(page).replaceAll(/^ *```[^]*?^ *```/gm, "").matchAll(/`((?:select|do) [^`]*)`/g),
+      ]).map(([, sql]) => sql),
+    ),
   ].filter((statement) => !statement?.includes("…"));
 
   test.each(inlineStatements)("between its blocks runs as it is written: %s", async (statement = "") => {
@@ -104,14 +137,35 @@ describe("the README's SQL", () => {
     else await run;
   });
 
-  test.each([
-    "tenancy.onboard('public.invoices')",
-    "tenancy.enable_org_isolation('public.calls')",
-    "select * from tenancy.now;",
-    "update tenancy.settings set paused = true;",
-    "tenancy.advance('filler')",
-    "tenancy.roll_back(1)",
-  ])("runs as it is written: %s", async (text) => {
-    await database.sql.unsafe(findSql(text));
+  test("names no object of ours that is not there", async () => {
+    const there = await database.sql`
+      select relnamespace::regnamespace || '.' || relname as name
+      from pg_class
+      where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
+      union all
+      select pronamespace::regnamespace || '.' || proname
+      from pg_proc
+      where pronamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
+    `;
+    const names = new Set(there.map(({ name }) => name as string));
+    const mentioned = pages.flatMap((page) => readPage(page).match(/\b(tenancy|org_migration)\.\w+/g) ?? []);
+    expect([...new Set(mentioned)].filter((name) => !names.has(name)).sort()).toEqual([]);
   });
+
+  test("has a test for each block that needs more than a migrated database", () => {
+    for (const text of Object.keys(elsewhere)) findSql(text);
+  });
+
+  const alone = blocks.filter(({ sql }) => !Object.keys(elsewhere).some((text) => sql.includes(text)));
+  test.each([...new Set(alone.map(({ page }) => page))])(
+    "runs as it is written, block after block: %s",
+    async (page) => {
+      const own = await cloneDatabase("documented_blocks", "migrated");
+      try {
+        for (const { sql } of alone.filter((block) => block.page === page)) await own.sql.unsafe(sql);
+      } finally {
+        await own.drop();
+      }
+    },
+  );
 });

@@ -9,7 +9,7 @@ import { defaultOrgId } from "../organizations.ts";
 import { describeSchema, ofTheApplication } from "../schema.ts";
 import { bind, repeat } from "../steps.ts";
 
-const undo = readSection("### Undo");
+const undo = readSection("## Undo", "docs/operate.md");
 
 describe("the shipped application goes up, down and up again", () => {
   let database: Awaited<ReturnType<typeof cloneDatabase>>;
@@ -17,10 +17,10 @@ describe("the shipped application goes up, down and up again", () => {
   let schemaUp: string[];
   let rowsBefore: Map<string, TableDigest>;
 
-  /** The README's loop, back to this phase. */
+  /** The documented loop, back to this phase. */
   async function rollBack(phase: number): Promise<void> {
     const loop = undo.blocks("sql").find((block) => block.includes("tenancy.roll_back(1)"));
-    if (!loop) throw new Error("Cannot find the loop of tenancy.roll_back(1) in the README");
+    if (!loop) throw new Error("Cannot find the loop of tenancy.roll_back(1) in docs/operate.md");
     await database.sql.unsafe(loop.replace("roll_back(1)", `roll_back(${phase})`));
   }
 
@@ -169,7 +169,7 @@ describe("the shipped application goes up, down and up again", () => {
     });
   });
 
-  test("after the README's repair a push brings it to the same schema again", async () => {
+  test("after the documented repair a push brings it to the same schema again", async () => {
     const { sql } = database;
     const again = undo.blocks("sh").find((block) => block.includes("migration repair")) ?? "";
     const { code, output } = await runAsWritten(again, { folder: root, url: database.url });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import { freePort, isPortFree } from "../../local/postgres.ts";
 import { root } from "../../local/project.ts";
+import { readSection } from "../readme.ts";
 
 interface Run {
   process: ChildProcess;
@@ -98,6 +99,12 @@ describe("npm start", () => {
     const [report = ""] = /^ {4}(\/.*report\.html)$/m.exec(output)?.slice(1) ?? [];
     expect(readFileSync(report, "utf8")).toContain("</span> Done.</strong>");
     expect(output).not.toContain("✘");
+    const [shown = ""] = readSection("## See it").blocks("");
+    const lines = shown.trimEnd().split("\n");
+    expect(lines.length).toBeLessThanOrEqual(12);
+    // How many checks there are grows with them.
+    const unnumbered = (text: string) => text.replaceAll(/\d+ checks/g, "… checks");
+    expect(lines.filter((line) => !unnumbered(output).includes(unnumbered(line)))).toEqual([]);
     expect(output.trimEnd().endsWith("All of it holds.")).toBe(true);
     await nothingLeft();
   });

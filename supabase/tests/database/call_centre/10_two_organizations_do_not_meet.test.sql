@@ -8,7 +8,7 @@ values
     ('b0000000-0000-4000-8000-000000000001', 'one'),
     ('b0000000-0000-4000-8000-000000000002', 'two');
 
--- The policy that the README gives for a table: org_id alone decides.
+-- The documented policy of a table: org_id alone decides.
 drop policy "own rows" on public.calls;
 create policy "own organization" on public.calls
 to authenticated
