@@ -50,7 +50,7 @@ declare
     fading double precision;
 begin
     backfill.seconds := backfill.seconds + seconds;
-    fading := exp(-2 * seconds / nullif(backfill.seconds, 0));
+    fading := coalesce(exp(-2 * seconds / nullif(backfill.seconds, 0)), 1);
     backfill.recent_seconds := backfill.recent_seconds * fading + seconds;
     backfill.recently_done := backfill.recently_done * fading + org_migration.backfill_done(backfill) - done_before;
     return backfill;
