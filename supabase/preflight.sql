@@ -844,24 +844,24 @@ chosen (new_users) as (
     arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where
     for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized ( select org_id_columns.relation, org_id_columns.root,
     org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as materialized ( select application_tables.relation,
-    application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, org_column.is_not_null, class.relkind, class.relowner,
-    class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where org_column.is_root ), defined as materialized
-    ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as
-    is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements,
-    split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join
-    lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as
-    definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own
-    where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid),
-    org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where
-    placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by
-    placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by
-    placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as
-    deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token,
-    part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from regexp_matches(said.text,
-    $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ), index_key as materialized (
-    select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in (select user_column.attnum from user_column where
-    user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail ) as definition_then from defined
-    cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others, coalesce(
+    application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null,
+    class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where
+    org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or
+    index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name,
+    its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join
+    pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name,
+    max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->>
+    'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition,
+    substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral (
+    select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when
+    placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as
+    element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*,
+    row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by
+    measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from
+    regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ),
+    index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in (select user_column.attnum
+    from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail ) as
+    definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others, coalesce(
     min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
     min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
     column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,

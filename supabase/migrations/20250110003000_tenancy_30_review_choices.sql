@@ -81,7 +81,7 @@ application as materialized (
 ),
 org_root as materialized (
     select
-        org_column.relation, org_column.qualified_name, org_column.is_not_null, class.relkind, class.relowner, class.relforcerowsecurity,
+        org_column.relation, org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null, class.relkind, class.relowner, class.relforcerowsecurity,
         pg_relation_size(class.oid) as bytes
     from org_column
     join pg_catalog.pg_class as class on class.oid = org_column.relation

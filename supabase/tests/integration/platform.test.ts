@@ -121,5 +121,11 @@ describe("a port that is taken", () => {
 });
 
 test("config.toml has the ports and the expiry that the stack takes from it", () => {
-  expect(readConfig()).toEqual({ projectId: "org-id-migration", apiPort: 54321, dbPort: 54322, jwtExpiry: 3600 });
+  expect(readConfig()).toEqual({
+    projectId: "org-id-migration",
+    apiPort: 54321,
+    dbPort: 54322,
+    jwtExpiry: 3600,
+    tokenHook: null,
+  });
 });

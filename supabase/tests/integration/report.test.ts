@@ -75,7 +75,7 @@ describe("the report before the push", () => {
     const { url } = await clone("report_unlisted", "before");
     const text = textOf(await writeReport(url));
     expect(text).toContain("Not pushed. The push would stop at 54 findings");
-    expect(text).toContain("('public', 'call_tracking', 'org', 'secondary', null, null),");
+    expect(text).toContain("('public', 'call_tracking', 'org', 'secondary', null, ");
 
     const other = join(folder, "other.sql");
     writeFileSync(other, "select 1 as topic;");
