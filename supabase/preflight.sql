@@ -752,16 +752,19 @@ chosen (new_users) as (
     all select 'policy_without_to', 'leaks', open_policy.name, open_policy.table_name,
     format('is a policy of %s without TO: anon passes it too, and isolation, which is to authenticated, does not hold anon', open_policy.table_name), format('alter policy %s on %s to authenticated',
     open_policy.name, open_policy.qualified_name) from open_policy where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy.is_anyones union all select 'policy_on_user_metadata',
-    'leaks', clause.name, clause.table_name, format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)), coalesce(
-    'read app_metadata instead in ' || min(asked.function), format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg( distinct format('%s (%s)', clause.kind,
-    regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from ( select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name, clause.kind,
-    clause.expression from clause union all select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid) from
+    'leaks', clause.name, clause.table_name, format('is a policy of %s that trusts what every user writes themselves: user_metadata, a header or a cookie%s', clause.table_name, ', in ' ||
+    min(asked.function)), coalesce( 'read app_metadata instead in ' || min(asked.function), format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg( distinct format('%s (%s)',
+    clause.kind, regexp_replace(clause.expression, '\m(raw_)?user(_meta_?data)', '\1app\2', 'g')), ' ' ) ) from ( select clause.policy_oid, clause.name, clause.qualified_name, clause.table_name,
+    clause.kind, clause.expression from clause union all select policy.oid, format('%I', policy.polname), 'storage.objects', 'storage.objects', its.kind, pg_get_expr(its.node, policy.polrelid) from
     pg_catalog.pg_policy as policy cross join lateral (values ('using', policy.polqual), ('with check', policy.polwithcheck)) as its (kind, node) where policy.polrelid = to_regclass('storage.objects') and
-    its.node is not null ) as clause join asked on asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)' group by clause.policy_oid, clause.name,
-    clause.qualified_name, clause.table_name union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format(
-    'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s', clause.table_name, claim.name, ', in ' || min(asked.function) ),
-    'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid = clause.policy_oid cross join lateral ( select coalesce(part.found[1],
-    part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
+    its.node is not null ) as clause join asked on asked.policy_oid = clause.policy_oid where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M|request\.(headers?|cookies?)\M)' group by
+    clause.policy_oid, clause.name, clause.qualified_name, clause.table_name union all select 'auth_org_id_reads_more', 'leaks', 'public.auth_org_id()', null,
+    'probably trusts what every user writes themselves: its text names user_metadata, a header, a cookie or another setting than the token',
+    'read app_metadata of request.jwt.claims alone, as in the migration ending in _create_organizations.sql' from application_functions as function where function.oid =
+    to_regprocedure('public.auth_org_id()') and function.source_with_text ~* $re$(\muser_metadata\M|\mraw_user_meta_data\M|request\.(headers?|cookies?)\M|current_setting\s*\(\s*'(?!request\.jwt\.))$re$
+    union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format( 'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s',
+    clause.table_name, claim.name, ', in ' || min(asked.function) ), 'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid =
+    clause.policy_oid cross join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
     '(?:\mjwt\(\)(?: AS jwt)?|request\.jwt\.claims''(?:::text)?(?:, true)? ?\))[ )]*(?:::jsonb?)?[ )]*(?:#?->>? ?|#>>? ?|\[|, ?)(?:VARIADIC ARRAY\[)?''\{?"?([\w-]+)'
     '|request\.jwt\.claim\.([\w-]+)', 'gi' ) as part (found) ) as claim where claim.name not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr', 'session_id', 'email', 'phone',
     'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists (select from claim_hook where strpos(claim_hook.text, claim.name) > 0) group by clause.policy_oid, clause.name,
@@ -785,24 +788,25 @@ chosen (new_users) as (
     reader.relation = above.upper group by above.relation ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then
     -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select
     distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral
-    regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:SELECT|FROM|WITH|UNION|EXCEPT|INTERSECT)\M',
+    regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
     '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with
     ordinality as part (word, position) ), view_query as materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from (
-    select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and placed.word in ('uid', 'jwt', 'email')),
-    false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query,
-    max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and
-    view_word.word = 'SELECT') over up_to_here, 0) as filters from view_word window up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation,
-    placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as
-    is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
-    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid =
-    'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc
-    as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls
-    where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb
-    in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed,
-    only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on
-    call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select lower(used.part[1]) from (values
-    ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line,
-    side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
+    select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in
+    ('uid', 'jwt', 'email')), false) and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where
+    view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH'))
+    over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where
+    view_word.word like '% JOIN') over up_to_here > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window
+    up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select
+    application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype =
+    'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists
+    ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid =
+    function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as
+    materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function,
+    table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null
+    group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from
+    mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array(
+    select lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join
+    lateral regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
     format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
     format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
     '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,

@@ -152,7 +152,7 @@ where open_policy.rolname = 'anon' and open_policy.roles = '{0}' and open_policy
 union all
 select
     'policy_on_user_metadata', 'leaks', clause.name, clause.table_name,
-    format('is a policy of %s that trusts user_metadata, which every user writes themselves%s', clause.table_name, ', in ' || min(asked.function)),
+    format('is a policy of %s that trusts what every user writes themselves: user_metadata, a header or a cookie%s', clause.table_name, ', in ' || min(asked.function)),
     coalesce(
         'read app_metadata instead in ' || min(asked.function),
         format('alter policy %s on %s ', clause.name, clause.qualified_name) || string_agg(
@@ -170,8 +170,17 @@ from (
 ) as clause
 join asked on asked.policy_oid = clause.policy_oid
 -- As what is quoted, or the column of auth.users.
-where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M)'
+where asked.text ~ '([''"{.]\s*user_metadata\M|\mraw_user_meta_data\M|request\.(headers?|cookies?)\M)'
 group by clause.policy_oid, clause.name, clause.qualified_name, clause.table_name
+union all
+select
+    'auth_org_id_reads_more', 'leaks', 'public.auth_org_id()', null,
+    'probably trusts what every user writes themselves: its text names user_metadata, a header, a cookie or another setting than the token',
+    'read app_metadata of request.jwt.claims alone, as in the migration ending in _create_organizations.sql'
+from tenancy.application_functions as function
+where function.oid = to_regprocedure('public.auth_org_id()')
+    and function.source_with_text
+        ~* $re$(\muser_metadata\M|\mraw_user_meta_data\M|request\.(headers?|cookies?)\M|current_setting\s*\(\s*'(?!request\.jwt\.))$re$
 union all
 select
     'policy_on_unset_claim', 'leaks', clause.name, clause.table_name,

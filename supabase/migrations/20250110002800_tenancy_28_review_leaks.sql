@@ -66,7 +66,7 @@ view_word as materialized (
     cross join lateral regexp_matches(
         defined.text,
         concat_ws(
-            '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:SELECT|FROM|WITH|UNION|EXCEPT|INTERSECT)\M',
+            '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
             '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
             '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)'
         ),
@@ -80,13 +80,19 @@ view_query as materialized (
         select
             placed.relation,
             coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org,
-            coalesce(bool_or(placed.filters and placed.word in ('uid', 'jwt', 'email')), false) as by_user
+            -- Neither the condition of an outer join nor one arm of an OR keeps a row away.
+            coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false)
+            and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user
         from (
             select
                 view_word.relation, view_word.word,
                 count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query,
                 max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here
-                > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters
+                > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters,
+                coalesce(
+                    max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here
+                    > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false
+                ) as is_outer
             from view_word
             window up_to_here as (partition by view_word.relation order by view_word.position)
         ) as placed

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(43);
+select plan(48);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -56,8 +56,23 @@ select is(
     pg_temp.of_view('select ships.id from harbour.ships join harbour.cargo on cargo.user_id = (select auth.uid())'),
     'decide harbour.cargo, decide harbour.ships', 'a join chooses rows too'
 );
+select is(
+    pg_temp.of_view('select ships.id from harbour.ships left join harbour.lighthouses as own on own.user_id = auth.uid()'),
+    'leaks harbour.ships', 'an outer join does not'
+);
+select is(
+    pg_temp.of_view('select ships.id from harbour.ships left join harbour.lighthouses as lit on lit.id = ships.id where ships.user_id = auth.uid()'),
+    'decide harbour.ships', 'whatever is asked after it'
+);
+select is(pg_temp.of_view('select id from harbour.ships where user_id = auth.uid() or name is null'), 'leaks harbour.ships', 'nor does one arm of an OR');
 select is(pg_temp.of_view('with own as (select id from harbour.ships where user_id = auth.uid()) select id from own'), 'decide harbour.ships', 'and a query under WITH');
 select is(pg_temp.of_view('select id from harbour.ships where org_id = (select public.auth_org_id())'), null, 'by organization it is right');
+
+select is_empty($$ select from tenancy.review where code = 'auth_org_id_reads_more' $$, 'the shipped auth_org_id() reads the token alone');
+create or replace function public.auth_org_id() returns uuid language sql stable as
+$$ select coalesce(current_setting('request.jwt.claims', true)::jsonb #>> '{app_metadata,org_id}', current_setting('app.org', true))::uuid $$;
+select isnt_empty($$ select from tenancy.review where code = 'auth_org_id_reads_more' and severity = 'leaks' $$, 'one that reads another setting is named');
+
 select is(pg_temp.of_view('select id from harbour.ships where public.auth_org_id() = org_id'), null, 'in either order');
 select is(pg_temp.of_view('select id, public.auth_org_id() as org from harbour.ships'), 'leaks harbour.ships', 'but not if it only shows the organization');
 

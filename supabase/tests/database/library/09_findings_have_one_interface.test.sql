@@ -96,6 +96,7 @@ values
     ('review_policies', 'policy_open'),
     ('review_policies', 'policy_without_to'),
     ('review_policies', 'policy_on_user_metadata'),
+    ('review_policies', 'auth_org_id_reads_more'),
     ('review_policies', 'policy_on_unset_claim'),
     ('review_policies', 'role_beyond_authenticated'),
     ('review_leaks', 'security_definer_function'),
