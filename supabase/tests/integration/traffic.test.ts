@@ -73,6 +73,7 @@ function copyFor(database: Database): ProjectCopy {
 async function pushWithHolders(
   database: Database,
   copy: ProjectCopy,
+  milliseconds = 6000,
 ): Promise<{ code: number | null; output: string }> {
   const pushed = copy.push(database.url);
   const watcher = connect(database.url);
@@ -80,7 +81,7 @@ async function pushWithHolders(
   const began = Date.now();
   let lastEnd = 0;
   const holders = [
-    hold(database.url, "select count(*) from public.calls", 6000),
+    hold(database.url, "select count(*) from public.calls", milliseconds),
     hold(database.url, "lock table public.leads in row exclusive mode", 5000),
   ].map((held) => held.then(() => (lastEnd = Date.now() - began)));
   const result = await pushed;
@@ -195,7 +196,8 @@ describe("the controls:", () => {
     const copy = copyFor(database);
     copy.append("_EDIT_list_of_tables.sql", "update tenancy.settings set lock_timeout_ms = 10000;");
     const traffic = startTraffic(database.url, { writers: 4, seed: chooseSeed(database.name) });
-    await pushWithHolders(database, copy);
+    // Long enough for the push to come to the table, however busy the machine is, and to wait there while others queue.
+    await pushWithHolders(database, copy, 20_000);
     const { errors } = await traffic.stop();
     expect(errors.filter((error) => error.includes("55P03")).length).toBeGreaterThan(0);
   });

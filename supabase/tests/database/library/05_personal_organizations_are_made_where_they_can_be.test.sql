@@ -66,8 +66,8 @@ from tenancy.settings;
 select throws_ok(
     $$ select tenancy.create_personal_organizations() $$,
     '55000',
-    'rows of harbour.ships belong to the default organization already: personal organizations must be created before phase 2; roll back'
-    ' to phase 1 first, see tenancy.roll_back',
+    'rows of harbour.ships belong to the default organization already: personal organizations must be created before phase 2, or'
+    ' after tenancy.roll_back(1)',
     'after it they are refused'
 );
 

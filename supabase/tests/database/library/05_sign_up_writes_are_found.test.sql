@@ -122,7 +122,7 @@ select throws_matching(
 );
 update tenancy.settings set new_users = 'default';
 select is(
-    (select count(*)::integer from org_migration.sign_up_findings where code = 'new_users_without_trigger'),
+    (select count(*)::integer from tenancy.foundation_findings where code = 'new_users_without_trigger'),
     (
         select count(*)::integer
         from tenancy.settings
