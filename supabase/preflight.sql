@@ -912,12 +912,12 @@ chosen (new_users) as (
     member.qualified_name = format('%I.%I', published.schemaname, published.tablename) join application as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by
     root.qualified_name union all select 'other_membership', application.qualified_name, application.qualified_name,
     format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct format('%I', column_.attname), ', ')),
-    format('fill the mapping from it, and then either keep both in step by a trigger, or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from application join user_column on
-    user_column.relation = application.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application.relation and column_.attnum > 0 and not column_.attisdropped and column_.attnum <>
-    user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or exists ( select from reference where
-    reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists ( select from pg_catalog.pg_index as
-    index where index.indrelid = application.relation and index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by
-    application.qualified_name union all select 'unbound_reference', child.qualified_name, child.qualified_name, format(
+    format('fill the mapping from it, and then either keep both in step (of a table of memberships: tenancy.enable_memberships), or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from
+    application join user_column on user_column.relation = application.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application.relation and column_.attnum > 0 and not
+    column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or
+    exists ( select from reference where reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists (
+    select from pg_catalog.pg_index as index where index.indrelid = application.relation and index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and
+    user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select 'unbound_reference', child.qualified_name, child.qualified_name, format(
     'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s', string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums,
     reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name) from reference join org_column as child on child.relation =
     reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as

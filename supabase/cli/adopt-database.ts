@@ -31,6 +31,18 @@ export async function openSource(
 ): Promise<Source> {
   if (dbUrl !== undefined) {
     const sql = await connect(dbUrl, 20);
+    const [state] = await sql`
+      select to_regclass('tenancy.registry') is not null and to_regnamespace('org_migration') is null as is_over
+    `;
+    if (state?.["is_over"]) {
+      await sql.end();
+      throw new UsageError(
+        `Cannot adopt with --db-url ${
+          hidePassword(dbUrl)
+        }: the last step was taken there, so nothing is left to adopt; a new table is` +
+          " registered and given to tenancy.onboard in a migration of your own",
+      );
+    }
     return { sql, what: hidePassword(dbUrl), isLive: true, close: () => sql.end() };
   }
   const local = await findLocal(application);

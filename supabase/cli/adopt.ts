@@ -35,7 +35,9 @@ async function adopt({ folder, dbUrl, dryRun }: Options): Promise<number> {
       }
       writeChanges(folder, adoption.changes);
       say(
-        `\nWritten to ${folder}. Decide what is marked in the list, run this again if you like, and push:\n  npx supabase db push --remote`,
+        `\nWritten to ${folder}. Decide what is marked in the list, run this again if you like, and push:\n  npm run push -- --workdir ${
+          JSON.stringify(folder)
+        } --remote`,
       );
     }
     return 0;

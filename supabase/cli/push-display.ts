@@ -94,7 +94,7 @@ function describeObstacle(
     case "paused":
       return `The push is paused. To go on: ${next};`;
     case "dead":
-      return `The session of the push, pid ${pid}, is gone. Nothing is lost: ${next}.`;
+      return `The session of the push, pid ${pid}, is gone. Nothing is lost. To go on: ${next}.`;
     default:
       return "";
   }

@@ -9,6 +9,7 @@ export interface Surroundings {
   environment: Record<string, string | undefined>;
   /** The text of a file; undefined: there is none. */
   read(file: string): string | undefined;
+  exists(path: string): boolean;
   folder: string;
 }
 
@@ -16,6 +17,7 @@ export interface Surroundings {
 export const surroundings: Surroundings = {
   environment: process.env,
   read: (file) => existsSync(file) ? readFileSync(file, "utf8") : undefined,
+  exists: existsSync,
   folder: process.cwd(),
 };
 
@@ -43,6 +45,16 @@ function readRemote(parameters: string[]): string | undefined {
 }
 
 export const isRemote = (parameters: string[]): boolean => readRemote(parameters) !== undefined;
+
+/** Why the folder of --workdir is none to push from, in which the CLI would find no migrations; undefined: it is one, or is not given. */
+export function refuseFolder(parameters: string[], { environment, exists, folder }: Surroundings): string | undefined {
+  const given = readOption(parameters, "--workdir") ?? environment["SUPABASE_WORKDIR"];
+  if (given === undefined) return undefined;
+  const project = resolve(folder, given);
+  if (!exists(project)) return `${JSON.stringify(given)}: there is no such folder`;
+  if (!exists(join(project, "supabase"))) return `${JSON.stringify(given)}: it has no folder supabase`;
+  return undefined;
+}
 
 export function findTarget(parameters: string[], surroundings: Surroundings): Target {
   const { environment, read, folder } = surroundings;

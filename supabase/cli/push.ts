@@ -7,11 +7,12 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { packageFolder } from "../local/project.ts";
+import { usageExitCode } from "./command-line.ts";
 import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { screenOf } from "./live-line.ts";
 import { createPushDisplay, type PushDisplay } from "./push-display.ts";
 import { type Now, openNow } from "./push-now.ts";
-import { findTarget, isRemote, surroundings } from "./push-target.ts";
+import { findTarget, isRemote, refuseFolder, surroundings } from "./push-target.ts";
 import { watchPush } from "./push-watch.ts";
 
 const help = `npm run push -- [options of supabase db push]
@@ -77,11 +78,13 @@ async function confirm(signal: AbortSignal): Promise<boolean> {
 /** What to say at the end of a push that is not through. */
 function adviseToGoOn(now: Now | undefined, stopped: boolean): string {
   const done = now === undefined || now.status === "not begun"
-    ? "No table was touched"
+    ? "no table was touched"
     : `${now.percent.toFixed(1)} % is done and stays`;
   return stopped
     ? `Stopped. Nothing is lost: ${done}; what was under way is taken back. To go on, run the same command again.`
-    : `${done}. Once what it says is dealt with, the same command goes on from there.`;
+    : `${done[0]?.toUpperCase()}${
+      done.slice(1)
+    }. Once what it says is dealt with, the same command goes on from there.`;
 }
 
 /** What is left of a push before this one is no news, and would read as if this one had ended. */
@@ -97,6 +100,11 @@ async function main(): Promise<number> {
   if (parameters.includes("--help") || parameters.includes("-h")) {
     console.log(help);
     return 0;
+  }
+  const refusal = refuseFolder(parameters, surroundings);
+  if (refusal !== undefined) {
+    console.error(`Cannot push: ${refusal}`);
+    return usageExitCode;
   }
   const signal = watchInterruptions();
   const display = createPushDisplay(screenOf(process.stderr));

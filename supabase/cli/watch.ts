@@ -1,5 +1,5 @@
 /** npm run watch -- [options]: shows what a push is doing that runs elsewhere. npm run watch -- --help lists the options. */
-import { usageExitCode } from "./command-line.ts";
+import { networkReason, usageExitCode } from "./command-line.ts";
 import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { screenOf } from "./live-line.ts";
 import { createPushDisplay } from "./push-display.ts";
@@ -47,8 +47,24 @@ async function main(parameters: string[]): Promise<number> {
   }
   const signal = watchInterruptions();
   const reader = openNow(target.url);
-  const display = createPushDisplay(screenOf(process.stdout));
   const once = parameters.includes("--once");
+  try {
+    if (await reader.read() === undefined) {
+      console.error(
+        "There is no push to watch: nothing of it is in this database yet, or the last step has been taken." +
+          (once ? "" : " Waiting for one."),
+      );
+      if (once) {
+        await reader.close();
+        return 1;
+      }
+    }
+  } catch (error) {
+    console.error(`Cannot watch: ${networkReason(error)}`);
+    await reader.close();
+    return usageExitCode;
+  }
+  const display = createPushDisplay(screenOf(process.stdout));
   const watch = watchPush(reader, display, signal, ({ status }) => once || status === "done");
   await watch.ended;
   display.end();

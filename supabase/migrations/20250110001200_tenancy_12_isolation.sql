@@ -228,8 +228,8 @@ begin
         order by losses.what
     ) || array(
         select format(
-            '%s users have no organization in app_metadata, and see nothing until they have, among them %s; call the function'
-            ' update-user-org-metadata, then wait until tenancy.stale_sessions() is empty [users_without_org]',
+            '%s users have no organization in app_metadata, and see nothing until they have, among them %s; place those whom'
+            ' nothing places in tenancy.user_orgs, call the function update-user-org-metadata, then wait until tenancy.stale_sessions() is empty [users_without_org]',
             count(*), array_to_string((array_agg(users_without_org.user_id order by users_without_org.user_id))[:5], ', ')
         )
         from tenancy.users_without_org
@@ -281,7 +281,7 @@ begin
             from unnest(objections) as objection;
         elsif objections <> '{}' then
             problem := format(
-                E'would not be isolated by a policy alone, or not without a loss:\n%s\nMend these, or go on in spite of them:'
+                E'would not be isolated by a policy alone, or not without a loss:\n%s\nFix these, or go on in spite of them:'
                 ' tenancy.enable_org_isolation(%L, despite_findings => true)',
                 array_to_string(objections, E'\n'), target::text
             );

@@ -325,7 +325,7 @@ from (
     select
         'other_membership', application.qualified_name, application.qualified_name,
         format('says by %s too which organization a user is in: tenancy.user_orgs and the token do not follow it', string_agg(distinct format('%I', column_.attname), ', ')),
-        format('fill the mapping from it, and then either keep both in step by a trigger, or drop %s', string_agg(distinct format('%I', column_.attname), ', '))
+        format('fill the mapping from it, and then either keep both in step (of a table of memberships: tenancy.enable_memberships), or drop %s', string_agg(distinct format('%I', column_.attname), ', '))
     from application
     join user_column on user_column.relation = application.relation
     join pg_catalog.pg_attribute as column_

@@ -52,7 +52,7 @@ declare
         from org_migration.outside_dependents as dependents
         order by 1
     ) || array(
-        select format('%s %s, which fails once nothing fills that in; change it first, or go on in spite of it: despite_findings => true [%s]', breaks.object, breaks.problem, breaks.code)
+        select format('%s %s; or go on in spite of it: despite_findings => true [%s]', breaks.object, breaks.problem, breaks.code)
         from tenancy.review_breaks as breaks
         where not despite_findings
             and breaks.code in ('trigger_without_org_id', 'function_without_org_id', 'insert_by_position', 'cron_job')

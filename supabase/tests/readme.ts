@@ -55,7 +55,10 @@ export async function runAsWritten(
   options: { folder: string; url: string; replace?: Record<string, string>; environment?: Record<string, string> },
 ): Promise<CliResult> {
   const { folder, url, replace = {}, environment = {} } = options;
-  let substituted = commands.replaceAll(/--remote(?![=\w])/g, `--remote='${url}' --yes`);
+  // Where the CLI asks a reader, --yes is the answer. It does not ask before a query that only reads.
+  let substituted = commands.split("\n").map((line) =>
+    line.replace(/--remote(?![=\w])/, `--remote='${url}'${/\bdb query\b/.test(line) ? "" : " --yes"}`)
+  ).join("\n");
   for (const [text, replacement] of Object.entries(replace)) substituted = substituted.replaceAll(text, replacement);
   const temporary = mkdtempSync(join(tmpdir(), "as-written-"));
   const script = join(temporary, "commands.sh");

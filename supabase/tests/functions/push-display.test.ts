@@ -151,7 +151,7 @@ describe("createPushDisplay", () => {
 
   test.each<[string, Now, string]>([
     ["a pause", paused, "The push is paused. To go on: update tenancy.settings set paused = false;"],
-    ["a session that is gone", dead, "The session of the push, pid 4711, is gone. Nothing is lost: push."],
+    ["a session that is gone", dead, "The session of the push, pid 4711, is gone. Nothing is lost. To go on: push."],
   ])("tells once of %s, and what to do", (_what, now, told) => {
     const { screen, display } = show(undefined);
     display.show(now);

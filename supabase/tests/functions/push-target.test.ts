@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { findTarget, isRemote } from "../../cli/push-target.ts";
+import { findTarget, isRemote, refuseFolder } from "../../cli/push-target.ts";
 
 const ref = "abcdefghijklmnopqrst";
 const pooler = `postgresql://postgres.${ref}:[YOUR-PASSWORD]@aws-0-eu-central-1.pooler.supabase.com:6543/postgres`;
@@ -13,6 +13,7 @@ describe("findTarget", () => {
       folder: "/project",
       environment: given.environment ?? {},
       read: (file) => given.files?.[file],
+      exists: () => true,
     });
   const linked = { "/project/supabase/.temp/project-ref": `${ref}\n` };
 
@@ -69,3 +70,23 @@ test.each<[string[], boolean]>([[[], false], [["--local"], false], [["--remote"]
     expect(isRemote(parameters)).toBe(remote);
   },
 );
+
+describe("refuseFolder", () => {
+  const refuse = (parameters: string[], there: string[], environment = {}) =>
+    refuseFolder(parameters, {
+      folder: "/project",
+      environment,
+      read: () => undefined,
+      exists: (path) => there.includes(path),
+    });
+
+  test.each<[string, string[], string[], Record<string, string>, string | undefined]>([
+    ["a folder that is not there", ["--workdir", "app"], [], {}, '"app": there is no such folder'],
+    ["one without supabase", ["--workdir=app"], ["/project/app"], {}, '"app": it has no folder supabase'],
+    ["one of the environment", [], [], { SUPABASE_WORKDIR: "/app" }, '"/app": there is no such folder'],
+    ["a project's, which goes through", ["--workdir", "app"], ["/project/app", "/project/app/supabase"], {}, undefined],
+    ["none, which the CLI looks for itself", [], [], {}, undefined],
+  ])("%s", (_what, parameters, there, environment, refused) => {
+    expect(refuse(parameters, there, environment)).toBe(refused);
+  });
+});

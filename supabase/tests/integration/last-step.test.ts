@@ -6,7 +6,7 @@ import { migrationFiles, pushTarget } from "../../local/application.ts";
 import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
-import { adoptApplication, copyApplication, prepareApplication } from "../applications.ts";
+import { adoptApplication, copyApplication, prepareApplication, runAdopt } from "../applications.ts";
 import { refusal } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { isolateWhole } from "../isolated-applications.ts";
@@ -18,8 +18,11 @@ import { describeSchema } from "../schema.ts";
 import { advance, checkNewTables, repeat } from "../steps.ts";
 
 const [take = ""] = readSection("## Take it", "docs/last-step.md").blocks("sh");
-const [replaceFiles = ""] = readSection("## One plain migration instead of the copied files", "docs/last-step.md")
-  .blocks("sh");
+/** Both blocks, which a reader types in one terminal. */
+const replaceFiles = readSection("## One plain migration instead of the copied files", "docs/last-step.md").blocks("sh")
+  .join(
+    "\n",
+  );
 
 /** What an application has beside plain tables: partitions, a column from before with a row, and what is renamed later. */
 const application = `
@@ -157,6 +160,16 @@ describe("the last step", () => {
     ]);
     await push(database.url);
     expect(await failures(sql)).toEqual([]);
+  });
+
+  test("leaves nothing to adopt, which npm run adopt says", async () => {
+    const { code, output } = await runAdopt(
+      copyApplication("team-chat", "after_the_last_step"),
+      "--db-url",
+      database.url,
+    );
+    expect(code).toBe(2);
+    expect(output).toContain("the last step was taken there, so nothing is left to adopt");
   });
 
   test("leaves nothing that names what is gone", async () => {

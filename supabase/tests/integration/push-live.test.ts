@@ -108,3 +108,26 @@ describe("npm run push", () => {
     expect(linked.run.stderr).toContain("Cannot watch: no project is linked");
   });
 });
+
+describe("npm run watch", () => {
+  test("says at once that there is nothing to watch, or that it cannot, and ends", async () => {
+    const { target, project } = await prepare("watch_nothing", "");
+    const before = start("watch", [...target, "--once"]);
+    expect(await before.ended).toBe(1);
+    expect(before.run.stderr).toMatch(/^There is no push to watch: nothing of it is in this database yet/);
+
+    const away = start("watch", [`--workdir=${project.folder}`, "--remote=postgresql://postgres@127.0.0.1:1/postgres"]);
+    expect(await away.ended).toBe(2);
+    expect(away.run.stderr).toMatch(/^Cannot watch: .*ECONNREFUSED/);
+  });
+
+  test("and a push from a folder that is none is refused before the database is asked", async () => {
+    const refused = start("push", [
+      "--workdir=/nonesuch",
+      "--remote=postgresql://postgres@127.0.0.1:1/postgres",
+      "--yes",
+    ]);
+    expect(await refused.ended).toBe(2);
+    expect(refused.run.stderr).toBe('Cannot push: "/nonesuch": there is no such folder\n');
+  });
+});
