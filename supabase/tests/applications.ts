@@ -116,15 +116,18 @@ export function change(project: string, ending: string, how: (text: string) => s
 
 export const listEnding = "_EDIT_list_of_tables.sql";
 
-/** Edits the list as its owner decides, a line per table. Returns how many lines that were. */
-export function decide(name: string, project: string): number {
+/**
+ * Edits the list as its owner decides, a line per table. Returns how many lines that were. Where there are rows, each of these lines
+ * must be marked as one to decide; without rows the command cannot always tell.
+ */
+export function decide(name: string, project: string, hasRows = true): number {
   const decisions = readFileSync(fixture(name, "adopted/decisions.sql"), "utf8").trimEnd().split("\n");
   for (const row of decisions) {
     const [key = ""] = /^\('\w+', '\w+', /.exec(row) ?? [];
     change(project, listEnding, (text) => {
       const line = text.split("\n").find((written) => written.startsWith(`    ${key}`));
       if (line === undefined) throw new Error(`Cannot decide ${key}: the list has no line for it`);
-      if (!line.includes(" -- decide: ")) {
+      if (hasRows && !line.includes(" -- decide: ")) {
         throw new Error(`Cannot decide ${key}: the list takes it for settled: ${line}`);
       }
       if (line.startsWith(`    ${row}`)) throw new Error(`Cannot decide ${key}: the list has it so already`);
@@ -145,7 +148,7 @@ export const map = (name: string, project: string): void =>
 /** Adopts the application as its owner does. Returns how many lines of the list were edited. */
 export async function addMigrations(name: string, project: string, url?: string): Promise<number> {
   await adopt(project, url);
-  const edited = decide(name, project);
+  const edited = decide(name, project, url !== undefined);
   map(name, project);
   return edited;
 }
