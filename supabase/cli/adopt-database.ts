@@ -1,6 +1,6 @@
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import postgres, { type Sql } from "postgres";
+import type { Sql } from "postgres";
 import { databaseUrl, freePort, type PostgresMajor, startPostgres } from "../local/postgres.ts";
 import { root, stateFolder } from "../local/project.ts";
 import { startSupabase } from "../local/supabase-cli.ts";
@@ -10,6 +10,7 @@ import { versionOf } from "./adopt-migrations.ts";
 import { pasteList, type PreflightRow } from "./adopt-preflight.ts";
 import { hidePassword } from "./adopt-options.ts";
 import { networkReason, UsageError } from "./command-line.ts";
+import { connectLive } from "./live-database.ts";
 
 /** A database that has the application's tables. */
 export interface Source {
@@ -53,8 +54,7 @@ export async function openSource(
 
 /** Throws an error with the address and the reason, without the password. */
 async function connect(url: string, timeout: number): Promise<Sql> {
-  const ssl = /[?&]ssl(mode)?=/.test(url) ? {} : { ssl: "prefer" as const };
-  const sql = postgres(url, { max: 1, connect_timeout: timeout, prepare: false, onnotice: () => {}, ...ssl });
+  const sql = connectLive(url, { connect_timeout: timeout });
   try {
     await sql`select 1`.simple();
     return sql;
@@ -165,7 +165,7 @@ async function startOwn(application: Application): Promise<Source> {
     process.off("exit", removeFolder);
   };
   try {
-    const sql = postgres(server.url(), { max: 1, onnotice: () => {} });
+    const sql = connectLive(server.url());
     // As on the platform, where migrations add tables to it.
     await sql`create publication supabase_realtime`;
     await push(application, join(folder, "project"), server.url());

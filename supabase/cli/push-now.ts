@@ -1,4 +1,4 @@
-import postgres from "postgres";
+import { connectLive } from "./live-database.ts";
 
 /** A row of tenancy.now, with times as seconds. */
 export interface Now {
@@ -34,15 +34,9 @@ const notThereYet = ["3F000", "42P01", "42703"];
 
 /** Opens a connection of its own, which holds nothing between two reads. */
 export function openNow(url: string): NowReader {
-  const local = ["127.0.0.1", "localhost", "[::1]"].includes(new URL(url).hostname);
-  const sql = postgres(url, {
-    max: 1,
+  const sql = connectLive(url, {
     connect_timeout: 10,
     idle_timeout: 60,
-    // A pooler may give every query another session.
-    prepare: false,
-    ssl: local ? false : "prefer",
-    onnotice: () => {},
     connection: { application_name: "npm run watch" },
   });
   return {

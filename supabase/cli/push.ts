@@ -4,9 +4,8 @@
  */
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
-import { join } from "node:path";
 import { createInterface } from "node:readline/promises";
-import { packageFolder } from "../local/project.ts";
+import { supabaseProgram } from "../local/supabase-cli.ts";
 import { usageExitCode } from "./command-line.ts";
 import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { screenOf } from "./live-line.ts";
@@ -34,7 +33,7 @@ const parameters = process.argv.slice(2);
 
 /** Runs the CLI, in a process group of its own, so that Ctrl-C reaches it once. Returns its exit code. */
 async function runCli(given: string[], signal: AbortSignal, pass: PushDisplay["pass"]): Promise<number> {
-  const child = spawn(process.execPath, [join(packageFolder("supabase"), "dist/supabase.js"), "db", "push", ...given], {
+  const child = spawn(process.execPath, [supabaseProgram, "db", "push", ...given], {
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
   });

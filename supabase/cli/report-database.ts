@@ -1,4 +1,4 @@
-import postgres from "postgres";
+import { connectLive } from "./live-database.ts";
 
 /** Asks the database one query, in a read-only transaction of its own, so that no lock is held longer than it takes. */
 export type Ask = <Row extends object>(query: string, parameters?: (string | number)[]) => Promise<Row[]>;
@@ -8,17 +8,8 @@ export interface ReadOnlyDatabase {
   end(): Promise<void>;
 }
 
-/**
- * Connects on the first query. It encrypts where the server does, unless the connection string says otherwise, and works
- * through a pooler of transactions, too.
- */
 export function openReadOnly(url: string): ReadOnlyDatabase {
-  const saysSsl = ["sslmode", "ssl"].some((name) => new URL(url).searchParams.has(name));
-  const sql = postgres(url, {
-    max: 1,
-    prepare: false,
-    onnotice: () => {},
-    ...(saysSsl ? {} : { ssl: "prefer" }),
+  const sql = connectLive(url, {
     // bigint and numeric: there is no number here that a double does not hold.
     types: { number: { to: 1700, from: [20, 1700], parse: Number, serialize: String } },
   });

@@ -1,7 +1,7 @@
 /** @jsxRuntime automatic @jsxImportSource preact */
 /** The tables of what is to run, and of what ran. */
 import type { LockWait, LoggedStatement, PlannedStatement, ReportDocument } from "./report-document.ts";
-import { Code, Prose, type TableKind } from "./report-table.tsx";
+import { Code, type Column, Prose, type TableKind } from "./report-table.tsx";
 import {
   formatBytes,
   formatDuration,
@@ -86,6 +86,12 @@ const waited = (statements: LoggedStatement[]) => {
   return seconds > 0 ? formatDuration(seconds) : "none";
 };
 
+/** How long what ran took. */
+const times: Column<{ statements: LoggedStatement[] }>[] = [
+  { title: "At work", cell: ({ statements }) => worked(statements), isNumber: true },
+  { title: "Waited for locks", cell: ({ statements }) => waited(statements), isNumber: true },
+];
+
 /** A kind of work, with what ran of it. */
 export interface Phase {
   name: string;
@@ -105,16 +111,7 @@ export const phases: TableKind<Phase> = {
     { title: "Work", cell: ({ name }) => name },
     { title: "Statements", cell: ({ statements }) => formatNumber(statements.length), isNumber: true },
     { title: "Began (UTC)", cell: ({ statements }) => firstTime(statements) },
-    {
-      title: "At work",
-      cell: ({ statements }) => worked(statements),
-      isNumber: true,
-    },
-    {
-      title: "Waited for locks",
-      cell: ({ statements }) => waited(statements),
-      isNumber: true,
-    },
+    ...times,
     {
       title: "Rows",
       cell: ({ statements }) =>
@@ -140,16 +137,7 @@ export const loggedTables: TableKind<LoggedTable> = {
   columns: [
     { title: "Table", cell: ({ table }) => <Code text={table} /> },
     { title: "Statements", cell: ({ statements }) => formatNumber(statements.length), isNumber: true },
-    {
-      title: "At work",
-      cell: ({ statements }) => worked(statements),
-      isNumber: true,
-    },
-    {
-      title: "Waited for locks",
-      cell: ({ statements }) => waited(statements),
-      isNumber: true,
-    },
+    ...times,
     { title: "Longest statement", cell: ({ statements }) => longest(statements) },
   ],
 };

@@ -13,6 +13,9 @@ export interface CliRun {
   result: Promise<CliResult>;
 }
 
+/** The Supabase CLI of this project, to be run by Node. */
+export const supabaseProgram = join(packageFolder("supabase"), "dist/supabase.js");
+
 /**
  * Runs the Supabase CLI of this project as `npx supabase <parameters>` does. onOutput gets each piece of output as it comes. A
  * detached process leads a process group of its own.
@@ -21,7 +24,7 @@ export function startSupabase(
   parameters: string[],
   options: { onOutput?: (text: string) => void; detached?: boolean } = {},
 ): CliRun {
-  const child = spawn(process.execPath, [join(packageFolder("supabase"), "dist/supabase.js"), ...parameters], {
+  const child = spawn(process.execPath, [supabaseProgram, ...parameters], {
     cwd: root,
     env: { ...process.env, SUPABASE_TELEMETRY_DISABLED: "1", DO_NOT_TRACK: "1", NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "pipe"],

@@ -136,23 +136,19 @@ comment on function tenancy.copy_memberships(regclass, name, name, name, text, t
 
 create or replace function tenancy.copy_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    changed jsonb;
 begin
     if tg_op = 'TRUNCATE' then
         perform tenancy.copy_memberships(tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''));
         return null;
     end if;
-    if tg_op <> 'INSERT' then
+    -- Of an insert there is no old row, of a delete no new one.
+    for changed in select row_of from (values (to_jsonb(old)), (to_jsonb(new))) as rows (row_of) where row_of ->> tg_argv[0] is not null loop
         perform tenancy.copy_memberships(
-            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), to_jsonb(old) ->> tg_argv[0], to_jsonb(old) ->> tg_argv[1]
-        )
-        where to_jsonb(old) ->> tg_argv[0] is not null;
-    end if;
-    if tg_op <> 'DELETE' then
-        perform tenancy.copy_memberships(
-            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), to_jsonb(new) ->> tg_argv[0], to_jsonb(new) ->> tg_argv[1]
-        )
-        where to_jsonb(new) ->> tg_argv[0] is not null;
-    end if;
+            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), changed ->> tg_argv[0], changed ->> tg_argv[1]
+        );
+    end loop;
     return null;
 end
 $function$;
@@ -183,17 +179,24 @@ create or replace function tenancy.enable_memberships(
     source regclass default null, user_column name default 'user_id', org_column name default 'org_id', role_column name default null
 )
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    wanted record;
 begin
     if source is not null then
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
-        execute format(
-            'create or replace trigger tenancy_copy_membership after insert or update or delete on %1$s for each row'
-            ' execute function tenancy.copy_membership(%2$L, %3$L, %4$L)', source, user_column, org_column, coalesce(role_column, '')
-        );
-        execute format(
-            'create or replace trigger tenancy_copy_memberships after truncate on %1$s for each statement'
-            ' execute function tenancy.copy_membership(%2$L, %3$L, %4$L)', source, user_column, org_column, coalesce(role_column, '')
-        );
+        for wanted in
+            select its.*
+            from (
+                values
+                    ('tenancy_copy_membership', 'insert or update or delete', 'row'),
+                    ('tenancy_copy_memberships', 'truncate', 'statement')
+            ) as its (name, events, level)
+        loop
+            execute format(
+                'create or replace trigger %I after %s on %s for each %s execute function tenancy.copy_membership(%L, %L, %L)',
+                wanted.name, wanted.events, source, wanted.level, user_column, org_column, coalesce(role_column, '')
+            );
+        end loop;
     end if;
     perform tenancy.create_api_function(
         'switch_organization(org_id uuid)', 'void', 'volatile security definer', 'select tenancy.switch_organization(org_id)'

@@ -123,36 +123,42 @@ comment on view tenancy.library_statements is
 'What is left of the library: the statements that make the tables, views, functions and triggers of tenancy, in order of ordinal and name.';
 
 create or replace view tenancy.application_statements as
-with part as (
-    select table_parts.*, application_tables.relkind, registry.parts_before, 'column org_id' = any (registry.parts_before) as had_column
+with scoped as (
+    select
+        application_tables.relation, application_tables.qualified_name, application_tables.relkind, registry.parts_before,
+        'column org_id' = any (registry.parts_before) as had_column, settings.default_org_id, settings.small_table_bytes
+    from tenancy.application_tables
+    join tenancy.registered_tables on registered_tables.relation = application_tables.relation
+    join tenancy.registry on (registry.schema_name, registry.table_name) = (registered_tables.schema_name, registered_tables.table_name)
+    cross join tenancy.settings
+    where application_tables.scope = 'org'
+),
+part as (
+    select table_parts.*, scoped.relkind, scoped.had_column, scoped.default_org_id
     from tenancy.table_parts
-    join tenancy.application_tables on application_tables.relation = table_parts.root
-    join tenancy.registry on (registry.schema_name, registry.table_name) = (application_tables.schema_name, application_tables.table_name)
+    join scoped on scoped.relation = table_parts.root
     where table_parts.present
-        and format('%s %s', table_parts.part, table_parts.name) <> all (registry.parts_before)
+        and format('%s %s', table_parts.part, table_parts.name) <> all (scoped.parts_before)
 )
 -- The column of each table first, since keys lead from one to another.
 select
     part.root, 1 as stage, part.ordinal, part.name::text as name,
     format(
         'alter table %s add column org_id uuid default %L, alter column org_id set default public.auth_org_id()',
-        part.qualified_name, settings.default_org_id
+        part.qualified_name, part.default_org_id
     ) as statement
 from part
-cross join tenancy.settings
 where part.part = 'column'
 union all
 select
-    application_tables.relation, 1, 5, '',
+    scoped.relation, 1, 5, '',
     -- As the backfill does, past the triggers of the application.
     format(
         E'set session_replication_role = replica;\nupdate %s set org_id = %L where org_id is null;\nreset session_replication_role',
-        application_tables.qualified_name, settings.default_org_id
+        scoped.qualified_name, scoped.default_org_id
     )
-from tenancy.application_tables
-join tenancy.registry on (registry.schema_name, registry.table_name) = (application_tables.schema_name, application_tables.table_name)
-cross join tenancy.settings
-where application_tables.scope = 'org' and 'column org_id' = any (registry.parts_before)
+from scoped
+where scoped.had_column
 union all
 select
     part.root, case when part.part like 'binding%' then 3 else 2 end, part.ordinal, part.name,
@@ -172,14 +178,13 @@ where part.relkind = 'r'
 union all
 -- Which partitions there are is another question in each database.
 select
-    application_tables.relation, 2, 1, '',
+    scoped.relation, 2, 1, '',
     format(
         E'update tenancy.settings set small_table_bytes = %s;\nselect tenancy.onboard(%L);\nupdate tenancy.settings set small_table_bytes = %s',
-        9223372036854775807, application_tables.qualified_name, settings.small_table_bytes
+        9223372036854775807, scoped.qualified_name, scoped.small_table_bytes
     )
-from tenancy.application_tables
-cross join tenancy.settings
-where application_tables.scope = 'org' and application_tables.relkind <> 'r'
+from scoped
+where scoped.relkind <> 'r'
 union all
 select distinct on (pg_index.indexrelid)
     pg_index.indrelid::regclass, 2, 19, index_class.relname,
@@ -225,9 +230,7 @@ returns text language sql stable security invoker set search_path = '' as $funct
                 E'insert into tenancy.registry (schema_name, table_name, scope, priority, reason, org_from, isolated, privileges_before, parts_before)\nvalues\n%s;',
                 string_agg(
                     format(
-                        '    (%L, %L, %L, %L, %L, %L, %L, %L, %L)',
-                        (parse_ident(coalesce(tables.former_names[1], format('%I.%I', tables.schema_name, tables.table_name))))[1],
-                        (parse_ident(coalesce(tables.former_names[1], format('%I.%I', tables.schema_name, tables.table_name))))[2],
+                        '    (%L, %L, %L, %L, %L, %L, %L, %L, %L)', first.name[1], first.name[2],
                         tables.scope, tables.priority, tables.reason, tables.org_from, tables.isolated,
                         case when tables.privileges_before is not null then '{}' end, tables.parts_before
                     ),
@@ -236,6 +239,9 @@ returns text language sql stable security invoker set search_path = '' as $funct
                 )
             )
             from tenancy.registry as tables
+            cross join lateral (
+                select parse_ident(coalesce(tables.former_names[1], format('%I.%I', tables.schema_name, tables.table_name)))
+            ) as first (name)
             where tables.table_oid is null
                 or tables.table_oid <> all (left_out::oid[])
         ),

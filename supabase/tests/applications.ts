@@ -1,12 +1,13 @@
-import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Sql } from "postgres";
 import { inject } from "vitest";
+import { versionOf } from "../cli/adopt-migrations.ts";
 import { connect } from "../local/databases.ts";
 import { root } from "../local/project.ts";
 import type { CliResult } from "../local/supabase-cli.ts";
 import { applyMigrations } from "./apply-migrations.ts";
+import { startCommand } from "./commands.ts";
 import { halfMigrated } from "./half-migrated.ts";
 import { marketplace } from "./marketplace.ts";
 import { teamChat } from "./team-chat.ts";
@@ -78,19 +79,8 @@ export const readData = (name: string): string => readFileSync(fixture(name, "da
 
 /** Runs npm run adopt on a project, in a shell that is no terminal. Without a database the command starts one of its own. */
 export async function runAdopt(project: string, ...parameters: string[]): Promise<CliResult> {
-  const child = spawn(process.execPath, ["--import", "tsx", "supabase/cli/adopt.ts", project, ...parameters], {
-    cwd: root,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let output = "";
-  const collect = (chunk: Buffer) => (output += chunk.toString());
-  child.stdout.on("data", collect);
-  child.stderr.on("data", collect);
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", resolve);
-  });
-  return { code, output };
+  const run = startCommand([process.execPath, "--import", "tsx", "supabase/cli/adopt.ts", project, ...parameters]);
+  return { code: await run.ended, output: run.output() };
 }
 
 /** Adopts a project. Throws an error with the output if the command refuses. */
@@ -156,9 +146,7 @@ export async function addMigrations(name: string, project: string, url?: string)
 /** The versions of our migrations of the project, from the list on. */
 export function versionsFromList(project: string): string[] {
   const list = basename(findMigration(project, listEnding));
-  return readdirSync(join(project, "supabase/migrations")).filter((file) => file >= list).map((file) =>
-    file.split("_")[0] ?? ""
-  );
+  return readdirSync(join(project, "supabase/migrations")).filter((file) => file >= list).map(versionOf);
 }
 
 /** Rows that have another organization than they should, at most five of each table. */

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ISql, PostgresError, Sql } from "postgres";
+import { versionOf } from "../cli/adopt-migrations.ts";
 import { connect } from "../local/databases.ts";
 import type { CliResult } from "../local/supabase-cli.ts";
 import { splitStatements } from "./run-pgtap.ts";
@@ -32,8 +33,6 @@ export async function tryMigrations(folder: string, url: string): Promise<CliRes
     ({ message, code }: PostgresError) => ({ code: 1, output: `ERROR: ${message} (SQLSTATE ${code})\n` }),
   );
 }
-
-const versionOf = (file: string) => file.split("_")[0] ?? "";
 
 /** The versions that the database has, in the table that the CLI keeps. */
 async function readVersions(sql: Sql): Promise<Set<string>> {

@@ -1,8 +1,7 @@
-import { spawn } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { root } from "../../local/project.ts";
 import type { Services } from "../../local/stack.ts";
 import { authContract } from "../auth-contract.ts";
+import { startCommand } from "../commands.ts";
 import { cloneDatabase } from "../databases.ts";
 import { startTestServices } from "../services.ts";
 
@@ -36,15 +35,11 @@ describe("the Auth server's stand-in", () => {
   }
 
   const runContract = async (parameters: string[], key: string) => {
-    const child = spawn("npm", ["run", "--silent", "test:auth", "--", ...parameters], {
-      cwd: root,
+    const run = startCommand(["npm", "run", "--silent", "test:auth", "--", ...parameters], {
       env: { ...process.env, SUPABASE_SECRET_KEY: key },
-      stdio: ["ignore", "pipe", "pipe"],
     });
-    let output = "";
-    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+    const code = await run.ended;
+    const output = run.output();
     return { code, output, lines: output.trimEnd().split("\n") };
   };
 

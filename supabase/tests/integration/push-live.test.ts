@@ -1,8 +1,7 @@
-import { spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, inject, test } from "vitest";
-import { root } from "../../local/project.ts";
 import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
+import { startCommand } from "../commands.ts";
 import { cloneDatabase } from "../databases.ts";
 import { tenOrganizations } from "../organizations.ts";
 
@@ -13,33 +12,10 @@ afterEach(async () => {
 });
 
 /** Runs one of the commands as a user does. */
-function start(command: "push" | "watch", parameters: string[]) {
-  const child = spawn("npm", ["run", "--silent", command, "--", ...parameters], {
-    cwd: root,
-    stdio: ["ignore", "pipe", "pipe"],
-    detached: true,
+const start = (command: "push" | "watch", parameters: string[]) =>
+  startCommand(["npm", "run", "--silent", command, "--", ...parameters], {
     env: { ...process.env, NO_COLOR: "1", SUPABASE_TELEMETRY_DISABLED: "1" },
   });
-  const run = { stdout: "", stderr: "" };
-  child.stdout.on("data", (chunk: Buffer) => (run.stdout += chunk.toString()));
-  child.stderr.on("data", (chunk: Buffer) => (run.stderr += chunk.toString()));
-  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
-  const killOnExit = () => process.kill(-Number(child.pid), "SIGTERM");
-  process.once("exit", killOnExit);
-  void ended.finally(() => process.off("exit", killOnExit));
-  return {
-    run,
-    ended,
-    /** Ctrl-C in a terminal reaches the whole group. */
-    interrupt: () => process.kill(-Number(child.pid), "SIGINT"),
-    untilShown: async (text: string) => {
-      while (!run.stderr.includes(text)) {
-        if (child.exitCode !== null) throw new Error(`it ended without ${text}:\n${run.stdout}${run.stderr}`);
-        await sleep(20);
-      }
-    },
-  };
-}
 
 async function prepare(name: string, list: string) {
   const database = await cloneDatabase(name, "before");
@@ -56,29 +32,29 @@ describe("npm run push", () => {
       `${tenOrganizations} update tenancy.settings set paused = true;`,
     );
     const first = start("push", [...target, "--yes"]);
-    await first.untilShown("The push is paused. To go on: update tenancy.settings set paused = false;\n");
+    await first.untilPrinted("The push is paused. To go on: update tenancy.settings set paused = false;\n");
     const elsewhere = start("watch", [...target, "--once"]);
     expect(await elsewhere.ended).toBe(1);
-    expect(elsewhere.run.stdout).toMatch(/^0\.0 % {2}paused for /m);
+    expect(elsewhere.stdout()).toMatch(/^0\.0 % {2}paused for /m);
 
-    first.interrupt();
+    first.signal("SIGINT");
     // npm, which it reaches too, ends by the signal.
     expect([130, null]).toContain(await first.ended);
-    expect(first.run.stderr).toContain("Applying migration 20250110030000_add_org_id_to_existing_tables.sql...");
-    expect(first.run.stderr).toContain("Stopped. Nothing is lost: 0.0 % is done and stays");
+    expect(first.stderr()).toContain("Applying migration 20250110030000_add_org_id_to_existing_tables.sql...");
+    expect(first.stderr()).toContain("Stopped. Nothing is lost: 0.0 % is done and stays");
     // The server sees that its client has gone within client_connection_check_interval.
     while ((await sql`select from tenancy.now where status = 'dead'`).length === 0) await sleep(20);
 
     await sql`update tenancy.settings set paused = false`;
     const second = start("push", [...target, "--yes"]);
-    expect(await second.ended, second.run.stderr).toBe(0);
-    expect(second.run.stdout + second.run.stderr).toContain("Finished supabase db push.");
-    expect(second.run.stderr).toMatch(/^100 % {2}done/m);
-    expect(second.run.stderr, "the first push is no news").not.toContain("not running");
+    expect(await second.ended, second.stderr()).toBe(0);
+    expect(second.stdout() + second.stderr()).toContain("Finished supabase db push.");
+    expect(second.stderr()).toMatch(/^100 % {2}done/m);
+    expect(second.stderr(), "the first push is no news").not.toContain("not running");
     expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
     const after = start("watch", target);
     expect(await after.ended).toBe(0);
-    expect(after.run.stdout).toBe("100 %  done\n");
+    expect(after.stdout()).toBe("100 %  done\n");
   });
 
   test("ends with the CLI's exit code, its message, and how to go on", async () => {
@@ -86,8 +62,8 @@ describe("npm run push", () => {
     await sql`create table public.forgotten (id integer primary key)`;
     const push = start("push", [...target, "--yes"]);
     expect(await push.ended).toBe(1);
-    expect(push.run.stdout + push.run.stderr).toContain("public.forgotten");
-    expect(push.run.stderr).toContain("No table was touched. Once what it says is dealt with");
+    expect(push.stdout() + push.stderr()).toContain("public.forgotten");
+    expect(push.stderr()).toContain("No table was touched. Once what it says is dealt with");
   });
 
   test.each<["push" | "watch", string]>([["push", "130 stopped"], ["watch", "--once"]])(
@@ -95,17 +71,17 @@ describe("npm run push", () => {
     async (command, text) => {
       const help = start(command, ["--help"]);
       expect(await help.ended).toBe(0);
-      expect(help.run.stdout).toContain(text);
+      expect(help.stdout()).toContain(text);
     },
   );
 
   test("npm run watch says what it cannot use, and what it needs", async () => {
     const wrong = start("watch", ["--onec"]);
     expect(await wrong.ended).toBe(2);
-    expect(wrong.run.stderr).toContain("Cannot use --onec: there is no such option");
+    expect(wrong.stderr()).toContain("Cannot use --onec: there is no such option");
     const linked = start("watch", ["--remote", `--workdir=${inject("folder")}`]);
     expect(await linked.ended).toBe(2);
-    expect(linked.run.stderr).toContain("Cannot watch: no project is linked");
+    expect(linked.stderr()).toContain("Cannot watch: no project is linked");
   });
 });
 
@@ -114,11 +90,11 @@ describe("npm run watch", () => {
     const { target, project } = await prepare("watch_nothing", "");
     const before = start("watch", [...target, "--once"]);
     expect(await before.ended).toBe(1);
-    expect(before.run.stderr).toMatch(/^There is no push to watch: nothing of it is in this database yet/);
+    expect(before.stderr()).toMatch(/^There is no push to watch: nothing of it is in this database yet/);
 
     const away = start("watch", [`--workdir=${project.folder}`, "--remote=postgresql://postgres@127.0.0.1:1/postgres"]);
     expect(await away.ended).toBe(2);
-    expect(away.run.stderr).toMatch(/^Cannot watch: .*ECONNREFUSED/);
+    expect(away.stderr()).toMatch(/^Cannot watch: .*ECONNREFUSED/);
   });
 
   test("and a push from a folder that is none is refused before the database is asked", async () => {
@@ -128,6 +104,6 @@ describe("npm run watch", () => {
       "--yes",
     ]);
     expect(await refused.ended).toBe(2);
-    expect(refused.run.stderr).toBe('Cannot push: "/nonesuch": there is no such folder\n');
+    expect(refused.stderr()).toBe('Cannot push: "/nonesuch": there is no such folder\n');
   });
 });

@@ -1,23 +1,18 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import { freePort, isPortFree } from "../../local/postgres.ts";
 import { root } from "../../local/project.ts";
+import { type Command, startCommand } from "../commands.ts";
 import { readSection } from "../readme.ts";
-
-interface Run {
-  process: ChildProcess;
-  output: () => string;
-  ended: Promise<number | null>;
-}
 
 describe("npm start", () => {
   let folder: string;
   let apiPort: number;
   let dbPort: number;
-  const runs: Run[] = [];
+  const runs: Command[] = [];
 
   beforeAll(async () => {
     folder = join(inject("folder"), "npm-start");
@@ -39,32 +34,16 @@ describe("npm start", () => {
   });
 
   afterEach(async () => {
-    for (const { process: child, ended } of runs.splice(0)) {
-      if (child.exitCode === null && child.signalCode === null) process.kill(-Number(child.pid), "SIGTERM");
-      await ended;
+    for (const run of runs.splice(0)) {
+      run.signal("SIGTERM");
+      await run.ended;
     }
   });
 
-  const start = (...parameters: string[]): Run => {
-    const child = spawn("npm", ["start", "--silent", ...parameters], {
-      cwd: folder,
-      stdio: ["ignore", "pipe", "pipe"],
-      detached: true,
-    });
-    let output = "";
-    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
-    const run = { process: child, output: () => output, ended };
+  const start = (...parameters: string[]): Command => {
+    const run = startCommand(["npm", "start", "--silent", ...parameters], { cwd: folder });
     runs.push(run);
     return run;
-  };
-  const untilPrinted = async (run: Run, text: string) => {
-    for (;;) {
-      if (run.output().includes(text)) return;
-      if (run.process.exitCode !== null) throw new Error(`npm start ended without ${text}:\n${run.output()}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
   };
   /** The processes that run from the copy: its servers have its folder in their command line. */
   const processesLeft = () =>
@@ -111,7 +90,7 @@ describe("npm start", () => {
 
   test("keeps everything running when told to, says how to go on, and ends on SIGTERM", async () => {
     const run = start("--", "--keep");
-    await untilPrinted(run, "To stop:");
+    await run.untilPrinted("To stop:");
     const [, output = ""] = run.output().split("It is all still running");
     const secretKey = /secret key\s+(sb_secret_\S+)/.exec(output)?.[1] ?? "";
     const commands = [...output.matchAll(/^ {2}((?:npx|curl|psql) .*)$/gm)].map(([, command]) => command ?? "");
@@ -137,7 +116,7 @@ describe("npm start", () => {
 
   test("leaves the application running as it is before the push, for a rehearsal of it", async () => {
     const run = start("--", "--before", "--rows", "2000", "--orgs", "3");
-    await untilPrinted(run, "To stop:");
+    await run.untilPrinted("To stop:");
     expect(run.output()).toContain("54 tables, 79,000 rows, 1,200 users");
     const push = /npm run push -- --workdir '\S+'/.exec(run.output())?.[0] ?? "";
     const ask = (query: string) => `npx supabase db query "${query}" -o csv`;
@@ -161,9 +140,9 @@ describe("npm start", () => {
     "leaves nothing running when it is interrupted at: %s",
     async (moment) => {
       const run = start();
-      await untilPrinted(run, moment);
+      await run.untilPrinted(moment);
       // Ctrl-C in a terminal reaches the whole group.
-      process.kill(-Number(run.process.pid), "SIGINT");
+      run.signal("SIGINT");
       expect(await run.ended).not.toBe(0);
       await nothingLeft();
     },

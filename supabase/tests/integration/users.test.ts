@@ -1,20 +1,12 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { constants } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
-import { root } from "../../local/project.ts";
+import { type Command, startCommand } from "../commands.ts";
 
 const runId = "6f000000-0000-4000-8000-000000000001";
 const key = "a-key-that-nobody-may-see";
-
-interface Run {
-  process: ChildProcess;
-  output: () => string;
-  ended: Promise<number | null>;
-}
 
 /** Speaks the function's protocol; each test says what it answers. */
 describe("npm run users", () => {
@@ -22,7 +14,7 @@ describe("npm run users", () => {
   let url: string;
   let folder: string;
   let answer: (body: Record<string, unknown>, response: ServerResponse, request: IncomingMessage) => void;
-  const runs: Run[] = [];
+  const runs: Command[] = [];
 
   beforeAll(async () => {
     folder = join(inject("folder"), "users");
@@ -42,38 +34,20 @@ describe("npm run users", () => {
   });
 
   afterEach(async () => {
-    for (const { process: child, ended, output } of runs.splice(0)) {
-      if (child.exitCode === null && child.signalCode === null) process.kill(-Number(child.pid), "SIGKILL");
-      await ended;
-      expect(output()).not.toContain(key);
+    for (const run of runs.splice(0)) {
+      run.signal("SIGKILL");
+      await run.ended;
+      expect(run.output()).not.toContain(key);
     }
   });
 
-  const start = (parameters: string[], environment: Record<string, string> = {}, command?: string[]): Run => {
-    const [program = "", ...before] = command ?? [process.execPath, "--import", "tsx", "supabase/cli/users.ts"];
-    const child = spawn(program, [...before, ...parameters], {
-      cwd: root,
+  const start = (parameters: string[], environment: Record<string, string> = {}, command?: string[]): Command => {
+    const program = command ?? [process.execPath, "--import", "tsx", "supabase/cli/users.ts"];
+    const run = startCommand([...program, ...parameters], {
       env: { PATH: process.env["PATH"], SUPABASE_URL: url, SUPABASE_SECRET_KEY: key, ...environment },
-      stdio: ["ignore", "pipe", "pipe"],
-      detached: true,
     });
-    let output = "";
-    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    // npm ends itself with the signal that ended the script; a shell makes the same number of it.
-    const ended = new Promise<number | null>((resolve) =>
-      child.once("close", (code, signal) => resolve(signal ? 128 + constants.signals[signal] : code))
-    );
-    const run = { process: child, output: () => output, ended };
     runs.push(run);
     return run;
-  };
-  const untilPrinted = async (run: Run, text: string) => {
-    for (;;) {
-      if (run.output().includes(text)) return;
-      if (run.process.exitCode !== null) throw new Error(`it ended without ${text}:\n${run.output()}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
   };
   const say = (response: ServerResponse, ...events: unknown[]) => {
     if (!response.headersSent) response.writeHead(200, { "content-type": "application/x-ndjson" });
@@ -226,9 +200,9 @@ describe("npm run users", () => {
       say(response, started, progress(100));
     };
     const run = start(["--report", join(folder, "stopped.csv")], {}, command);
-    await untilPrinted(run, "0 of 1,200 users");
+    await run.untilPrinted("0 of 1,200 users");
     // Ctrl-C in a terminal reaches the whole group.
-    process.kill(-Number(run.process.pid), signal);
+    run.signal(signal);
     await requestClosed;
     expect(await run.ended).toBe(130);
     expect(run.output()).toContain("Stopped. Nothing is lost: call again to go on.");
