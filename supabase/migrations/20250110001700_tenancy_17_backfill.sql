@@ -67,7 +67,7 @@ returns double precision language sql immutable security invoker set search_path
         when backfill.sweep > 0 then 1 - part.left_before_sweep * (1 - 0.99 * backfill.next_block / backfill.blocks)
         else 0.98 / backfill.blocks * (
             backfill.group_start
-            + part.group_blocks * (part.share_of_group + 0.65 * part.share_of_group * (1 - part.share_of_group))
+            + part.group_blocks * (part.share_of_group + 0.5 * part.share_of_group * (1 - part.share_of_group))
         )
     end
     from (
@@ -82,9 +82,9 @@ returns double precision language sql immutable security invoker set search_path
     ) as part
 $function$;
 comment on function org_migration.backfill_done(org_migration.backfills) is
-'How much of a table''s backfill is done, from 0 to 1, as shares of the time that it takes. The first rows of a group of blocks take several'
-' times as long as its last ones, since they find no room on their pages yet and go to new ones (as measured); the sweep after the passes'
-' looks at everything and finds next to nothing.';
+'How much of a table''s backfill is done, from 0 to 1, as shares of the time that it takes. The first rows of a group of blocks take'
+' about three times as long as its last ones, since they find no room on their pages yet and go to new ones (as measured, on an idle and on a'
+' busy machine); the sweep after the passes looks at everything and finds next to nothing.';
 
 create or replace view org_migration.backfill_progress as
 select

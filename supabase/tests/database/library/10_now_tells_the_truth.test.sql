@@ -184,7 +184,7 @@ select results_eq(
         cross join lateral jsonb_populate_record(null::org_migration.backfills, to_jsonb(moment)) as backfill
         order by moment.number
     $$,
-    array[0, 0.127, 0.803, 0.803, 0.980, 0.980, 1.000, 1.000, 1]::numeric[],
+    array[0, 0.116, 0.803, 0.803, 0.980, 0.980, 1.000, 1.000, 1]::numeric[],
     'the sweep after the passes does not begin anew'
 );
 select results_eq(
