@@ -27,8 +27,8 @@ chosen (new_users) as (
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net',
     'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
     scan_mb_per_second, 60000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select
-    null::regclass, null::boolean where false), backfills (relation, state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false),
-    user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
+    null::regclass, null::boolean where false), backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false), fillers (table_oid, form) as (select null::oid,
+    null::text where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
     'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where one.document::text like '%found%' ),
     listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as privileges_before, to_regclass(format('%I.%I',
     listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state as (select exists (select from user_orgs where
@@ -264,10 +264,10 @@ chosen (new_users) as (
     format('select count(*) from %s', root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join
     size on size.root = root.relation where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5,
     'backfill', size.relation, format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join
-    decisions on decisions.root = size.root left join backfills on backfills.relation = size.relation cross join settings where size.is_leaf and coalesce(backfills.state not in ('catalog', 'finished'),
-    true) and case when size.attnum is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end union all select
-    missing.phase, missing.ordinal, missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else 0 end,
-    size.estimated_rows from missing join size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end,
+    decisions on decisions.root = size.root left join backfills on backfills.relation = size.relation and backfills.number = 0 cross join settings where size.is_leaf and coalesce(backfills.state not in
+    ('catalog', 'finished'), true) and case when size.attnum is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end
+    union all select missing.phase, missing.ordinal, missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else
+    0 end, size.estimated_rows from missing join size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end,
     size.schema_name, size.table_name, size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part
     = 'backfill' then steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation =
     steps.relation join org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), required_organization_columns as (select string_agg(format('%I', attribute.attname),

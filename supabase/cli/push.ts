@@ -13,8 +13,9 @@ import { createPushDisplay, type PushDisplay } from "./push-display.ts";
 import { type Now, openNow } from "./push-now.ts";
 import { findTarget, isRemote, refuseFolder, surroundings } from "./push-target.ts";
 import { watchPush } from "./push-watch.ts";
+import { startWorkers, takeWorkers } from "./push-workers.ts";
 
-const help = `npm run push -- [options of supabase db push]
+const help = `npm run push -- [options of supabase db push] [--workers <n>]
 
 Runs supabase db push with these options, and shows what it is doing: a line per second on a terminal, a line per 10 seconds
 elsewhere, on standard error. Above it, who is in the way, and the statement that ends that.
@@ -25,11 +26,12 @@ Stop it with Ctrl-C whenever you like; the same command goes on from there. From
   --workdir <folder>              the folder with your supabase folder in it
   --dry-run                       list the migrations, and push nothing
   --yes                           do not ask first
+  --workers <n>                   share the backfill among so many sessions, 1 to 16; at most as many as the server has cores to spare
   --help
 
 All others: npx supabase db push --help. Exit code: the CLI's; 130 stopped.`;
 
-const parameters = process.argv.slice(2);
+let parameters = process.argv.slice(2);
 
 /** Runs the CLI, in a process group of its own, so that Ctrl-C reaches it once. Returns its exit code. */
 async function runCli(given: string[], signal: AbortSignal, pass: PushDisplay["pass"]): Promise<number> {
@@ -86,6 +88,11 @@ function adviseToGoOn(now: Now | undefined, stopped: boolean): string {
     }. Once what it says is dealt with, the same command goes on from there.`;
 }
 
+function refuse(reason: string): number {
+  console.error(`Cannot push: ${reason}`);
+  return usageExitCode;
+}
+
 /** What is left of a push before this one is no news, and would read as if this one had ended. */
 function fromItsBeginning(show: PushDisplay["show"]): PushDisplay["show"] {
   let begun = false;
@@ -100,24 +107,33 @@ async function main(): Promise<number> {
     console.log(help);
     return 0;
   }
-  const refusal = refuseFolder(parameters, surroundings);
-  if (refusal !== undefined) {
-    console.error(`Cannot push: ${refusal}`);
-    return usageExitCode;
+  let workers: number;
+  try {
+    ({ workers, rest: parameters } = takeWorkers(parameters));
+  } catch (error) {
+    return refuse((error as RangeError).message);
   }
+  const refusal = refuseFolder(parameters, surroundings);
+  if (refusal !== undefined) return refuse(refusal);
   const signal = watchInterruptions();
   const display = createPushDisplay(screenOf(process.stderr));
   if (parameters.includes("--dry-run")) return await runCli(parameters, signal, display.pass);
   if (!await confirm(signal)) return interruptedExitCode;
 
   const target = findTarget(parameters, surroundings);
-  if ("why" in target) display.silent(target.why);
+  if ("why" in target) {
+    if (workers > 1) return refuse(`--workers ${workers}: ${target.why}`);
+    display.silent(target.why);
+  }
   const reader = "url" in target ? openNow(target.url) : undefined;
   const over = new AbortController();
   const watch = reader && watchPush(reader, { ...display, show: fromItsBeginning(display.show) }, over.signal);
+  const helpers = "url" in target
+    ? startWorkers(workers - 1, target.url, AbortSignal.any([signal, over.signal]), display.silent)
+    : undefined;
   const code = await runCli(parameters, signal, display.pass);
   over.abort();
-  await watch?.ended;
+  await Promise.all([watch?.ended, helpers]);
   const now = await reader?.read().catch(() => undefined);
   await reader?.close();
   if (code === 0 && now !== undefined) display.show(now);

@@ -100,7 +100,7 @@ async function readTables(ask: Ask, readsRows: boolean): Promise<OrgTable[]> {
         ) end as backfill
       from tenancy.leaves(tables.relation) as leaf
       join pg_catalog.pg_class as class on class.oid = leaf
-      left join org_migration.backfills on backfills.relation = leaf
+      left join org_migration.backfill_progress as backfills on backfills.relation = leaf
     ) as leaves
     where tables.scope = 'org'
     order by tables.qualified_name

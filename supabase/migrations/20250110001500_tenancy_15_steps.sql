@@ -257,10 +257,19 @@ begin
         end if;
     end loop;
 
-    seconds := (
-        select extract(epoch from min(lock_waits.next_attempt_at) - clock_timestamp())
-        from org_migration.lock_waits
-        where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
+    seconds := coalesce(
+        (
+            select extract(epoch from min(lock_waits.next_attempt_at) - clock_timestamp())
+            from org_migration.lock_waits
+            where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
+        ),
+        -- What is left of a backfill is being worked on by other sessions.
+        (
+            select 0.02
+            from org_migration.queue
+            where queue.loop_name = run_next.loop_name and queue.done_at is null and queue.step = 'backfill'
+            limit 1
+        )
     );
     if seconds is not null then
         perform pg_sleep(greatest(seconds, 0));
@@ -270,8 +279,8 @@ begin
 end
 $function$;
 comment on function org_migration.run_next(text) is
-'Runs the next row of the queue that has something to do; a table that waits is passed over, and when all that are left wait for locks,'
-' it sleeps until the first of them is to be asked for again. False when nothing is left.';
+'Runs the next row of the queue that has something to do; a table that waits is passed over, and when all that are left wait for locks'
+' or for other sessions, it sleeps until the first of them is to be asked for again. False when nothing is left.';
 
 create or replace function org_migration.begin_loop(loop_name text, steps text[])
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

@@ -6,12 +6,13 @@
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create table if not exists org_migration.backfills (
-    relation regclass primary key,
+    relation regclass not null,
+    number integer not null,
     state text not null check (state in ('catalog', 'waiting', 'running', 'stuck', 'finished')),
-    blocks bigint not null,
+    first_block bigint not null default 0,
+    end_block bigint not null,
     passes integer not null,
     pass integer not null default 1,
-    group_start bigint not null default 0,
     next_block bigint not null default 0,
     batch_blocks integer not null default 64,
     sweep integer not null default 0,
@@ -26,20 +27,23 @@ create table if not exists org_migration.backfills (
     recent_seconds double precision not null default 0,
     recently_done double precision not null default 0,
     decision text,
-    decided_by_pid integer,
+    session_pid integer,
     started_at timestamptz,
     last_batch_at timestamptz,
     next_batch_at timestamptz,
     last_written_at timestamptz,
     stuck_at timestamptz,
-    finished_at timestamptz
+    finished_at timestamptz,
+    primary key (relation, number)
 );
 comment on table org_migration.backfills is
-'The state of each table''s backfill, written with each batch; org_migration.backfill_progress shows it. Groups of blocks are gone'
-' through in strided passes, each touching a fraction of every page''s rows; after the last group, sweeps find what is left.';
+'The state of each table''s backfill, written with each batch; org_migration.backfill_progress shows it. Ranges of blocks (number 1 and up)'
+' are gone through in strided passes, each touching a fraction of every page''s rows; after the last of them sweeps of the whole table'
+' (number 0) find what is left. A session that works on a row of this table holds its lock, so several of them can share a table.';
 comment on column org_migration.backfills.state is
-'catalog: phase 2 stored the value for all rows in the catalog, no row is touched. waiting: for the parents'' tables. stuck: what is'
-' left references rows without organization; when those are all there are, it is finished, and phase 4 decides them.';
+'catalog: phase 2 stored the value for all rows in the catalog, no row is touched. waiting: for the parents'' tables, number 0 also for its'
+' ranges. stuck: what is left references rows without organization; when those are all there are, it is finished, and phase 4 decides them.';
+comment on column org_migration.backfills.end_block is 'The block after its last one.';
 comment on column org_migration.backfills.rows_undecided is 'Of the current sweep: rows whose parent has no organization yet.';
 comment on column org_migration.backfills.rows_skipped is 'Of the current sweep: rows left alone because others held them.';
 comment on column org_migration.backfills.orphans is 'Rows that got the default organization because neither an owner nor a parent says another.';
@@ -49,66 +53,92 @@ comment on column org_migration.backfills.seconds is 'That its batches took, wit
 comment on column org_migration.backfills.recent_seconds is 'The same, where a batch counts the less the longer ago it was: its last third is half of it.';
 comment on column org_migration.backfills.recently_done is 'What was done in recent_seconds, of 1.';
 comment on column org_migration.backfills.next_batch_at is 'Not before then, so that the WAL stays within settings.wal_mb_per_second.';
-comment on column org_migration.backfills.decision is 'The query of org_migration.decision_query, kept for the session that runs the backfill.';
-
-create or replace function org_migration.group_blocks(group_start bigint, blocks bigint)
-returns bigint language sql immutable security invoker set search_path = '' as $function$
-    select least(16384, blocks - group_start)
-$function$;
-comment on function org_migration.group_blocks(bigint, bigint) is
-'How many blocks are gone through together in strided passes: 128 MB, so that they are still in memory for the next pass and each'
-' is written to disk once, and yet enough that the batch before is out of every short transaction''s sight.';
+comment on column org_migration.backfills.decision is 'The query of org_migration.decision_query, kept for session_pid, which runs the backfill.';
 
 create or replace function org_migration.backfill_done(backfill org_migration.backfills)
 returns double precision language sql immutable security invoker set search_path = '' as $function$
     select case
         when backfill.state in ('catalog', 'finished') then 1
-        when backfill.blocks = 0 then 0
-        when backfill.sweep > 0 then 1 - part.left_before_sweep * (1 - 0.99 * backfill.next_block / backfill.blocks)
-        else 0.98 / backfill.blocks * (
-            backfill.group_start
-            + part.group_blocks * (part.share_of_group + 0.5 * part.share_of_group * (1 - part.share_of_group))
-        )
+        when backfill.end_block = 0 then 0
+        when backfill.sweep > 0 then 1 - part.left_before_sweep * (1 - 0.99 * backfill.next_block / backfill.end_block)
+        else part.share * (1 + 0.5 * (1 - part.share))
     end
     from (
         select
-            group_blocks.number as group_blocks,
-            (backfill.pass - 1 + (backfill.next_block - backfill.group_start) / group_blocks.number) / nullif(backfill.passes, 0)
-                as share_of_group,
+            (
+                backfill.pass - 1
+                + (backfill.next_block - backfill.first_block)::double precision / nullif(backfill.end_block - backfill.first_block, 0)
+            ) / nullif(backfill.passes, 0) as share,
             case when backfill.passes > 0 then 0.02 else 1 end * (0.01 ^ (backfill.sweep - 1))::double precision as left_before_sweep
-        from (
-            select nullif(org_migration.group_blocks(backfill.group_start, backfill.blocks), 0)::double precision
-        ) as group_blocks (number)
     ) as part
 $function$;
 comment on function org_migration.backfill_done(org_migration.backfills) is
-'How much of a table''s backfill is done, from 0 to 1, as shares of the time that it takes. The first rows of a group of blocks take'
-' about three times as long as its last ones, since they find no room on their pages yet and go to new ones (as measured, on an idle and on a'
-' busy machine); the sweep after the passes looks at everything and finds next to nothing.';
+'How much of a range is done, or by a sweep of the whole table, from 0 to 1, as shares of the time that it takes. The first rows of a range'
+' take about three times as long as its last ones, since they find no room on their pages yet and go to new ones (as measured, on an idle and'
+' on a busy machine); the sweep after the passes looks at everything and finds next to nothing.';
 
 create or replace view org_migration.backfill_progress as
+with part as (
+    select
+        backfills.*,
+        org_migration.backfill_done(backfills.*) as done,
+        case
+            when backfills.number = 0 then 1
+            else 0.98 * (backfills.end_block - backfills.first_block) / sum(backfills.end_block - backfills.first_block)
+                filter (where backfills.number > 0) over (partition by backfills.relation)
+        end as weight,
+        backfills.last_batch_at >= max(backfills.last_batch_at) over table_rows
+            - (max(backfills.last_batch_at) over table_rows - min(backfills.started_at) over table_rows) / 3 as is_recent,
+        backfills.state = 'running' and backfills.last_batch_at > clock_timestamp() - interval '2 seconds' as is_worked_on
+    from org_migration.backfills
+    window table_rows as (partition by backfills.relation)
+)
 select
-    backfills.relation, backfills.state, org_migration.backfill_done(backfills.*) as done, backfills.rows_updated, backfills.seconds,
-    round(backfills.rows_updated / nullif(backfills.seconds, 0)) as rows_per_second,
-    backfills.recent_seconds, backfills.recently_done,
-    backfills.orphans, backfills.conflicts, backfills.triggers_fired, backfills.started_at, backfills.last_batch_at, backfills.finished_at
-from org_migration.backfills;
+    part.relation,
+    case when bool_or(part.state = 'running') then 'running' else max(part.state) filter (where part.number = 0) end as state,
+    case
+        when bool_and(part.state in ('catalog', 'finished')) then 1
+        -- What the passes do is not for the sweeps to do.
+        else sum(part.weight * part.done - case when part.number = 0 and part.passes > 0 then 0.98 else 0 end)
+    end as done,
+    sum(part.rows_updated)::bigint as rows_updated,
+    sum(part.seconds) as seconds,
+    round(sum(part.rows_updated) / nullif(sum(part.seconds), 0)) * greatest(count(distinct part.session_pid) filter (where part.is_worked_on), 1) as rows_per_second,
+    coalesce(sum(part.recent_seconds) filter (where part.is_recent), 0) as recent_seconds,
+    coalesce(sum(part.weight * part.recently_done) filter (where part.is_recent), 0) as recently_done,
+    sum(part.orphans)::bigint as orphans,
+    sum(part.conflicts)::bigint as conflicts,
+    bool_or(part.triggers_fired) as triggers_fired,
+    min(part.started_at) as started_at,
+    max(part.last_batch_at) as last_batch_at,
+    max(part.last_written_at) as last_written_at,
+    max(part.stuck_at) as stuck_at,
+    max(part.finished_at) filter (where part.number = 0) as finished_at
+from part
+group by part.relation;
 comment on view org_migration.backfill_progress is
-'How far each table''s backfill is, current after every batch: done from 0 to 1, which only grows, rows written, and the seconds that the'
-' batches took, without pauses and waits for locks. NULL where there is nothing to tell yet.';
+'How far each table''s backfill is, one row per table, current after every batch: done from 0 to 1, which only grows, rows written, and the'
+' seconds that the batches took, of all sessions together, without pauses and waits for locks. NULL where there is nothing to tell yet.';
 
 create or replace function org_migration.backfill_turn(target regclass)
 returns text language sql stable security invoker set search_path = '' as $function$
     with progress as materialized (
         select
             org_id.relation, org_id.root, org_scoped_tables.position,
-            coalesce(backfills.state, 'waiting') as state,
-            backfills.last_written_at, backfills.stuck_at
+            coalesce(whole.state, 'waiting') as state,
+            (
+                select max(part.last_written_at)
+                from org_migration.backfills as part
+                where part.relation = org_id.relation
+            ) as last_written_at,
+            whole.stuck_at
         from tenancy.org_scoped_tables
         join tenancy.org_id_columns as org_id
             on org_id.root = org_scoped_tables.relation
             and org_id.is_leaf
-        left join org_migration.backfills on backfills.relation = org_id.relation
+        left join org_migration.backfills as whole
+            on whole.relation = org_id.relation
+            and whole.number = 0
     ),
     parents as materialized (
         select child.relation as child, parent.*
@@ -183,23 +213,19 @@ returns org_migration.backfills language plpgsql volatile security invoker set s
 begin
     if backfill.sweep = 0 and backfill.pass < backfill.passes then
         backfill.pass := backfill.pass + 1;
-        backfill.next_block := backfill.group_start;
-    elsif backfill.sweep = 0 and backfill.next_block < backfill.blocks then
-        backfill.pass := 1;
-        backfill.group_start := backfill.next_block;
-    elsif backfill.sweep > 0
-        and backfill.rows_undecided = 0
-        and (backfill.rows_skipped = 0 or backfill.sweep > 2)
+        backfill.next_block := backfill.first_block;
+    elsif backfill.sweep = 0
+        or (backfill.rows_undecided = 0 and (backfill.rows_skipped = 0 or backfill.sweep > 2))
     then
         backfill.state := 'finished';
         backfill.finished_at := clock_timestamp();
     else
-        if backfill.sweep > 0 and backfill.rows_skipped = 0 and backfill.rows_updated_in_sweep = 0 then
+        if backfill.rows_skipped = 0 and backfill.rows_updated_in_sweep = 0 then
             backfill.state := 'stuck';
             backfill.stuck_at := clock_timestamp();
         end if;
         backfill.sweep := backfill.sweep + 1;
-        backfill.blocks := pg_relation_size(backfill.relation) / current_setting('block_size')::bigint;
+        backfill.end_block := pg_relation_size(backfill.relation) / current_setting('block_size')::bigint;
         backfill.next_block := 0;
         backfill.rows_updated_in_sweep := 0;
         backfill.rows_undecided := 0;
@@ -209,15 +235,17 @@ begin
 end
 $function$;
 comment on function org_migration.end_of_blocks(org_migration.backfills) is
-'What comes after the last block of a group or sweep: the next pass, the next group, a sweep, or the end. A sweep that left'
-' undecided rows and wrote none is stuck; rows that others hold are waited for from the second sweep on.';
+'What comes after the last block of a range or sweep: the next pass, another sweep, or the end. A sweep that left undecided rows and wrote'
+' none is stuck; rows that others hold are waited for from the second sweep on.';
 
 create or replace function org_migration.start_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     block_count constant bigint := pg_relation_size(target) / current_setting('block_size')::bigint;
+    -- 128 MB each, so that its pages are still in memory for the next pass and are written to disk once, and yet enough that the batch
+    -- before is out of every short transaction's sight.
+    ranges integer := 0;
     new_state text;
-    strided boolean;
 begin
     select case
         when org_id.missing_value = format('{%s}', settings.default_org_id) then 'catalog'
@@ -229,36 +257,47 @@ begin
     cross join tenancy.settings
     where org_id.relation = target;
 
-    strided := block_count >= 1000 and new_state = 'waiting';
-    insert into org_migration.backfills (relation, state, blocks, passes, sweep, finished_at)
+    if block_count >= 1000 and new_state = 'waiting' then
+        ranges := ceil(block_count / 16384.0);
+    end if;
+    insert into org_migration.backfills (relation, number, state, end_block, passes, sweep, finished_at)
     values (
-        target, new_state, block_count,
-        case when strided then 10 else 0 end,
-        case when strided then 0 else 1 end,
+        target, 0, new_state, block_count,
+        case when ranges > 0 then 10 else 0 end, 1,
         case when new_state <> 'waiting' then clock_timestamp() end
-    );
+    )
+    on conflict on constraint backfills_pkey do nothing;
+    if found then
+        insert into org_migration.backfills (relation, number, state, first_block, next_block, end_block, passes)
+        select target, range.number, new_state, range.first_block, range.first_block, block_count * range.number / ranges, 10
+        from (
+            select number, block_count * (number - 1) / ranges as first_block
+            from generate_series(1, ranges) as number
+        ) as range;
+    end if;
 end
 $function$;
 comment on function org_migration.start_backfill(regclass) is
-'Opens the table''s row. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ten strided passes first.';
+'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of up to 16384 blocks, all of'
+' one size, with ten strided passes each first.';
 
 create or replace function org_migration.finish_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 begin
     update org_migration.backfills
     set state = 'finished', finished_at = clock_timestamp()
-    where backfills.relation = target;
+    where backfills.relation = target and backfills.number = 0;
 
     insert into tenancy.log (part, table_name, statement, began, seconds, rows)
     select
         'backfill', target::text,
         format('update %s: org_id of %s', target, rules.in_words),
-        backfills.started_at,
-        round(extract(epoch from backfills.last_batch_at - backfills.started_at), 3),
-        backfills.rows_updated
-    from org_migration.backfills
+        progress.started_at,
+        round(extract(epoch from progress.last_batch_at - progress.started_at), 3),
+        progress.rows_updated
+    from org_migration.backfill_progress as progress
     join org_migration.rules on rules.root = coalesce(pg_partition_root(target), target)
-    where backfills.relation = target;
+    where progress.relation = target;
 end
 $function$;
-comment on function org_migration.finish_backfill(regclass) is 'Closes the table''s row, and logs what the backfill wrote.';
+comment on function org_migration.finish_backfill(regclass) is 'Closes the table, and logs what the backfill wrote.';

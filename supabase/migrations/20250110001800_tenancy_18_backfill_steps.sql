@@ -62,11 +62,7 @@ comment on function org_migration.note_pace(org_migration.backfills, double prec
 create or replace function org_migration.run_batch(backfill org_migration.backfills)
 returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    end_of_group constant bigint := case
-        when backfill.sweep > 0 then backfill.blocks
-        else backfill.group_start + org_migration.group_blocks(backfill.group_start, backfill.blocks)
-    end;
-    end_block constant bigint := least(backfill.next_block + backfill.batch_blocks, end_of_group);
+    end_block constant bigint := least(backfill.next_block + backfill.batch_blocks, backfill.end_block);
     row_filter constant text := org_migration.batch_filter(backfill, end_block);
     began constant timestamptz := clock_timestamp();
     wal_before constant pg_lsn := pg_current_wal_insert_lsn();
@@ -103,7 +99,7 @@ begin
         backfill.rows_updated_in_sweep := backfill.rows_updated_in_sweep + batch.updated;
         backfill.rows_undecided := backfill.rows_undecided + batch.undecided;
     end if;
-    if end_block = end_of_group then
+    if end_block = backfill.end_block then
         backfill := org_migration.end_of_blocks(backfill);
     end if;
     return org_migration.note_pace(backfill, done_before, org_migration.count_time());
@@ -113,42 +109,26 @@ comment on function org_migration.run_batch(org_migration.backfills) is
 'One batch of a table''s backfill; returns its row as it is then. Batches are ranges of blocks, so they need no key; passes are strided,'
 ' so the new versions of a page''s rows find room on it (HOT) and the table does not double.';
 
-create or replace function org_migration.backfill_table(target regclass)
+create or replace function org_migration.backfill_part(backfill org_migration.backfills)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    backfill org_migration.backfills;
 begin
-    select backfills.*
-    into backfill
-    from org_migration.backfills
-    where backfills.relation = target;
-
-    if not found then
-        perform org_migration.start_backfill(target);
-        return true;
-    end if;
-
-    if backfill.state in ('catalog', 'finished') then
-        return false;
-    end if;
-
     if backfill.state in ('waiting', 'stuck') then
-        backfill.state := org_migration.backfill_turn(target);
+        backfill.state := org_migration.backfill_turn(backfill.relation);
         if backfill.state is null then
             return null;
         end if;
         -- Rows whose parents came without organization meanwhile, or that reference one another in a circle: phase 4 has them,
         -- where no more such parents can come.
         if backfill.state = 'finished' then
-            perform org_migration.finish_backfill(target);
+            perform org_migration.finish_backfill(backfill.relation);
             return true;
         end if;
-        backfill.decided_by_pid := null;
+        backfill.session_pid := null;
     end if;
 
-    if backfill.decided_by_pid is distinct from pg_backend_pid() then
-        backfill.decision := org_migration.decision_query(target, false);
-        backfill.decided_by_pid := pg_backend_pid();
+    if backfill.session_pid is distinct from pg_backend_pid() then
+        backfill.decision := org_migration.decision_query(backfill.relation, false);
+        backfill.session_pid := pg_backend_pid();
     end if;
 
     perform pg_sleep(extract(epoch from backfill.next_batch_at - clock_timestamp()))
@@ -156,41 +136,107 @@ begin
     backfill := org_migration.run_batch(backfill);
 
     delete from org_migration.backfills
-    where backfills.relation = target;
+    where backfills.relation = backfill.relation and backfills.number = backfill.number;
     insert into org_migration.backfills
     select backfill.*;
-    if backfill.state = 'finished' then
-        perform org_migration.finish_backfill(target);
+    if backfill.state = 'finished' and backfill.number = 0 then
+        perform org_migration.finish_backfill(backfill.relation);
     end if;
     return true;
 end
 $function$;
-comment on function org_migration.backfill_table(regclass) is
-'One batch with its progress, in one transaction, of a table that is not partitioned. Returns false when the table is done, NULL when it'
-' has to wait for its parents.';
+comment on function org_migration.backfill_part(org_migration.backfills) is
+'One batch of a range, or of a sweep, with its progress, in one transaction. Returns NULL when it has to wait for other tables.';
 
 create or replace function org_migration.backfill(target regclass)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     leaf regclass;
-    worked boolean;
-    waits boolean := false;
+    part org_migration.backfills;
+    is_done boolean := true;
 begin
     for leaf in
         select tenancy.leaves(target)
     loop
-        worked := org_migration.backfill_table(leaf);
-        if worked then
+        if not exists (select from org_migration.backfills where backfills.relation = leaf) then
+            perform org_migration.start_backfill(leaf);
             return true;
         end if;
-        waits := waits or worked is null;
+
+        select unfinished.*
+        into part
+        from org_migration.backfills as unfinished
+        where unfinished.relation = leaf
+            and unfinished.state not in ('catalog', 'finished')
+            and (
+                unfinished.number > 0
+                or not exists (
+                    select from org_migration.backfills as range
+                    where range.relation = leaf and range.number > 0 and range.state <> 'finished'
+                )
+            )
+            -- Between two batches it is still that session's, unless it is gone.
+            and (
+                coalesce(unfinished.session_pid, pg_backend_pid()) = pg_backend_pid()
+                or unfinished.last_batch_at < clock_timestamp() - interval '5 seconds'
+                or not exists (select from pg_catalog.pg_stat_activity as session where session.pid = unfinished.session_pid)
+            )
+        order by unfinished.session_pid is distinct from pg_backend_pid(), unfinished.number
+        limit 1
+        -- Who works on it holds it.
+        for update of unfinished skip locked;
+        if found and org_migration.backfill_part(part) then
+            return true;
+        end if;
+        is_done := is_done and not exists (
+            select from org_migration.backfills
+            where backfills.relation = leaf and backfills.state not in ('catalog', 'finished')
+        );
     end loop;
-    return case when not waits then false end;
+    return case when is_done then false end;
 end
 $function$;
 comment on function org_migration.backfill(regclass) is
-'The step backfill: one batch of the table, or of its first partition that needs one. Returns true if it did something, false when all is'
-' done, NULL when it has to wait for its parents.';
+'The step backfill: one batch of the table, or of its first partition that needs one, of a range that no other session works on. Returns true'
+' if it did something, false when all is done, NULL when it has to wait for other tables or sessions.';
+
+create or replace function org_migration.help_backfill()
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    target regclass;
+begin
+    if (select settings.paused from tenancy.settings)
+        or not exists (
+            select from org_migration.push_session
+            where push_session.alive and push_session.in_loop and push_session.loop_name = 'backfill'
+        )
+    then
+        return false;
+    end if;
+
+    perform set_config('synchronous_commit', 'off', true);
+    perform org_migration.count_time();
+    for target in
+        select queue.root
+        from org_migration.queue
+        where queue.loop_name = 'backfill' and queue.done_at is null
+        order by queue.number
+    loop
+        if org_migration.backfill(target) then
+            return true;
+        end if;
+    end loop;
+    return false;
+exception
+    -- The application is in the way: another batch, later.
+    when lock_not_available or deadlock_detected or serialization_failure then
+        return false;
+end
+$function$;
+comment on function org_migration.help_backfill() is
+'One batch of the backfill of the push that runs in another session: of a table or range that nobody works on. For connections beside it,'
+' each call in a transaction of its own. Returns true if it did something, false where there is nothing to do at this moment: no backfill'
+' runs, it is paused, all is being worked on, or the application holds the rows.';
 
 -- Rows that came without organization since the backfill --------------------------------------------------------------------
 
@@ -235,7 +281,7 @@ begin
             conflicts = backfills.conflicts + batch.conflicts,
             triggers_fired = backfills.triggers_fired or batch.triggers_fired,
             last_written_at = clock_timestamp()
-        where backfills.relation = leaf;
+        where backfills.relation = leaf and backfills.number = 0;
         updated := updated + batch.updated;
     end loop;
 

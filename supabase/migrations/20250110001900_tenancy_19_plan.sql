@@ -92,7 +92,7 @@ steps as materialized (
         'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows
     from size
     join tenancy.decisions on decisions.root = size.root
-    left join org_migration.backfills on backfills.relation = size.relation
+    left join org_migration.backfills on backfills.relation = size.relation and backfills.number = 0
     cross join tenancy.settings
     where size.is_leaf
         and coalesce(backfills.state not in ('catalog', 'finished'), true)

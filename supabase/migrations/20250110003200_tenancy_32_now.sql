@@ -176,7 +176,7 @@ remaining as (
             when work.done = 1 then 0
             -- By its own pace, the more it has of one.
             when work.kind = 'rows' then
-                (1 - work.done) * (work.recent_seconds + 0.003 * expectation.seconds) / (work.recently_done + 0.003)
+                (1 - work.done) * (work.recent_seconds + 0.003 * expectation.seconds) / (work.recently_done + 0.003) / backfilling.sessions
             when work.built is not null then (1 - work.built) * expectation.seconds
             -- A statement that says nothing until it is through.
             when work.is_current and push_session.state = 'active' and push_session.wait_event_type is distinct from 'Lock' then greatest(
@@ -190,6 +190,11 @@ remaining as (
     cross join lateral (
         select work.expected * pace.factor as seconds
     ) as expectation
+    cross join (
+        select greatest(count(distinct backfills.session_pid), 1) as sessions
+        from org_migration.backfills
+        where backfills.state = 'running' and backfills.last_batch_at > clock_timestamp() - interval '2 seconds'
+    ) as backfilling
     left join org_migration.push_session on true
 )
 select

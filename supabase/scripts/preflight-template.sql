@@ -36,7 +36,7 @@ settings as (
     from chosen
 ),
 tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false),
-backfills (relation, state) as (select null::regclass, null::text where false),
+backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false),
 fillers (table_oid, form) as (select null::oid, null::text where false),
 -- Of the views each only asks whether there is one.
 user_orgs (user_id, org_id) as (

@@ -48,7 +48,7 @@ export async function measureBackfill(
     // Of this table alone, whose backfill is not interrupted.
     const [spent] = await sql`
       select extract(epoch from finished_at - started_at)::double precision as seconds
-      from org_migration.backfills
+      from org_migration.backfill_progress
       where relation = ${table}::regclass
     `;
     seconds = spent?.["seconds"] as number;

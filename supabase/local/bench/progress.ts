@@ -33,10 +33,11 @@ const pauseSeconds = 5;
 
 async function readBackfill(sql: Sql): Promise<unknown> {
   const rows = await sql`
-    select
-      state, blocks, passes, pass, group_start, next_block, sweep, seconds, recent_seconds, recently_done
+    select number, state, first_block, end_block, passes, pass, next_block, sweep, seconds, recent_seconds, recently_done
     from org_migration.backfills
     where relation = ${table}::regclass
+    order by last_batch_at desc nulls last
+    limit 1
   `.catch(() => []);
   return rows[0];
 }

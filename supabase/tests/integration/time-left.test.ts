@@ -5,7 +5,7 @@ import { cloneDatabase } from "../databases.ts";
 
 /**
  * A backfill of call_logs, 500,000 rows, as npm run bench:progress recorded it on two cores with a dozen other processes at work: after
- * so many seconds, which block of how many it was at, in which pass over which group of blocks, and in which sweep.
+ * so many seconds, which block of how many it was at, in which pass over the range from which block on, and in which sweep.
  */
 const recorded = JSON.parse(readFileSync(join(import.meta.dirname, "../recorded-backfill.json"), "utf8")) as {
   seconds: number;
@@ -13,7 +13,7 @@ const recorded = JSON.parse(readFileSync(join(import.meta.dirname, "../recorded-
     seconds: number,
     blocks: number,
     pass: number,
-    groupStart: number,
+    firstBlock: number,
     nextBlock: number,
     sweep: number,
   ][];
@@ -31,8 +31,8 @@ describe("the time left that tenancy.now tells", () => {
       insert into org_migration.work (number, phase, part, relation, expected)
       values (1, 3, 'backfill', 'public.call_logs', 10);
       delete from org_migration.backfills where relation = 'public.call_logs'::regclass;
-      insert into org_migration.backfills (relation, state, blocks, passes)
-      values ('public.call_logs', 'running', 1, 10);
+      insert into org_migration.backfills (relation, number, state, end_block, passes, sweep)
+      values ('public.call_logs', 0, 'waiting', 10638, 10, 1), ('public.call_logs', 1, 'running', 10638, 10, 0);
     `).simple();
   });
 
@@ -42,17 +42,22 @@ describe("the time left that tenancy.now tells", () => {
     const { sql } = database;
     const told: { worked: number; percent: number; error: number }[] = [];
     let last = 0;
-    for (const [seconds, blocks, pass, groupStart, nextBlock, sweep] of recorded.moments) {
+    for (const [seconds, blocks, pass, firstBlock, nextBlock, sweep] of recorded.moments) {
+      await sql`
+        update org_migration.backfills
+        set state = 'finished'
+        where relation = 'public.call_logs'::regclass and number = 1 and ${sweep}::integer > 0
+      `;
       await sql`
         with before as (
           select backfills.*, org_migration.backfill_done(backfills.*) as done
           from org_migration.backfills
-          where relation = 'public.call_logs'::regclass
+          where relation = 'public.call_logs'::regclass and number = case when ${sweep}::integer > 0 then 0 else 1 end
         ),
         noted as (
           select (org_migration.note_pace(
             jsonb_populate_record(null::org_migration.backfills, to_jsonb(before) || jsonb_build_object(
-              'blocks', ${blocks}::integer, 'pass', ${pass}::integer, 'group_start', ${groupStart}::integer,
+              'state', 'running', 'end_block', ${blocks}::integer, 'pass', ${pass}::integer, 'first_block', ${firstBlock}::integer,
               'next_block', ${nextBlock}::integer, 'sweep', ${sweep}::integer
             )),
             before.done,
@@ -62,11 +67,12 @@ describe("the time left that tenancy.now tells", () => {
         )
         update org_migration.backfills
         set
-          blocks = noted.blocks, pass = noted.pass, group_start = noted.group_start, next_block = noted.next_block,
-          sweep = noted.sweep, seconds = noted.seconds, recent_seconds = noted.recent_seconds,
-          recently_done = noted.recently_done
+          state = noted.state, end_block = noted.end_block, pass = noted.pass, first_block = noted.first_block,
+          next_block = noted.next_block, sweep = noted.sweep, seconds = noted.seconds,
+          recent_seconds = noted.recent_seconds, recently_done = noted.recently_done,
+          started_at = '2000-01-01', last_batch_at = timestamp '2000-01-01' + make_interval(secs => noted.seconds)
         from noted
-        where backfills.relation = noted.relation
+        where backfills.relation = noted.relation and backfills.number = noted.number
       `;
       last = seconds;
       const [now] = await sql`

@@ -127,7 +127,8 @@ async function readWork(sql: Sql): Promise<{ table: string; updated: number; bat
         ) as rows_of_block
     `;
     const [backfill] = found?.["begun"]
-      ? await sql`select batch_blocks from org_migration.backfills where relation = ${table}::regclass`
+      ? await sql`
+        select max(batch_blocks) as batch_blocks from org_migration.backfills where relation = ${table}::regclass`
       : [];
     work.push({
       table,
@@ -149,7 +150,7 @@ async function expectTheSame(sql: Sql, moment: string): Promise<void> {
   expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`, moment).toEqual([]);
   const backfilled = await sql`
     select relation::text as table, rows_updated::integer as rows
-    from org_migration.backfills
+    from org_migration.backfill_progress
     where relation::text = any(${largeTables})
     order by relation::text
   `;

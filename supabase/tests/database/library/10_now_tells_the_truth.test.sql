@@ -171,20 +171,19 @@ select results_eq(
         select round(org_migration.backfill_done(backfill)::numeric, 3)
         from (
             values
-                (1, 'running', 20000, 10, 1, 0, 0, 0),
-                (2, 'running', 20000, 10, 2, 0, 0, 0),
-                (3, 'running', 20000, 10, 10, 0, 16384, 0),
-                (4, 'running', 20000, 10, 1, 16384, 16384, 0),
-                (5, 'running', 20000, 10, 10, 16384, 20000, 0),
-                (6, 'running', 25000, 10, 10, 16384, 0, 1),
-                (7, 'running', 25000, 10, 10, 16384, 25000, 1),
-                (8, 'running', 25000, 10, 10, 16384, 0, 2),
-                (9, 'finished', 25000, 10, 10, 16384, 25000, 2)
-        ) as moment (number, state, blocks, passes, pass, group_start, next_block, sweep)
+                (1, 'running', 10000, 20000, 10, 1, 10000, 0),
+                (2, 'running', 10000, 20000, 10, 2, 10000, 0),
+                (3, 'running', 10000, 20000, 10, 10, 20000, 0),
+                (4, 'finished', 10000, 20000, 10, 10, 20000, 0),
+                (5, 'running', 0, 25000, 10, 1, 0, 1),
+                (6, 'running', 0, 25000, 10, 1, 25000, 1),
+                (7, 'running', 0, 25000, 10, 1, 0, 2),
+                (8, 'finished', 0, 25000, 10, 1, 25000, 2)
+        ) as moment (ordinal, state, first_block, end_block, passes, pass, next_block, sweep)
         cross join lateral jsonb_populate_record(null::org_migration.backfills, to_jsonb(moment)) as backfill
-        order by moment.number
+        order by moment.ordinal
     $$,
-    array[0, 0.116, 0.803, 0.803, 0.980, 0.980, 1.000, 1.000, 1]::numeric[],
+    array[0, 0.145, 1.000, 1, 0.980, 1.000, 1.000, 1]::numeric[],
     'the sweep after the passes does not begin anew'
 );
 select results_eq(
@@ -196,8 +195,8 @@ select results_eq(
                 (2, 'running', 100, 0, 50, 1),
                 (3, 'running', 100, 0, 0, 2),
                 (4, 'running', 0, 0, 0, 1)
-        ) as moment (number, state, blocks, passes, next_block, sweep)
-        order by moment.number
+        ) as moment (ordinal, state, end_block, passes, next_block, sweep)
+        order by moment.ordinal
     $$,
     array[0, 0.495, 0.990, 0]::numeric[],
     'nor does a table that is swept at once'

@@ -1,0 +1,47 @@
+/** Sessions beside a push that share its backfill. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { networkReason } from "./command-line.ts";
+import { connectLive } from "./live-database.ts";
+import { notThereYet } from "./push-now.ts";
+
+const mostWorkers = 16;
+
+/** Takes `--workers N` out of the options, since the CLI does not know it. Throws where N is no number from 1 to 16. */
+export function takeWorkers(parameters: string[]): { workers: number; rest: string[] } {
+  const at = parameters.findIndex((parameter) => /^--workers(=|$)/.test(parameter));
+  if (at < 0) return { workers: 1, rest: parameters };
+  const inline = parameters[at]?.startsWith("--workers=");
+  const given = inline ? parameters[at]?.slice("--workers=".length) : parameters[at + 1];
+  const workers = /^\d{1,2}$/.test(given ?? "") ? Number(given) : 0;
+  if (workers < 1 || workers > mostWorkers) {
+    throw new RangeError(`--workers ${given ?? ""}: give a number from 1 to ${mostWorkers}`);
+  }
+  return { workers, rest: parameters.toSpliced(at, inline ? 1 : 2) };
+}
+
+/** Works on the backfill of a push, batch after batch, while there is one, until the signal is aborted; a batch under way ends first. */
+async function help(url: string, signal: AbortSignal, failed: (reason: string) => void): Promise<void> {
+  const sql = connectLive(url, { connection: { application_name: "npm run push, worker" } });
+  while (!signal.aborted) {
+    let pause = 0;
+    try {
+      const [helped] = await sql<{ worked: boolean }[]>`select org_migration.help_backfill() as worked`;
+      if (!helped?.worked) pause = 200;
+    } catch (error) {
+      pause = 1000;
+      if (!notThereYet.includes((error as { code?: string }).code ?? "")) failed(networkReason(error));
+    }
+    if (pause > 0) await sleep(pause, undefined, { signal }).catch(() => {});
+  }
+  await sql.end({ timeout: 2 });
+}
+
+/** Opens so many sessions that help; resolves when all have ended. */
+export async function startWorkers(
+  count: number,
+  url: string,
+  signal: AbortSignal,
+  failed: (reason: string) => void,
+): Promise<void> {
+  await Promise.all(Array.from({ length: count }, async () => await help(url, signal, failed)));
+}
