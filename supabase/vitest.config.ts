@@ -11,7 +11,7 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
-  "tests/integration/{report,other-tools,two-organizations,five-commands,copied-tests,adopt-command,push-live,last-step}.test.ts",
+  "tests/integration/{report,other-tools,two-organizations,five-commands,copied-tests,adopt-command,push-live,last-step,workers}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs again after the last step: the attacks on org_id and on other organizations, the edge function. */

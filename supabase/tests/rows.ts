@@ -137,3 +137,8 @@ export const manyCalls = (count: number) => `
   insert into public.calls (user_id, started_at)
   select (array(select id from auth.users order by id))[1 + n % 60], now() from generate_series(1, ${count}) as n
 `;
+
+export const manyCallLogs = (count: number) => `
+  insert into public.call_logs (user_id, phone_number, outcome, notes)
+  select (array(select id from auth.users order by id))[1 + n % 60], '+1555' || n, 'answered', repeat('x', 60) from generate_series(1, ${count}) as n
+`;

@@ -7,7 +7,7 @@ import { applyMigrations } from "../apply-migrations.ts";
 import { cloneDatabase } from "../databases.ts";
 import { defaultOrgId, tenOrganizations } from "../organizations.ts";
 import { copyProject } from "../../local/project-copy.ts";
-import { manyCalls } from "../rows.ts";
+import { manyCallLogs, manyCalls } from "../rows.ts";
 
 const open: Awaited<ReturnType<typeof cloneDatabase>>[] = [];
 async function clone(name: string, template: "before" | "migrated_with_data" = "before") {
@@ -20,10 +20,6 @@ afterEach(async () => {
   for (const database of open.splice(0)) await database.drop();
 });
 
-const manyCallLogs = (count: number) => `
-  insert into public.call_logs (user_id, phone_number, outcome, notes)
-  select (array(select id from auth.users order by id))[1 + n % 60], '+1555' || n, 'answered', repeat('x', 60) from generate_series(1, ${count}) as n
-`;
 /** What comes without organization then is for the migration to find. */
 const withoutFiller = "update tenancy.settings set fill_org_id = false;";
 const countTriggers = `

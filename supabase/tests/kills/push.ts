@@ -17,6 +17,7 @@ import { findWrongRows } from "../oracle.ts";
 import { copyProject, type ProjectCopy } from "../../local/project-copy.ts";
 import { chooseSeed, createRandom, type Random } from "../random.ts";
 import { describeSchema } from "../schema.ts";
+import { inRanges, withWorkers } from "../workers.ts";
 
 const files = migrationFiles().slice(1);
 /** The tables with enough rows for a push to be killed between two batches. */
@@ -29,15 +30,20 @@ let server: PostgresServer;
 let project: ProjectCopy;
 let undisturbed: { schema: string[]; milliseconds: Map<string, number> };
 let dataBefore: Map<string, TableDigest>;
+/** How many sessions help a push. */
+let workers = 0;
 
 /** Pushes, and runs what is to happen each time that the CLI says which file it applies. */
 function startPush(database: string, onFile: (file: string) => void) {
   let seen = "";
-  return project.startPush(databaseUrl(server.port, { database }), (text) => {
+  const url = databaseUrl(server.port, { database });
+  const { process, result } = project.startPush(url, (text) => {
     seen += text;
     for (const [, file] of seen.matchAll(/Applying migration (\S+\.sql)/g)) onFile(file as string);
     seen = seen.slice(seen.lastIndexOf("\n") + 1);
   });
+  // What those who help meet when everything is killed is not the push's.
+  return { process, result: withWorkers(workers, url, async () => await result).then((helped) => helped.result) };
 }
 
 async function withConnection<T>(database: string, use: (sql: Sql) => Promise<T>): Promise<T> {
@@ -62,6 +68,12 @@ async function prepare(name: string): Promise<void> {
      -- Batches small enough for a push to be killed between two of them.
      update tenancy.settings set batch_target_ms = 10;`,
   );
+  if (workers > 0) {
+    project.append(
+      "_add_org_id_to_existing_tables.sql",
+      largeTables.map((table) => inRanges(`public.${table}`, 4)).join(""),
+    );
+  }
 
   const before = await createDatabase(server.port, "before", "postgres");
   await pushApplicationBefore(before, folder);
@@ -112,7 +124,7 @@ async function pushAndKill(database: string, file: string, kill: Kill, random: R
   }
 }
 
-/** How many more rows were updated than there are, the batch in flight when a push was killed, and how many one batch may have. */
+/** How many more rows were updated than there are, the batches in flight when a push was killed, and how many those may have. */
 async function readWork(sql: Sql): Promise<{ table: string; updated: number; batchLimit: number }[]> {
   const [found] = await sql`select to_regclass('org_migration.backfills') is not null as begun`;
   const work = [];
@@ -133,7 +145,8 @@ async function readWork(sql: Sql): Promise<{ table: string; updated: number; bat
     work.push({
       table,
       updated: row?.["updated"] as number,
-      batchLimit: (row?.["rows_of_block"] as number) * ((backfill?.["batch_blocks"] as number | undefined) ?? 0),
+      batchLimit: (1 + workers) * (row?.["rows_of_block"] as number) *
+        ((backfill?.["batch_blocks"] as number | undefined) ?? 0),
     });
   }
   return work;
@@ -167,11 +180,18 @@ function chooseFiles(random: Random): string[] {
 }
 
 /** Kills a push once in each of these migrations, and pushes again. */
-export function testKilledPushes(name: string, kill: Kill, options: { keepsStatistics: boolean }): void {
+export function testKilledPushes(
+  name: string,
+  kill: Kill,
+  options: { keepsStatistics: boolean; workers?: number },
+): void {
   const seed = chooseSeed(name);
   const random = createRandom(seed);
 
-  beforeAll(async () => await prepare(name.replaceAll(/\W+/g, "_")));
+  beforeAll(async () => {
+    workers = options.workers ?? 0;
+    await prepare(name.replaceAll(/\W+/g, "_"));
+  });
   afterAll(async () => await server.stop("immediate"));
 
   describe(`${name}, and pushed again, ends as one that was left alone`, () => {
