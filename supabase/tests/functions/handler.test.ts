@@ -241,6 +241,8 @@ describe("the answer", () => {
     ["3F000", 503, "not_migrated"],
     ["ECONNREFUSED", 503, "database_unavailable"],
     ["CONNECTION_CLOSED", 503, "database_unavailable"],
+    ["EPIPE", 503, "database_unavailable"],
+    ["ENOTFOUND", 503, "database_unavailable"],
     ["57P01", 503, "database_unavailable"],
     ["53300", 503, "database_unavailable"],
     ["53200", 500, "internal_error"],
