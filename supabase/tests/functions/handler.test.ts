@@ -287,7 +287,7 @@ describe("a stream", () => {
     });
     expect(response.headers.get("content-type")).toBe("application/x-ndjson");
     expect(await read(response)).toEqual([
-      { event: "started", run_id: "r", done: 1, total: 5 },
+      { event: "started", run_id: "r", done: 1, total: 5, failed: 0 },
       { event: "problem", user_id: "u", outcome: "failed", reason: "500" },
       { event: "progress", done: 1, total: 5, failed: 0, users_per_second: 0, eta_seconds: null },
       { event: "finished", ...summary, pages: 1, seconds: 4, retry_in_seconds: 0 },
