@@ -24,7 +24,7 @@ const defaults: JobRequest = {
   pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
-  maxUsers: 5000,
+  maxUsers: 2000,
   dryRun: false,
   report: false,
 };
