@@ -135,6 +135,39 @@ comment on function tenancy.set_org_of_new_user() is
 ' theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first. Security definer, because the Auth'
 ' server inserts users and may not read tenancy.';
 
+create or replace function tenancy.keep_org_of_new_user()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    settings tenancy.settings;
+    stored jsonb;
+    named uuid;
+    placed record;
+    org_id uuid := tenancy.organization_named(new.raw_app_meta_data ->> 'org_id');
+begin
+    select * into settings from tenancy.settings;
+    select users.raw_app_meta_data into stored from auth.users where users.id = new.id;
+    if not found or settings.new_users is null then
+        return null;
+    end if;
+
+    named := tenancy.organization_named(stored ->> 'org_id');
+    select user_orgs.org_id, user_orgs.xmin = pg_current_xact_id()::xid as is_new into placed from tenancy.user_orgs where user_orgs.user_id = new.id;
+    if found and named <> placed.org_id and placed.is_new and settings.new_users = 'personal' then
+        update tenancy.user_orgs set org_id = named where user_orgs.user_id = new.id;
+    elsif named is null then
+        org_id := case when found then placed.org_id else org_id end;
+        update auth.users
+        set raw_app_meta_data = case when jsonb_typeof(stored) = 'object' then stored else '{}' end || jsonb_build_object('org_id', org_id)
+        where users.id = new.id and org_id is not null;
+    end if;
+    return null;
+end
+$function$;
+comment on function tenancy.keep_org_of_new_user() is
+'Trigger function, at the commit of a sign-up: writes the organization again that set_org_of_new_user gave, or the mapping has by now, where'
+' app_metadata has lost it: the Auth server rewrites it from memory when an administrator creates a user with app_metadata. One that the'
+' administrator names there takes the place of a personal organization, which stays. Security definer, as set_org_of_new_user.';
+
 create or replace function tenancy.enable_new_users(mode text, anonymous boolean default false)
 -- Longer than a second, after which autovacuum gives way.
 returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1500ms' as $function$
@@ -185,6 +218,14 @@ begin
     before insert on auth.users
     for each row
     execute function tenancy.set_org_of_new_user();
+    if not exists (
+        select from pg_catalog.pg_trigger
+        where tgrelid = 'auth.users'::regclass and tgfoid = 'tenancy.keep_org_of_new_user()'::regprocedure
+    ) then
+        create constraint trigger tenancy_keep_org_of_new_user
+        after insert on auth.users deferrable initially deferred
+        for each row execute function tenancy.keep_org_of_new_user();
+    end if;
 end
 $function$;
 comment on function tenancy.enable_new_users(text, boolean) is
@@ -201,4 +242,4 @@ returns void language sql volatile security invoker set search_path = '' as $fun
     set new_users = null, new_users_anonymous = false
 $function$;
 comment on function tenancy.disable_new_users() is
-'Undo of enable_new_users. The trigger stays and does nothing, since dropping it takes the owner of auth.users.';
+'Undo of enable_new_users. The triggers stay and do nothing, since dropping them takes the owner of auth.users.';
