@@ -44,8 +44,11 @@ cross join lateral (
         case when users.created_at is null then 'created_at' end,
         case when users.updated_at is null then 'updated_at' end
     ) as columns
-) as unreadable;
-comment on view tenancy.auth_users is 'Every user, and why the Auth server''s admin API cannot update them; NULL: it can.';
+) as unreadable
+where users.deleted_at is null;
+comment on view tenancy.auth_users is
+'Every user, and why the Auth server''s admin API cannot update them; NULL: it can. Without soft-deleted ones: the Auth server has emptied their'
+' app_metadata, and nobody signs in as one of them again.';
 
 create or replace view tenancy.user_preflight as
 select auth_users.user_id, auth_users.unreachable as reason
@@ -115,7 +118,7 @@ comment on table tenancy.user_metadata_audit is
 ' afterwards, so it tells the truth also when the function is killed between the two.';
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
-' failed: the last error is in error. deleted: gone before it could be updated.';
+' failed: the last error is in error. deleted: gone, or soft-deleted, before it could be updated.';
 comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
