@@ -22,7 +22,13 @@ select
                 when jsonb_typeof(users.raw_app_meta_data) not in ('object', 'null')
                     or jsonb_typeof(users.raw_user_meta_data) not in ('object', 'null')
                     then 'metadata that is no JSON object: the Auth server cannot read the user'
-            end
+            end,
+            (
+                select 'auth.identities.identity_data that is no JSON object: the Auth server cannot read the user'
+                from auth.identities
+                where identities.user_id = users.id
+                having bool_or(jsonb_typeof(identities.identity_data) not in ('object', 'null'))
+            )
         ),
         ''
     ) as unreachable
@@ -42,7 +48,28 @@ cross join lateral (
         case when users.phone_change_token is null then 'phone_change_token' end,
         case when users.reauthentication_token is null then 'reauthentication_token' end,
         case when users.created_at is null then 'created_at' end,
-        case when users.updated_at is null then 'updated_at' end
+        case when users.updated_at is null then 'updated_at' end,
+        -- It reads a user with their identities and factors. Aggregates, since of EXISTS a page of users would read the whole table.
+        (
+            select concat_ws(
+                ', ',
+                case when bool_or(identities.created_at is null) then 'auth.identities.created_at' end,
+                case when bool_or(identities.updated_at is null) then 'auth.identities.updated_at' end
+            )
+            from auth.identities
+            where identities.user_id = users.id
+            having bool_or(identities.created_at is null or identities.updated_at is null)
+        ),
+        (
+            select concat_ws(
+                ', ',
+                case when bool_or(mfa_factors.friendly_name is null) then 'auth.mfa_factors.friendly_name' end,
+                case when bool_or(mfa_factors.secret is null) then 'auth.mfa_factors.secret' end
+            )
+            from auth.mfa_factors
+            where mfa_factors.user_id = users.id
+            having bool_or(mfa_factors.friendly_name is null or mfa_factors.secret is null)
+        )
     ) as columns
 ) as unreadable
 where users.deleted_at is null;
@@ -56,7 +83,7 @@ from tenancy.auth_users
 where auth_users.unreachable is not null;
 comment on view tenancy.user_preflight is
 'Users whom the Auth server''s admin API cannot update, and why: rows that were inserted by hand or by an import. Nobody can'
-' sign in as one of them either. Fix the named columns (token columns: an empty string) and they count.';
+' sign in as one of them either. Fix the named columns (text: an empty string; a time: now(); identity_data: an object) and they count.';
 
 create or replace view tenancy.users_without_org as
 select
@@ -199,7 +226,7 @@ select
         when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
         when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
         when users_without_org.obstacle = 'conflict' then format('should have %s: call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs', users_without_org.org_id)
-        else 'fix the named columns of the user (token columns: an empty string), then call the function update-user-org-metadata'
+        else 'fix the named columns of the user (text: an empty string; a time: now(); identity_data: an object), then call the function update-user-org-metadata'
     end as remedy
 from tenancy.users_without_org;
 comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org as findings.';
