@@ -80,10 +80,36 @@ comment on view tenancy.auth_users is
 create or replace view tenancy.user_preflight as
 select auth_users.user_id, auth_users.unreachable as reason
 from tenancy.auth_users
-where auth_users.unreachable is not null;
+where auth_users.unreachable is not null
+union all
+select
+    auth_users.user_id,
+    format(
+        'app_metadata has %s, which the Auth server does not keep exactly when it writes the user: make it text',
+        string_agg(distinct left(number.value::text, 30), ', ')
+    )
+from tenancy.auth_users
+cross join lateral jsonb_path_query(auth_users.raw_app_meta_data, '$.** ? (@.type() == "number")') as number (value)
+-- It keeps numbers as doubles, and writes the shortest text of each. No double is as long as that.
+where case when length(number.value::text) > 300 then true else number.value::float8::text::numeric <> number.value::numeric end
+group by auth_users.user_id
+union all
+select
+    auth_users.user_id,
+    format(
+        'app_metadata.providers lacks %s of auth.identities: a sign-in lost its change to an update at the same moment; the next sign-in through a'
+        ' provider puts it back', string_agg(distinct identities.provider, ', ')
+    )
+from tenancy.auth_users
+join auth.identities on identities.user_id = auth_users.user_id
+where jsonb_typeof(auth_users.raw_app_meta_data -> 'providers') = 'array'
+    and not auth_users.raw_app_meta_data -> 'providers' ? identities.provider
+group by auth_users.user_id;
 comment on view tenancy.user_preflight is
-'Users whom the Auth server''s admin API cannot update, and why: rows that were inserted by hand or by an import. Nobody can'
-' sign in as one of them either. Fix the named columns (text: an empty string; a time: now(); identity_data: an object) and they count.';
+'Users to look at before a run and after it, and why. Whom the Auth server''s admin API cannot update: rows that were inserted by hand or by an'
+' import; nobody can sign in as one of them either; fix the named columns (text: an empty string; a time: now(); identity_data: an object) and'
+' they count. Whose app_metadata has numbers that a double does not hold: the Auth server rounds them with every update, and a revert does not'
+' give them back. Whose sign-in lost its entry in app_metadata.providers.';
 
 create or replace view tenancy.users_without_org as
 select
