@@ -124,7 +124,7 @@ select
     coalesce(
         auth_users.unreachable,
         case when placed_users.org_id is null then 'is in no organization' end,
-        case when coalesce(auth_users.raw_app_meta_data ->> 'org_id', '') = '' then 'has no organization in app_metadata' end,
+        case when coalesce(btrim(auth_users.raw_app_meta_data ->> 'org_id'), '') = '' then 'has no organization in app_metadata' end,
         format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
     ) as reason
 from tenancy.auth_users
@@ -188,7 +188,7 @@ select
         auth_users.unreachable,
         format(
             'has %s now, which is not what the run gave',
-            coalesce('organization ' || (auth_users.raw_app_meta_data ->> 'org_id'), 'no organization')
+            coalesce('organization ' || nullif(btrim(auth_users.raw_app_meta_data ->> 'org_id'), ''), 'no organization')
         )
     ) as reason
 from tenancy.user_metadata_audit as audit
