@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import type { ISql, JSONValue } from "postgres";
 import { AuthError, authorize, type AuthReply, type Call, readBody, readObject, reply } from "./auth-call.ts";
-import { asUser, identitiesOf, nilId, userJson, type UserRow } from "./auth-rows.ts";
+import { asUser, identitiesOf, loadUser, nilId, userJson, type UserRow } from "./auth-rows.ts";
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -57,10 +57,8 @@ export async function createUser(call: Call): Promise<AuthReply> {
     throw new AuthError(400, "validation_failed", "Cannot create a user without either an email or phone");
   }
   const password = typeof body["password"] === "string" && body["password"] !== "" ? body["password"] : randomUUID();
-  const appMetadata = mergeMetadata(
-    { provider: "email", providers: ["email"] },
-    readObject(body, "app_metadata") ?? {},
-  );
+  const ownMetadata = { provider: "email", providers: ["email"] };
+  const appChanges = readObject(body, "app_metadata");
   const userMetadata = readObject(body, "user_metadata") ?? {};
   const { sql } = call;
   const user = await sql.begin(async (transaction) => {
@@ -78,11 +76,12 @@ export async function createUser(call: Call): Promise<AuthReply> {
         extensions.crypt(${password}, extensions.gen_salt('bf', 6)), ${
       body["email_confirm"] === true ? new Date() : null
     },
-        '', '', '', '', ${sql.json(appMetadata)}, ${sql.json(userMetadata)}, now(), now()
+        '', '', '', '', ${sql.json(ownMetadata)}, ${sql.json(userMetadata)}, now(), now()
       )
       returning *
     `;
-    const created = row as unknown as UserRow;
+    // What triggers have made of the row is not read.
+    const created = { ...row as unknown as UserRow, raw_app_meta_data: ownMetadata as UserRow["raw_app_meta_data"] };
     await transaction`
       insert into auth.identities (provider_id, user_id, identity_data, provider, last_sign_in_at, created_at, updated_at)
       values (
@@ -93,6 +92,12 @@ export async function createUser(call: Call): Promise<AuthReply> {
       )
     `;
     await audit(transaction, "user_signedup", created);
+    if (appChanges) {
+      created.raw_app_meta_data = mergeMetadata(ownMetadata, appChanges);
+      await transaction`
+        update auth.users set raw_app_meta_data = ${sql.json(created.raw_app_meta_data)} where id = ${created.id}
+      `;
+    }
     return created;
   });
   return reply(userJson(user, await identitiesOf(sql, user)));
@@ -165,7 +170,7 @@ async function findUser(call: Call): Promise<UserRow> {
   if (!uuid.test(call.id)) throw new AuthError(404, "validation_failed", "user_id must be an UUID");
   const [row] = await call.sql`select * from auth.users where id = ${call.id} and instance_id = ${nilId}`;
   if (!row) throw new AuthError(404, "user_not_found", "User not found");
-  return asUser(row, "Database error loading user");
+  return await loadUser(call.sql, row, "Database error loading user");
 }
 
 /** Merges as GoTrue does: a value replaces that of its key, null removes the key, other keys stay. */
