@@ -25,6 +25,8 @@ export interface Call {
   jwtExpiry: number;
   /** The function of the custom access token hook, as schema.name; null: it is off. */
   tokenHook: string | null;
+  /** The OpenID providers whose id tokens are accepted. */
+  idTokenIssuers: string[];
   request: AuthRequest;
   /** The user id in the path, as it was sent. */
   id: string;

@@ -1,4 +1,4 @@
-import type { JSONValue, Sql } from "postgres";
+import type { ISql, JSONValue } from "postgres";
 import { AuthError } from "./auth-call.ts";
 
 export interface UserRow {
@@ -53,7 +53,7 @@ export function asUser(row: Record<string, unknown>, failure: string): UserRow {
   return row as unknown as UserRow;
 }
 
-export async function identitiesOf(sql: Sql, user: UserRow): Promise<Record<string, unknown>[]> {
+export async function identitiesOf(sql: ISql, user: UserRow): Promise<Record<string, unknown>[]> {
   return await sql`
     select
       id as identity_id,

@@ -18,16 +18,17 @@ export interface ContractCheck {
   run(target: AuthTarget): Promise<void>;
 }
 
-interface Reply {
+export interface Reply {
   status: number;
   headers: Headers;
   // deno-lint-ignore no-explicit-any
   body: any;
 }
 
-const password = `a password of 32 letters ${randomUUID()}`;
+export const password = `a password of 32 letters ${randomUUID()}`;
 
-async function send(
+/** Asks the server, with the target's key unless another token, or none, is given. */
+export async function send(
   target: AuthTarget,
   method: string,
   path: string,
@@ -56,8 +57,21 @@ async function send(
   return { status: response.status, headers: response.headers, body };
 }
 
+/** Sends what has to succeed, and returns the body. */
+export async function post(
+  target: AuthTarget,
+  path: string,
+  body: unknown,
+  token?: string,
+  method = "POST",
+): Promise<Reply["body"]> {
+  const reply = await send(target, method, path, { body, ...(token === undefined ? {} : { token }) });
+  assert.equal(reply.status, 200, `${method} ${path}: ${JSON.stringify(reply.body)}`);
+  return reply.body;
+}
+
 /** Creates a user for one check and deletes it afterwards, whatever happens. */
-async function withUser(
+export async function withUser(
   target: AuthTarget,
   attributes: Record<string, unknown>,
   check: (id: string, email: string) => Promise<void>,

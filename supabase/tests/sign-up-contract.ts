@@ -1,0 +1,256 @@
+/**
+ * Which organization new users end in, by each way of signing up: the one that settings.new_users says, also after the Auth
+ * server has written app_metadata as it remembers it. The checks need the database behind the server, with nobody in it.
+ */
+import assert from "node:assert/strict";
+import { randomInt, randomUUID } from "node:crypto";
+import { decodeJwt } from "jose";
+import type { Sql } from "postgres";
+import { type AuthTarget, type ContractCheck, password, post } from "./auth-contract.ts";
+import type { Issuer } from "./id-tokens.ts";
+
+export interface SignUpTarget extends AuthTarget {
+  /** A connection as postgres to the database behind the server. */
+  sql: Sql;
+  /** Whose id tokens the server accepts; null: it accepts those of nobody. */
+  issuer: Issuer | null;
+}
+
+/** Somebody who signed up, with each token that they were given on the way. */
+interface SignedUp {
+  id: string;
+  tokens: string[];
+  providers: string[];
+}
+
+export interface SignUpCheck extends Pick<ContractCheck, "name"> {
+  run(target: SignUpTarget): Promise<void>;
+}
+
+interface Way {
+  name: string;
+  signUp(target: SignUpTarget): Promise<SignedUp>;
+}
+
+const newEmail = () => `contract-${randomUUID()}@example.com`;
+export const newPhone = () => `1555${String(randomInt(10_000_000)).padStart(7, "0")}`;
+
+/** Opens the link that the server has mailed, by what it keeps of it. Returns the token that this gives. */
+async function openLink(target: SignUpTarget, id: string, type: "signup" | "invite" | "email_change"): Promise<string> {
+  const [row] = await target.sql`
+    select case when ${type} = 'email_change' then email_change_token_new else confirmation_token end as hash
+    from auth.users
+    where id = ${id}
+  `;
+  const body = await post(target, "/verify", { type, token_hash: row?.["hash"] });
+  return body.access_token;
+}
+
+async function signIn(target: SignUpTarget, email: string): Promise<string> {
+  return (await post(target, "/token?grant_type=password", { email, password })).access_token;
+}
+
+async function signInByIdToken(
+  target: SignUpTarget,
+  subject: string,
+  email: string,
+  linkTo?: string,
+): Promise<{ id: string; token: string }> {
+  assert.ok(target.issuer);
+  const body = await post(target, "/token?grant_type=id_token", {
+    id_token: await target.issuer.issue(subject, email),
+    issuer: target.issuer.url,
+    client_id: "contract",
+    ...(linkTo === undefined ? {} : { link_identity: true }),
+  }, linkTo);
+  return { id: body.user.id, token: body.access_token };
+}
+
+async function signUpByEmail(target: SignUpTarget, email: string): Promise<SignedUp> {
+  const body = await post(target, "/signup", { email, password });
+  // Where the project does not ask for a confirmation, there is a session at once.
+  const id = body.user?.id ?? body.id;
+  const first = body.access_token ?? await openLink(target, id, "signup");
+  return { id, tokens: [first, await signIn(target, email)], providers: ["email"] };
+}
+
+async function signUpAnonymously(target: SignUpTarget): Promise<{ id: string; token: string }> {
+  const body = await post(target, "/signup", {});
+  return { id: body.user.id, token: body.access_token };
+}
+
+const signUps: Way[] = [
+  { name: "a sign-up by email", signUp: async (target) => await signUpByEmail(target, newEmail()) },
+  {
+    name: "a sign-up by phone",
+    signUp: async (target) => {
+      const body = await post(target, "/signup", { phone: newPhone(), password });
+      assert.ok(body.access_token, "the project has to confirm phone numbers by itself: GOTRUE_SMS_AUTOCONFIRM");
+      return { id: body.user.id, tokens: [body.access_token], providers: ["phone"] };
+    },
+  },
+  {
+    name: "an invitation",
+    signUp: async (target) => {
+      const { id } = await post(target, "/invite", { email: newEmail() });
+      return { id, tokens: [await openLink(target, id, "invite")], providers: ["email"] };
+    },
+  },
+  {
+    name: "an anonymous sign-up, then an email address",
+    signUp: async (target) => {
+      const { id, token } = await signUpAnonymously(target);
+      await post(target, "/user", { email: newEmail() }, token, "PUT");
+      return { id, tokens: [token, await openLink(target, id, "email_change")], providers: ["email"] };
+    },
+  },
+  {
+    name: "a user whom an administrator creates",
+    signUp: async (target) => {
+      const email = newEmail();
+      const { id } = await post(target, "/admin/users", { email, password, email_confirm: true });
+      return { id, tokens: [await signIn(target, email)], providers: ["email"] };
+    },
+  },
+];
+
+const idTokenSignUps: Way[] = [
+  {
+    name: "a sign-up by id token",
+    signUp: async (target) => {
+      const [subject, email] = [randomUUID(), newEmail()];
+      const first = await signInByIdToken(target, subject, email);
+      const second = await signInByIdToken(target, subject, email);
+      return { id: first.id, tokens: [first.token, second.token], providers: [target.issuer?.url ?? ""] };
+    },
+  },
+  {
+    name: "an anonymous sign-up, then an id token",
+    signUp: async (target) => {
+      const { id, token } = await signUpAnonymously(target);
+      const linked = await signInByIdToken(target, randomUUID(), newEmail(), token);
+      return { id, tokens: [token, linked.token], providers: [target.issuer?.url ?? ""] };
+    },
+  },
+  {
+    name: "a sign-up by email, then an id token of the same address",
+    signUp: async (target) => {
+      const email = newEmail();
+      const { id, tokens } = await signUpByEmail(target, email);
+      const { token } = await signInByIdToken(target, randomUUID(), email);
+      return { id, tokens: [...tokens, token], providers: ["email", target.issuer?.url ?? ""] };
+    },
+  },
+];
+
+/** What settings.new_users says. */
+const choices = ["default", "personal", "application"] as const;
+type NewUsers = typeof choices[number];
+
+/** The organization that the application gives its new users, where that is left to it. */
+const ours = "c0000000-0000-4000-8000-00000000c0de";
+
+/**
+ * Tries something while settings.new_users says this, beside an application that writes down the organization of each new user as
+ * it sees it, and that places them where that is left to it. Puts everything back.
+ */
+async function whileNewUsersAre(sql: Sql, mode: NewUsers, attempt: () => Promise<void>): Promise<void> {
+  const [before = {}] = await sql`select new_users, new_users_anonymous from tenancy.settings`;
+  await sql.unsafe(`
+    insert into public.organizations (id, name) values ('${ours}', 'contract');
+    create table public.contract_sign_ups (user_id uuid, org_id text);
+    create function public.contract_place() returns trigger language plpgsql as $$ begin
+        new.raw_app_meta_data := new.raw_app_meta_data || '{"org_id": "${ours}"}';
+        return new;
+    end $$;
+    create function public.contract_write() returns trigger language plpgsql security definer set search_path = '' as $$ begin
+        insert into public.contract_sign_ups values (new.id, new.raw_app_meta_data ->> 'org_id');
+        return new;
+    end $$;
+    create trigger contract_write before insert on auth.users for each row execute function public.contract_write();
+  `).simple();
+  try {
+    if (mode === "application") {
+      await sql`
+        create trigger contract_place before insert on auth.users for each row execute function public.contract_place()
+      `;
+    }
+    await sql`select tenancy.enable_new_users(${mode}, true)`;
+    await attempt();
+  } finally {
+    await sql`delete from auth.users where id in (select user_id from public.contract_sign_ups)`;
+    await sql.unsafe(`
+      with gone as (
+          delete from tenancy.user_orgs where user_id in (select user_id from public.contract_sign_ups) returning org_id
+      )
+      delete from public.organizations where id in (select org_id from gone union values ('${ours}'::uuid));
+      drop function public.contract_place(), public.contract_write() cascade;
+      drop table public.contract_sign_ups;
+    `).simple();
+    await sql`update tenancy.settings set ${sql(before)}`;
+  }
+}
+
+interface Outcome {
+  /** What the application saw when the user was inserted. */
+  seen: string | null;
+  stored: string | null;
+  /** What tenancy goes by. */
+  placed: string | null;
+  tokens: (string | null)[];
+  providers: string[];
+}
+
+async function outcomeOf(sql: Sql, { id, tokens }: SignedUp): Promise<Outcome> {
+  const [row] = await sql<(Omit<Outcome, "tokens">)[]>`
+    select
+      (select org_id from public.contract_sign_ups where user_id = users.id) as seen,
+      raw_app_meta_data ->> 'org_id' as stored,
+      tenancy.org_of(id) as placed,
+      coalesce(raw_app_meta_data -> 'providers', '[]') as providers
+    from auth.users
+    where id = ${id}
+  `;
+  assert.ok(row);
+  return { ...row, tokens: tokens.map(orgOfToken) };
+}
+
+export function orgOfToken(token: string): string | null {
+  const metadata = decodeJwt(token)["app_metadata"] as Record<string, string> | undefined;
+  return metadata?.["org_id"] ?? null;
+}
+
+/** The organization that a user is to end in. */
+async function organizationFor(sql: Sql, mode: NewUsers, id: string): Promise<string> {
+  if (mode === "application") return ours;
+  const [row] = mode === "default" ? await sql`select default_org_id as id from tenancy.settings` : await sql`
+      select user_orgs.org_id as id
+      from tenancy.user_orgs
+      join public.organizations on organizations.id = user_orgs.org_id
+      where user_id = ${id} and org_id <> (select default_org_id from tenancy.settings)
+    `;
+  assert.ok(row, "has no organization of their own");
+  return row["id"] as string;
+}
+
+/** The checks of ways to sign up; those by id token only where there is an issuer. */
+export function signUpContract(withIdTokens: boolean): SignUpCheck[] {
+  const ways = [...signUps, ...(withIdTokens ? idTokenSignUps : [])];
+  return choices.flatMap((mode) =>
+    ways.map(({ name, signUp }) => ({
+      name: `${name} ends in the organization of new_users = '${mode}'`,
+      run: async (target) =>
+        await whileNewUsersAre(target.sql, mode, async () => {
+          const user = await signUp(target);
+          const org = await organizationFor(target.sql, mode, user.id);
+          assert.deepEqual(await outcomeOf(target.sql, user), {
+            seen: org,
+            stored: org,
+            placed: org,
+            tokens: user.tokens.map(() => org),
+            providers: user.providers,
+          });
+        }),
+    }))
+  );
+}
