@@ -303,14 +303,14 @@ chosen (new_users) as (
     ' old_organizations for each statement execute function tenancy.leave_users_without_organization()' from organizations where to_regprocedure('tenancy.leave_users_without_organization()') is not null
     and not exists ( select from pg_catalog.pg_trigger where tgrelid = organizations.oid and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()') and tgenabled in ('O', 'A') ) union all
     select 'new_users_without_trigger', 'tenancy.settings', format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)',
-    settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and not exists ( select from pg_catalog.pg_trigger where tgrelid =
-    to_regclass('auth.users') and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()') and tgenabled in ('O', 'A') ) union all select 'organizations_not_referable', 'public.organizations',
-    'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where organizations.relkind <> 'r' or not organizations.referable union all
-    select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)),
-    format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user, organizations.relowner, 'usage') union all select
-    'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' || required.column_names),
-    format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross join
-    required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
+    settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and 2 > ( select count(distinct tgfoid) from pg_catalog.pg_trigger
+    where tgrelid = to_regclass('auth.users') and tgfoid in (to_regprocedure('tenancy.set_org_of_new_user()'), to_regprocedure('tenancy.keep_org_of_new_user()')) and tgenabled in ('O', 'A') ) union all
+    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
+    organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
+    pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
+    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
+    required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
+    join required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
     query_to_xml( format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
     'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
     'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union

@@ -9,7 +9,7 @@ import { planAdoption } from "./adopt-plan.ts";
 import { describeAdoption } from "./adopt-report.ts";
 import { writeChanges } from "./adopt-write.ts";
 import { hideKeys, UsageError, usageExitCode } from "./command-line.ts";
-import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
+import { endWithReader, interruptedExitCode, watchInterruptions } from "./interruption.ts";
 
 function say(text: string): void {
   process.stdout.write(`${hideKeys(text)}\n`);
@@ -47,6 +47,7 @@ async function adopt({ folder, dbUrl, dryRun }: Options): Promise<number> {
 }
 
 async function main(): Promise<number> {
+  endWithReader();
   try {
     const options = readOptions(process.argv.slice(2), process.env);
     if (options.help) {

@@ -3,6 +3,9 @@ const sameCtrlC = 500;
 
 export const interruptedExitCode = 130;
 
+/** What a shell makes of a command that its reader left, as after | head. */
+const unreadExitCode = 141;
+
 interface Interruption {
   /** Aborted by the first interruption. */
   signal: AbortSignal;
@@ -32,4 +35,15 @@ export function watchInterruptions(cleanUp: () => void = () => {}): AbortSignal 
   process.on("SIGINT", interrupt);
   process.on("SIGTERM", interrupt);
   return signal;
+}
+
+/** Ends the process without a word when nobody reads its output any more, after a last clean-up. */
+export function endWithReader(cleanUp: () => void = () => {}): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error;
+      cleanUp();
+      process.exit(unreadExitCode);
+    });
+  }
 }

@@ -41,6 +41,7 @@ export interface CallPorts {
 /** How far a run is, over all calls. */
 export interface Position {
   runId: string;
+  /** Users that the run has dealt with and not failed to update: an Auth server that refuses everybody gets it no further. */
   done: number;
   total: number;
   /** True if the present call has come further than the calls before. */
@@ -137,14 +138,14 @@ async function followStream(
       case "started": {
         const progress = readProgress(fields);
         const runId = String(fields["run_id"]);
-        if (runId !== position.runId) Object.assign(position, { runId, done: progress.done });
-        advance(position, progress.done, progress.total);
+        if (runId !== position.runId) Object.assign(position, { runId, done: progress.done - progress.failed });
+        advance(position, progress);
         display.started(runId, progress);
         break;
       }
       case "progress": {
         const progress = readProgress(fields);
-        advance(position, progress.done, progress.total);
+        advance(position, progress);
         display.progress(progress);
         break;
       }
@@ -154,7 +155,8 @@ async function followStream(
       case "finished": {
         const summary = readSummary(fields);
         if (!summary) return unreadable(request);
-        advance(position, position.total - summary.remaining, position.total);
+        const { total } = position;
+        advance(position, { done: total - summary.remaining, total, failed: summary.failed });
         return { kind: "finished", summary, problems };
       }
       case "error":
@@ -183,10 +185,10 @@ async function* readLines(response: Response, alive: () => void): AsyncGenerator
   }
 }
 
-function advance(position: Position, done: number, total: number): void {
+function advance(position: Position, { done, total, failed }: Pick<Progress, "done" | "total" | "failed">): void {
   position.total = total;
-  if (done <= position.done) return;
-  position.done = done;
+  if (done - failed <= position.done) return;
+  position.done = done - failed;
   position.moved = true;
 }
 

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { hideKeys, UsageError, usageExitCode } from "./command-line.ts";
-import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
+import { endWithReader, interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { screenOf } from "./live-line.ts";
 import { formatCount } from "./print.ts";
 import { askForKey } from "./secret-key.ts";
@@ -73,6 +73,7 @@ function conclude(end: RunEnd, { fields, report: file }: Options, report: Report
 
 async function main(): Promise<number> {
   let report: Report | undefined;
+  endWithReader(() => report?.discard());
   try {
     const options = readOptions(process.argv.slice(2), process.env);
     if (options.help) {

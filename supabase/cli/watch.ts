@@ -1,6 +1,6 @@
 /** npm run watch -- [options]: shows what a push is doing that runs elsewhere. npm run watch -- --help lists the options. */
 import { networkReason, usageExitCode } from "./command-line.ts";
-import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
+import { endWithReader, interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { screenOf } from "./live-line.ts";
 import { createPushDisplay } from "./push-display.ts";
 import { openNow } from "./push-now.ts";
@@ -31,6 +31,7 @@ function findUnknown(parameters: string[]): string | undefined {
 }
 
 async function main(parameters: string[]): Promise<number> {
+  endWithReader();
   if (parameters.includes("--help") || parameters.includes("-h")) {
     console.log(help);
     return 0;

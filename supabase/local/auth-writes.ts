@@ -47,9 +47,10 @@ export async function insertIdentity(
   provider: string,
   data: Record<string, JSONValue> & { sub: string },
 ): Promise<void> {
+  const identityData = { email_verified: false, phone_verified: false, ...data };
   await sql`
     insert into auth.identities (provider_id, user_id, identity_data, provider, last_sign_in_at, created_at, updated_at)
-    values (${data.sub}, ${user.id}, ${sql.json(data)}, ${provider}, now(), now(), now())
+    values (${data.sub}, ${user.id}, ${sql.json(identityData)}, ${provider}, now(), now(), now())
   `;
 }
 

@@ -214,10 +214,10 @@ from (
     from tenancy.settings
     where settings.new_users in ('default', 'personal')
         and to_regclass('tenancy.settings') is not null
-        and not exists (
-            select from pg_catalog.pg_trigger
+        and 2 > (
+            select count(distinct tgfoid) from pg_catalog.pg_trigger
             where tgrelid = to_regclass('auth.users')
-                and tgfoid = to_regprocedure('tenancy.set_org_of_new_user()')
+                and tgfoid in (to_regprocedure('tenancy.set_org_of_new_user()'), to_regprocedure('tenancy.keep_org_of_new_user()'))
                 and tgenabled in ('O', 'A')
         )
     union all

@@ -30,7 +30,7 @@ export function toRequestError(error: unknown, log: Log): RequestError {
     );
   }
   // 53300: it has as many connections as it takes.
-  if (/^(CONNECT|ECONN|08|57P|53300)/.test(code)) {
+  if (/^(CONNECT|ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_|08|57P|53300)/.test(code)) {
     return new RequestError(
       503,
       "database_unavailable",

@@ -1,5 +1,4 @@
 import { createClient } from "@supabase/supabase-js";
-import postgres from "postgres";
 import { createAuthAdmin } from "./auth-admin.ts";
 import { createAuthFetch } from "./auth-fetch.ts";
 import { readConfig } from "./config.ts";
@@ -22,8 +21,7 @@ const handle = createHandler({
       auth: { persistSession: false, autoRefreshToken: false },
       global: { fetch: createAuthFetch(fetch, pause, timing) },
     });
-    const sql = postgres(config.databaseUrl, { max: 1, prepare: false, onnotice: () => {} });
-    const users = await openUsers(sql);
+    const users = await openUsers(config.databaseUrl);
     try {
       const authAdmin = createAuthAdmin(client.auth.admin, createThrottle(request.concurrency), pause, timing);
       return await updateUsers(request, { users, authAdmin, timing, log }, observer);

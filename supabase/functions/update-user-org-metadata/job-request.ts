@@ -32,7 +32,7 @@ export async function readJobRequest(request: Request): Promise<JobRequest> {
     pageSize: readInteger(fields, "page_size", { fallback: 500, most: 1000 }),
     concurrency: readInteger(fields, "concurrency", { fallback: 5, most: 20 }),
     maxSeconds: readInteger(fields, "max_seconds", { fallback: 60, most: 130 }),
-    maxUsers: readInteger(fields, "max_users", { fallback: 5000, most: 1_000_000 }),
+    maxUsers: readInteger(fields, "max_users", { fallback: 2000, most: 1_000_000 }),
     dryRun: readBoolean(fields, "dry_run"),
     report: readBoolean(fields, "report"),
   };

@@ -127,7 +127,7 @@ export class Pipeline {
       results.set(user.userId, result);
       if (result.state === "refused") refusal = result.error;
       if (result.error) log("warn", "update_failed", { run_id: runId, user_id: user.userId, error: result.error });
-      if (result.state === "answered") addDone(this.progress, 1, 0);
+      if (result.state === "answered") addDone(this.progress, 1, result.error === null ? 0 : 1);
     });
     return { users, results, refusal };
   }
@@ -148,8 +148,9 @@ export class Pipeline {
     const settled = [...outcomes.values()].filter((outcome) => outcome !== "pending");
     const answered = [...page.results.values()].filter(({ state }) => state === "answered");
     const failed = settled.filter((outcome) => outcome === "failed");
-    // #write has counted those who were answered.
-    addDone(this.progress, settled.length - answered.length, failed.length);
+    const refused = answered.filter(({ error }) => error !== null);
+    // #write has counted those who were answered, as failed with an error; it may have come after the write.
+    addDone(this.progress, settled.length - answered.length, failed.length - refused.length);
 
     const lost = findLost(page, outcomes);
     if (lost.length > 0) log("warn", "updates_lost", { run_id: runId, users: lost.length });

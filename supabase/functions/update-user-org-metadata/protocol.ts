@@ -62,6 +62,7 @@ interface StartedEvent {
   run_id: string;
   done: number;
   total: number;
+  failed: number;
 }
 
 export interface ProgressEvent {

@@ -29,8 +29,8 @@ export async function stream(job: JobRequest, { updateUsers, now, log }: StreamP
   const running = updateUsers(job, {
     signal: events.closed,
     onStart: (progress) => {
-      const { runId, done, total } = progress;
-      events.send({ event: "started", run_id: runId, done, total });
+      const { runId, done, total, failed } = progress;
+      events.send({ event: "started", run_id: runId, done, total, failed });
       begin(progress);
     },
     onProblem: (problem) => events.send({ event: "problem", ...problem }),

@@ -1,60 +1,89 @@
-import type { Sql } from "postgres";
+import postgres from "postgres";
 import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users } from "./users.ts";
 
 /** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
-export async function openUsers(sql: Sql): Promise<Users> {
+export async function openUsers(databaseUrl: string): Promise<Users> {
+  let isLost = false;
+  const sql = postgres(databaseUrl, {
+    max: 1,
+    prepare: false,
+    onnotice: () => {},
+    onclose: () => {
+      isLost = true;
+    },
+  });
   const connection = await sql.reserve().catch(async (error: unknown) => {
     await sql.end({ timeout: 5 });
     throw error;
   });
+
+  /**
+   * Throws if the connection is gone. A query that is sent to a reserved connection that is gone ends the process, where nobody
+   * can catch it (porsager/postgres#1208); one that is under way when the connection goes fails as it should.
+   */
+  const assertConnected = async () => {
+    // Events of the connection come between two tasks, so from here to the query there is none.
+    await Promise.resolve();
+    if (isLost) throw Object.assign(new Error("the connection is lost"), { code: "CONNECTION_CLOSED" });
+  };
+  const ask = async <Rows extends readonly object[] = Record<string, unknown>[]>(
+    query: TemplateStringsArray,
+    ...values: (string | number | null)[]
+  ) => {
+    await assertConnected();
+    return await connection<Rows>(query, ...values);
+  };
+
   return {
     organizationExists: async (orgId) => {
-      const [row] = await connection`select from public.organizations where id = ${orgId}`;
+      const [row] = await ask`select from public.organizations where id = ${orgId}`;
       return row !== undefined;
     },
     runExists: async (runId) => {
-      const [row] = await connection`select from tenancy.user_metadata_runs where run_id = ${runId}`;
+      const [row] = await ask`select from tenancy.user_metadata_runs where run_id = ${runId}`;
       return row !== undefined;
     },
     preview: async ({ orgId, onConflict, revertedRunId }) => {
-      const [row] = await connection`
+      const [row] = await ask`
         select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}) as preview
       `;
       return row?.["preview"] as RunPreview;
     },
     start: async ({ orgId, onConflict, revertedRunId }) => {
-      const [row] =
-        await connection`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
+      const [row] = await ask`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
       return (row?.["run_id"] ?? null) as string | null;
     },
     claim: async (runId, pageSize) =>
-      await connection<ClaimedUser[]>`
+      await ask<ClaimedUser[]>`
         select user_id as "userId", new_value as value, outcome, attempts
         from tenancy.claim_users(${runId}, ${pageSize})
         order by user_id
       `,
     settle: async (runId, results) => {
       const rows = results.map(({ userId, ...result }) => ({ user_id: userId, ...result }));
-      const settled = await connection`
+      const settled = await ask`
         select user_id, outcome from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb)
       `;
       return new Map(settled.map((row) => [row["user_id"] as string, row["outcome"] as Outcome]));
     },
     endRound: async (runId) => {
-      const [row] = await connection`select tenancy.end_user_pass(${runId}) as ended`;
+      const [row] = await ask`select tenancy.end_user_pass(${runId}) as ended`;
       return row?.["ended"] === true;
     },
     summary: async (runId) => {
-      const [row] = await connection`select tenancy.user_run_summary(${runId}) as summary`;
+      const [row] = await ask`select tenancy.user_run_summary(${runId}) as summary`;
       return row?.["summary"] as RunSummary;
     },
-    problems: (runId) =>
-      connection<UserProblem[]>`
+    problems: async function* (runId) {
+      await assertConnected();
+      yield* connection<UserProblem[]>`
         select user_id, outcome, reason from tenancy.user_problems where run_id = ${runId} order by user_id
-      `.cursor(500),
+      `.cursor(500);
+    },
     close: async () => {
-      connection.release();
-      await sql.end({ timeout: 5 });
+      if (!isLost) connection.release();
+      // A lost connection has nothing to wait for, and postgres.js waits for the query that was under way.
+      await sql.end({ timeout: isLost ? 0 : 5 });
     },
   };
 }

@@ -24,7 +24,7 @@ const defaults: JobRequest = {
   pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
-  maxUsers: 5000,
+  maxUsers: 2000,
   dryRun: false,
   report: false,
 };
@@ -241,6 +241,8 @@ describe("the answer", () => {
     ["3F000", 503, "not_migrated"],
     ["ECONNREFUSED", 503, "database_unavailable"],
     ["CONNECTION_CLOSED", 503, "database_unavailable"],
+    ["EPIPE", 503, "database_unavailable"],
+    ["ENOTFOUND", 503, "database_unavailable"],
     ["57P01", 503, "database_unavailable"],
     ["53300", 503, "database_unavailable"],
     ["53200", 500, "internal_error"],
@@ -285,7 +287,7 @@ describe("a stream", () => {
     });
     expect(response.headers.get("content-type")).toBe("application/x-ndjson");
     expect(await read(response)).toEqual([
-      { event: "started", run_id: "r", done: 1, total: 5 },
+      { event: "started", run_id: "r", done: 1, total: 5, failed: 0 },
       { event: "problem", user_id: "u", outcome: "failed", reason: "500" },
       { event: "progress", done: 1, total: 5, failed: 0, users_per_second: 0, eta_seconds: null },
       { event: "finished", ...summary, pages: 1, seconds: 4, retry_in_seconds: 0 },

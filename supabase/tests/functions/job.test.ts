@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { UserToUpdate } from "../../functions/update-user-org-metadata/auth-admin.ts";
 import { type JobPorts, type JobRequest, updateUsers as run } from "../../functions/update-user-org-metadata/job.ts";
+import type { Progress } from "../../functions/update-user-org-metadata/progress.ts";
 import type { Stop } from "../../functions/update-user-org-metadata/timing.ts";
 import { createClock, createFakeAuthAdmin, createObserver, FakeUsers, preview } from "./fakes.ts";
 
@@ -178,6 +179,21 @@ describe("updateUsers", () => {
         expect.objectContaining({ run_id: "run", done: true, updated: 1, failed: 1, pages: 1 }),
       ],
     ]);
+  });
+
+  test("never counts a failed user for one that was updated, not even until the page is settled", async () => {
+    const users = new FakeUsers(ids(6));
+    const observer = createObserver();
+    let progress: Progress | undefined;
+    const withoutFailed: number[] = [];
+    const authAdmin = createFakeAuthAdmin(users, (id) => {
+      withoutFailed.push((progress?.done ?? 0) - (progress?.failed ?? 0));
+      return id === "user5" ? undefined : { attempts: 15, error: "429", state: "answered" };
+    });
+    const watch = { ...observer, onStart: (started: Progress) => (progress = started) };
+    await updateUsers({ ...request, concurrency: 1 }, { users, authAdmin, timing: createClock(), log: silent }, watch);
+    expect(withoutFailed).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(progress).toMatchObject({ done: 6, failed: 5 });
   });
 
   test("tells how far it is: who was dealt with before, what comes, and how many failed", async () => {

@@ -5,12 +5,12 @@ import type { RequestBody } from "../../functions/update-user-org-metadata/proto
 const runId = "6f000000-0000-4000-8000-000000000001";
 const key = "sb_secret_test";
 
-const started = (done = 0, total = 12) => ({ event: "started", run_id: runId, done, total });
-const progress = (done: number, total = 12) => ({
+const started = (done = 0, total = 12, failed = 0) => ({ event: "started", run_id: runId, done, total, failed });
+const progress = (done: number, total = 12, failed = 0) => ({
   event: "progress",
   done,
   total,
-  failed: 0,
+  failed,
   users_per_second: 4,
   eta_seconds: (total - done) / 4,
 });
@@ -207,6 +207,29 @@ describe("runUsers", () => {
     let run_id = 0;
     const anew = await run([() => stream({ ...started(4), run_id: `${run_id++}` })() as Response]);
     expect([anew.end.kind, anew.sent.length]).toEqual(["gave_up", 10]);
+  });
+
+  test("gives up where calls in a row only fail users, and not while one in between updates somebody", async () => {
+    const calls = (updatedIn: (call: number) => number) => {
+      let failed = 0;
+      let updated = 0;
+      return Array.from({ length: 30 }, (_, call) => {
+        const began = started(failed + updated, 1000, failed);
+        failed += 5;
+        updated += updatedIn(call);
+        const done = failed + updated;
+        const ended = finished({ done: call === 29, remaining: 1000 - done, failed, updated });
+        return stream(began, progress(done, 1000, failed), ended);
+      });
+    };
+    const failing = await run(calls(() => 0));
+    expect([failing.end.kind, failing.sent.length]).toEqual(["gave_up", 10]);
+    const cutOff = await run(
+      calls(() => 0).map((_, call) => stream(started(call, 12, call), progress(call + 1, 12, call + 1))),
+    );
+    expect([cutOff.end.kind, cutOff.sent.length]).toEqual(["gave_up", 10]);
+    const mixed = await run(calls((call) => call % 9 === 8 ? 1 : 0));
+    expect([mixed.end.kind, mixed.sent.length]).toEqual(["done", 30]);
   });
 
   test("does not give up while cut-off calls come further", async () => {

@@ -1,7 +1,8 @@
 import type { Sql } from "postgres";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { demoPassword } from "../../local/application.ts";
 import type { Fault } from "../../local/auth-server.ts";
+import { connect } from "../../local/databases.ts";
 import { runAsSuperuser } from "../databases.ts";
 import { type FunctionUnderTest, type Reply, startFunction } from "../function.ts";
 import { withResolvers } from "../promises.ts";
@@ -90,6 +91,65 @@ describe("update-user-org-metadata, when the Auth server or time is short,", () 
     expect(await call()).toMatchObject({ status: 503, reply: { error: { code: "database_unavailable" } } });
     await allow(-1);
     expect((await call()).reply).toMatchObject({ done: true, updated: 1 });
+  });
+
+  /** Ends the function's connection to the database, as a restart or a failover does. */
+  const loseConnection = () =>
+    runAsSuperuser(
+      tested.database.name,
+      `select pg_terminate_backend(pid) from pg_locks
+       where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
+    );
+
+  test.each([
+    [
+      "between two queries",
+      async () => {
+        await loseConnection();
+        // Long enough for the function to hear of it.
+        await sql`select pg_sleep(0.2)`;
+      },
+    ],
+    ["just before the next query", loseConnection],
+  ])("answers 503 when it loses its connection %s, lives on, and goes on with the run", async (_name, lose) => {
+    await addUsers(sql, numberedUsers(4), demoPassword);
+    behaviour.beforeWrite = async () => {
+      behaviour.beforeWrite = async () => {};
+      await lose();
+    };
+    expect(await call({ page_size: 2, concurrency: 1 })).toMatchObject({
+      status: 503,
+      reply: { error: { code: "database_unavailable" } },
+    });
+    expect((await call()).reply).toMatchObject({ done: true, updated: 4, failed: 0, users_without_org: 0 });
+    expect(await sql`select from tenancy.user_metadata_runs`, "it is the same run").toHaveLength(1);
+    expect(tested.served.process.exitCode).toBeNull();
+  });
+
+  test("answers 503 when it loses its connection during a query, lives on, and goes on with the run", async () => {
+    await addUsers(sql, numberedUsers(2), demoPassword);
+    const other = connect(tested.database.url);
+    const { promise: released, resolve: release } = withResolvers();
+    let holding: Promise<unknown> = Promise.resolve();
+    behaviour.beforeWrite = async () => {
+      behaviour.beforeWrite = async () => {};
+      const { promise: isLocked, resolve: locked } = withResolvers();
+      holding = other.begin(async (transaction) => {
+        await transaction`lock table tenancy.user_metadata_audit in exclusive mode`;
+        locked();
+        await released;
+      });
+      await isLocked;
+    };
+    const answer = call({ concurrency: 1 });
+    await vi.waitUntil(async () => (await sql`select from pg_locks where not granted`).length > 0, 60_000);
+    await loseConnection();
+    expect(await answer).toMatchObject({ status: 503, reply: { error: { code: "database_unavailable" } } });
+    release();
+    await holding;
+    await other.end();
+    expect((await call()).reply).toMatchObject({ done: true, updated: 2, failed: 0 });
+    expect(tested.served.process.exitCode).toBeNull();
   });
 
   test("refuses a second run while one is in progress", async () => {

@@ -224,6 +224,29 @@ describe("update-user-org-metadata over HTTP", () => {
     ]);
   });
 
+  test.each([
+    ["nothing", {}, { org_id: defaultOrgId }],
+    ["keys of the application's", { plan: "pro" }, { plan: "pro", org_id: defaultOrgId }],
+    ["another organization", { org_id: otherOrgId }, { org_id: otherOrgId }],
+    ["no organization that exists", { org_id: "none" }, { org_id: defaultOrgId }],
+  ])(
+    "new users keep it where an administrator creates them with app_metadata of %s",
+    async (_name, given, expected) => {
+      await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
+      await sql`select tenancy.enable_new_users('default')`;
+      const response = await fetch(`${services.api.url}/auth/v1/admin/users`, {
+        method: "POST",
+        headers: { apikey: services.keys.secretKey },
+        body: JSON.stringify({ email: "invited@example.com", password: demoPassword, app_metadata: given }),
+      });
+      await sql`select tenancy.disable_new_users()`;
+      expect(response.status).toBe(200);
+      const [user] =
+        await sql`select raw_app_meta_data as metadata from auth.users where email = 'invited@example.com'`;
+      expect(user?.["metadata"]).toEqual({ provider: "email", providers: ["email"], ...expected });
+    },
+  );
+
   test("says that the migrations are missing", async () => {
     await sql`alter schema tenancy rename to tenancy_away`;
     try {

@@ -3,7 +3,6 @@ import type { PostgresError } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openUsers } from "../../functions/update-user-org-metadata/users-database.ts";
 import { pushTarget } from "../../local/application.ts";
-import { connect } from "../../local/databases.ts";
 import { root } from "../../local/project.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { cloneDatabase } from "../databases.ts";
@@ -227,7 +226,7 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
 
     test("the edge function's side of the database does a whole run", async () => {
       await addUsers(database.sql, numberedUsers(3));
-      const users = await openUsers(connect(database.url));
+      const users = await openUsers(database.url);
       try {
         const request = { orgId: null, onConflict: "keep", revertedRunId: null } as const;
         expect(await users.preview(request)).toMatchObject({ would_update: 3, users: 3, users_without_org: 3 });

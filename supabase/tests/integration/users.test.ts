@@ -1,9 +1,11 @@
+import { randomUUID } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import { type Command, startCommand } from "../commands.ts";
+import { withResolvers } from "../promises.ts";
 
 const runId = "6f000000-0000-4000-8000-000000000001";
 const key = "a-key-that-nobody-may-see";
@@ -80,6 +82,36 @@ describe("npm run users", () => {
     seconds: 12,
     retry_in_seconds: 0,
     ...fields,
+  });
+
+  test("ends quietly when nobody reads its output any more, and closes the call", async () => {
+    const { promise: closed, resolve: close } = withResolvers();
+    answer = (_body, response) => {
+      response.once("close", close);
+      say(response, started);
+      const steps = setInterval(() => say(response, { ...started, run_id: randomUUID() }), 50);
+      response.once("close", () => clearInterval(steps));
+    };
+    const report = join(folder, "unread.csv");
+    const pipe = '"$0" "$@" | head -n 2; echo "ended with ${PIPESTATUS[0]}"';
+    const run = start(["--report", report], {}, [
+      "bash",
+      "-c",
+      pipe,
+      process.execPath,
+      "--import",
+      "tsx",
+      "supabase/cli/users.ts",
+    ]);
+    expect(await run.ended, run.output()).toBe(0);
+    await closed;
+    expect(run.stderr()).toBe("");
+    expect(run.stdout().trimEnd().split("\n")).toEqual([
+      expect.stringMatching(/^Calling /),
+      expect.stringMatching(/^Run /),
+      "ended with 141",
+    ]);
+    expect(readdirSync(folder).filter((name) => name.startsWith("unread"))).toEqual([]);
   });
 
   test("goes on over calls that end early and are cut off, and ends with 0 when nothing is missing", async () => {

@@ -50,6 +50,7 @@ select results_eq(
             ('tenancy.create_organization(text)'),
             ('tenancy.fill_org_id()'),
             ('tenancy.follow_membership()'),
+            ('tenancy.keep_org_of_new_user()'),
             ('tenancy.leave_users_without_organization()'),
             ('tenancy.note_new_tables()'),
             ('tenancy.set_org_of_new_user()'),
