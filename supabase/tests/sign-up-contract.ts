@@ -27,6 +27,17 @@ export interface SignUpCheck extends Pick<ContractCheck, "name"> {
   run(target: SignUpTarget): Promise<void>;
 }
 
+interface Session {
+  access_token: string;
+  refresh_token: string;
+  user: { id: string };
+}
+
+interface Linked {
+  session: Session;
+  providers: string[];
+}
+
 interface Way {
   name: string;
   signUp(target: SignUpTarget): Promise<SignedUp>;
@@ -35,15 +46,18 @@ interface Way {
 const newEmail = () => `contract-${randomUUID()}@example.com`;
 export const newPhone = () => `1555${String(randomInt(10_000_000)).padStart(7, "0")}`;
 
-/** Opens the link that the server has mailed, by what it keeps of it. Returns the token that this gives. */
-async function openLink(target: SignUpTarget, id: string, type: "signup" | "invite" | "email_change"): Promise<string> {
+/** Opens the link that the server has mailed, by what it keeps of it. Returns the session that this gives. */
+async function openLink(
+  target: SignUpTarget,
+  id: string,
+  type: "signup" | "invite" | "email_change",
+): Promise<Session> {
   const [row] = await target.sql`
     select case when ${type} = 'email_change' then email_change_token_new else confirmation_token end as hash
     from auth.users
     where id = ${id}
   `;
-  const body = await post(target, "/verify", { type, token_hash: row?.["hash"] });
-  return body.access_token;
+  return await post(target, "/verify", { type, token_hash: row?.["hash"] });
 }
 
 async function signIn(target: SignUpTarget, email: string): Promise<string> {
@@ -55,28 +69,29 @@ async function signInByIdToken(
   subject: string,
   email: string,
   linkTo?: string,
-): Promise<{ id: string; token: string }> {
+): Promise<Session> {
   assert.ok(target.issuer);
-  const body = await post(target, "/token?grant_type=id_token", {
+  return await post(target, "/token?grant_type=id_token", {
     id_token: await target.issuer.issue(subject, email),
     issuer: target.issuer.url,
     client_id: "contract",
     ...(linkTo === undefined ? {} : { link_identity: true }),
   }, linkTo);
-  return { id: body.user.id, token: body.access_token };
 }
 
 async function signUpByEmail(target: SignUpTarget, email: string): Promise<SignedUp> {
   const body = await post(target, "/signup", { email, password });
   // Where the project does not ask for a confirmation, there is a session at once.
   const id = body.user?.id ?? body.id;
-  const first = body.access_token ?? await openLink(target, id, "signup");
-  return { id, tokens: [first, await signIn(target, email)], providers: ["email"] };
+  const first = body.access_token ? body : await openLink(target, id, "signup");
+  return { id, tokens: [first.access_token, await signIn(target, email)], providers: ["email"] };
 }
 
-async function signUpAnonymously(target: SignUpTarget): Promise<{ id: string; token: string }> {
-  const body = await post(target, "/signup", {});
-  return { id: body.user.id, token: body.access_token };
+async function createUser(target: SignUpTarget, metadata?: Record<string, string>): Promise<SignedUp> {
+  const email = newEmail();
+  const attributes = { email, password, email_confirm: true, ...metadata ? { app_metadata: metadata } : {} };
+  const { id } = await post(target, "/admin/users", attributes);
+  return { id, tokens: [await signIn(target, email)], providers: ["email"] };
 }
 
 const signUps: Way[] = [
@@ -93,25 +108,13 @@ const signUps: Way[] = [
     name: "an invitation",
     signUp: async (target) => {
       const { id } = await post(target, "/invite", { email: newEmail() });
-      return { id, tokens: [await openLink(target, id, "invite")], providers: ["email"] };
+      return { id, tokens: [(await openLink(target, id, "invite")).access_token], providers: ["email"] };
     },
   },
-  {
-    name: "an anonymous sign-up, then an email address",
-    signUp: async (target) => {
-      const { id, token } = await signUpAnonymously(target);
-      await post(target, "/user", { email: newEmail() }, token, "PUT");
-      return { id, tokens: [token, await openLink(target, id, "email_change")], providers: ["email"] };
-    },
-  },
-  {
-    name: "a user whom an administrator creates",
-    signUp: async (target) => {
-      const email = newEmail();
-      const { id } = await post(target, "/admin/users", { email, password, email_confirm: true });
-      return { id, tokens: [await signIn(target, email)], providers: ["email"] };
-    },
-  },
+  ...[undefined, {}, { plan: "pro" }].map((metadata): Way => ({
+    name: `a user whom an administrator creates with ${metadata ? JSON.stringify(metadata) : "no"} app_metadata`,
+    signUp: async (target) => await createUser(target, metadata),
+  })),
 ];
 
 const idTokenSignUps: Way[] = [
@@ -121,15 +124,11 @@ const idTokenSignUps: Way[] = [
       const [subject, email] = [randomUUID(), newEmail()];
       const first = await signInByIdToken(target, subject, email);
       const second = await signInByIdToken(target, subject, email);
-      return { id: first.id, tokens: [first.token, second.token], providers: [target.issuer?.url ?? ""] };
-    },
-  },
-  {
-    name: "an anonymous sign-up, then an id token",
-    signUp: async (target) => {
-      const { id, token } = await signUpAnonymously(target);
-      const linked = await signInByIdToken(target, randomUUID(), newEmail(), token);
-      return { id, tokens: [token, linked.token], providers: [target.issuer?.url ?? ""] };
+      return {
+        id: first.user.id,
+        tokens: [first.access_token, second.access_token],
+        providers: [target.issuer?.url ?? ""],
+      };
     },
   },
   {
@@ -137,9 +136,30 @@ const idTokenSignUps: Way[] = [
     signUp: async (target) => {
       const email = newEmail();
       const { id, tokens } = await signUpByEmail(target, email);
-      const { token } = await signInByIdToken(target, randomUUID(), email);
-      return { id, tokens: [...tokens, token], providers: ["email", target.issuer?.url ?? ""] };
+      const session = await signInByIdToken(target, randomUUID(), email);
+      return { id, tokens: [...tokens, session.access_token], providers: ["email", target.issuer?.url ?? ""] };
     },
+  },
+];
+
+/** How an anonymous user gets an identity. Returns the providers, and the session that this gives. */
+const links: { name: string; link(target: SignUpTarget, id: string, token: string): Promise<Linked> }[] = [
+  {
+    name: "an email address",
+    link: async (target, id, token) => {
+      await post(target, "/user", { email: newEmail() }, token, "PUT");
+      return { session: await openLink(target, id, "email_change"), providers: ["email"] };
+    },
+  },
+];
+
+const idTokenLinks: typeof links = [
+  {
+    name: "an id token",
+    link: async (target, _id, token) => ({
+      session: await signInByIdToken(target, randomUUID(), newEmail(), token),
+      providers: [target.issuer?.url ?? ""],
+    }),
   },
 ];
 
@@ -154,9 +174,15 @@ const ours = "c0000000-0000-4000-8000-00000000c0de";
  * Tries something while settings.new_users says this, beside an application that writes down the organization of each new user as
  * it sees it, and that places them where that is left to it. Puts everything back.
  */
-async function whileNewUsersAre(sql: Sql, mode: NewUsers, attempt: () => Promise<void>): Promise<void> {
+async function whileNewUsersAre(
+  sql: Sql,
+  mode: NewUsers,
+  anonymous: boolean,
+  attempt: () => Promise<void>,
+): Promise<void> {
   const [before = {}] = await sql`select new_users, new_users_anonymous from tenancy.settings`;
   await sql.unsafe(`
+    create table public.contract_organizations as select id from public.organizations;
     insert into public.organizations (id, name) values ('${ours}', 'contract');
     create table public.contract_sign_ups (user_id uuid, org_id text);
     create function public.contract_place() returns trigger language plpgsql as $$ begin
@@ -175,17 +201,15 @@ async function whileNewUsersAre(sql: Sql, mode: NewUsers, attempt: () => Promise
         create trigger contract_place before insert on auth.users for each row execute function public.contract_place()
       `;
     }
-    await sql`select tenancy.enable_new_users(${mode}, true)`;
+    await sql`select tenancy.enable_new_users(${mode}, ${anonymous})`;
     await attempt();
   } finally {
     await sql`delete from auth.users where id in (select user_id from public.contract_sign_ups)`;
     await sql.unsafe(`
-      with gone as (
-          delete from tenancy.user_orgs where user_id in (select user_id from public.contract_sign_ups) returning org_id
-      )
-      delete from public.organizations where id in (select org_id from gone union values ('${ours}'::uuid));
+      delete from tenancy.user_orgs where user_id in (select user_id from public.contract_sign_ups);
+      delete from public.organizations where id not in (select id from public.contract_organizations);
       drop function public.contract_place(), public.contract_write() cascade;
-      drop table public.contract_sign_ups;
+      drop table public.contract_sign_ups, public.contract_organizations;
     `).simple();
     await sql`update tenancy.settings set ${sql(before)}`;
   }
@@ -236,21 +260,65 @@ async function organizationFor(sql: Sql, mode: NewUsers, id: string): Promise<st
 /** The checks of ways to sign up; those by id token only where there is an issuer. */
 export function signUpContract(withIdTokens: boolean): SignUpCheck[] {
   const ways = [...signUps, ...(withIdTokens ? idTokenSignUps : [])];
-  return choices.flatMap((mode) =>
-    ways.map(({ name, signUp }) => ({
-      name: `${name} ends in the organization of new_users = '${mode}'`,
-      run: async (target) =>
-        await whileNewUsersAre(target.sql, mode, async () => {
-          const user = await signUp(target);
-          const org = await organizationFor(target.sql, mode, user.id);
-          assert.deepEqual(await outcomeOf(target.sql, user), {
-            seen: org,
-            stored: org,
-            placed: org,
-            tokens: user.tokens.map(() => org),
-            providers: user.providers,
-          });
-        }),
-    }))
-  );
+  const linking = [...links, ...(withIdTokens ? idTokenLinks : [])];
+  return choices.flatMap((mode) => [
+    ...ways.map((way) => signUpCheck(mode, way)),
+    namedOrganizationCheck(mode),
+    ...linking.flatMap((way) => [linkCheck(mode, true, way), linkCheck(mode, false, way)]),
+  ]);
+}
+
+function signUpCheck(mode: NewUsers, { name, signUp }: Way): SignUpCheck {
+  return {
+    name: `${name} ends in the organization of new_users = '${mode}'`,
+    run: async (target) =>
+      await whileNewUsersAre(target.sql, mode, false, async () => {
+        const user = await signUp(target);
+        const org = await organizationFor(target.sql, mode, user.id);
+        assert.deepEqual(await outcomeOf(target.sql, user), {
+          seen: org,
+          stored: org,
+          placed: org,
+          tokens: user.tokens.map(() => org),
+          providers: user.providers,
+        });
+      }),
+  };
+}
+
+function namedOrganizationCheck(mode: NewUsers): SignUpCheck {
+  return {
+    name: `a user whom an administrator creates with an organization keeps that, whatever new_users = '${mode}' says`,
+    run: async (target) =>
+      await whileNewUsersAre(target.sql, mode, false, async () => {
+        const { stored, placed, tokens } = await outcomeOf(target.sql, await createUser(target, { org_id: ours }));
+        assert.deepEqual({ stored, placed, tokens }, { stored: ours, placed: ours, tokens: [ours] });
+      }),
+  };
+}
+
+function linkCheck(mode: NewUsers, anonymous: boolean, { name, link }: typeof links[number]): SignUpCheck {
+  return {
+    name:
+      `an anonymous user, ${anonymous ? "for whom it counts" : "in no organization"}, who adds ${name} ends in the` +
+      ` organization of new_users = '${mode}'`,
+    run: async (target) =>
+      await whileNewUsersAre(target.sql, mode, anonymous, async () => {
+        const { access_token: token, user: { id } } = await post(target, "/signup", {});
+        const { session, providers } = await link(target, id, token);
+        const refreshed = await post(target, "/token?grant_type=refresh_token", {
+          refresh_token: session.refresh_token,
+        });
+        const org = await organizationFor(target.sql, mode, id);
+        // The application of these checks places anonymous users like all others.
+        const first = anonymous || mode === "application" ? org : null;
+        assert.deepEqual(await outcomeOf(target.sql, { id, tokens: [token, refreshed.access_token], providers }), {
+          seen: first,
+          stored: org,
+          placed: org,
+          tokens: [first, org],
+          providers,
+        });
+      }),
+  };
 }
