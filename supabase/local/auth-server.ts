@@ -115,7 +115,7 @@ async function route(call: Call): Promise<AuthReply> {
   try {
     return await handle({ ...call, id: path.exec(url.pathname)?.[1] ?? "" });
   } catch (error) {
-    const failure = error instanceof AuthError ? error : new AuthError(500, "unexpected_failure", problem);
+    const failure = error instanceof AuthError ? error : new AuthError(500, "unexpected_failure", problem, error);
     return errorReply(failure, headers.get("x-supabase-api-version"));
   }
 }

@@ -54,8 +54,8 @@ async function signUpAnonymously(call: Call, data: ReturnType<typeof readObject>
       const user = await insertUser(transaction, { data });
       return await startSession(call, transaction, user.id, "anonymous");
     });
-  } catch {
-    throw new AuthError(500, "unexpected_failure", "Database error creating anonymous user");
+  } catch (error) {
+    throw new AuthError(500, "unexpected_failure", "Database error creating anonymous user", error);
   }
 }
 

@@ -160,11 +160,12 @@ async function runHook(
     const [row] = await sql`select ${sql(hook)}(${sql.json(event)}) as output`;
     await sql`set local statement_timeout to default`;
     return row?.["output"]?.claims;
-  } catch {
+  } catch (error) {
     throw new AuthError(
       500,
       "unexpected_failure",
       `Error running hook URI: pg-functions://postgres/${hook.replace(".", "/")}`,
+      error,
     );
   }
 }

@@ -89,7 +89,8 @@ export async function withUser(
 }
 
 const unknownId = "00000000-0000-4000-8000-00000000dead";
-const dated = { "x-supabase-api-version": "2024-01-01" };
+/** What clients of the second API version send. */
+export const dated = { "x-supabase-api-version": "2024-01-01" };
 
 export const authContract: ContractCheck[] = [
   {

@@ -5,12 +5,14 @@
 import assert from "node:assert/strict";
 import type { Sql } from "postgres";
 import { password, post, type Reply, send, withUser } from "./auth-contract.ts";
-import { newPhone, orgOfToken, type SignUpCheck, type SignUpTarget } from "./sign-up-contract.ts";
+import { newEmail, newPhone, openLink, orgOfToken, type SignUpCheck, type SignUpTarget } from "./sign-up-contract.ts";
 
 interface Member {
   id: string;
   email: string;
   refreshToken: string;
+  /** Somebody who has signed up, and not yet opened the link in the mail. */
+  unconfirmedId: string;
 }
 
 const [first, second] = ["c0000000-0000-4000-8000-000000000001", "c0000000-0000-4000-8000-000000000002"];
@@ -35,10 +37,12 @@ async function withMember(target: SignUpTarget, attempt: (member: Member) => Pro
   try {
     await withUser(target, {}, async (id, email) => {
       await moveTo(sql, id, first);
+      const { id: unconfirmedId } = await post(target, "/invite", { email: newEmail() });
       try {
         const session = await post(target, "/token?grant_type=password", { email, password });
-        await attempt({ id, email, refreshToken: session.refresh_token });
+        await attempt({ id, email, refreshToken: session.refresh_token, unconfirmedId });
       } finally {
+        await send(target, "DELETE", `/admin/users/${unconfirmedId}`);
         await sql`delete from tenancy.user_orgs where user_id = ${id}`;
       }
     });
@@ -78,9 +82,10 @@ async function countUsers(sql: Sql): Promise<number> {
   return row?.["count"] as number;
 }
 
-async function assertNobodySignsIn(target: SignUpTarget, { email, refreshToken }: Member): Promise<void> {
-  assertHookFailed(await signIn(target, email));
-  assertHookFailed(await refresh(target, refreshToken));
+async function assertNobodySignsIn(target: SignUpTarget, member: Member): Promise<void> {
+  assertHookFailed(await signIn(target, member.email));
+  assertHookFailed(await refresh(target, member.refreshToken));
+  await assert.rejects(openLink(target, member.unconfirmedId, "invite"), /Error running hook URI/);
   const before = await countUsers(target.sql);
   assert.equal((await send(target, "POST", "/signup", { body: {} })).status, 500);
   assert.equal(await countUsers(target.sql), before, "an anonymous sign-up leaves nobody");
@@ -120,7 +125,7 @@ export const hookContract: SignUpCheck[] = [
       }),
   },
   ...failures.map(({ name, begin, end }): SignUpCheck => ({
-    name: `while the hook ${name}, nobody signs in, signs up or refreshes; afterwards sessions go on`,
+    name: `while the hook ${name}, nobody signs in, signs up or refreshes; afterwards sessions and links go on`,
     run: async (target) =>
       await withMember(target, async (member) => {
         await target.sql.unsafe(begin);
@@ -131,6 +136,7 @@ export const hookContract: SignUpCheck[] = [
         }
         const { status, body } = await refresh(target, member.refreshToken);
         assert.deepEqual([status, orgOfToken(body.access_token)], [200, first]);
+        await openLink(target, member.unconfirmedId, "invite");
       }),
   })),
   ...["tenancy.user_orgs", "tenancy.memberships", "tenancy.settings"].map((table): SignUpCheck => ({

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { randomInt, randomUUID } from "node:crypto";
 import { decodeJwt } from "jose";
 import type { Sql } from "postgres";
-import { type AuthTarget, type ContractCheck, password, post } from "./auth-contract.ts";
+import { type AuthTarget, type ContractCheck, dated, password, post, send } from "./auth-contract.ts";
 import type { Issuer } from "./id-tokens.ts";
 
 export interface SignUpTarget extends AuthTarget {
@@ -43,11 +43,11 @@ interface Way {
   signUp(target: SignUpTarget): Promise<SignedUp>;
 }
 
-const newEmail = () => `contract-${randomUUID()}@example.com`;
+export const newEmail = () => `contract-${randomUUID()}@example.com`;
 export const newPhone = () => `1555${String(randomInt(10_000_000)).padStart(7, "0")}`;
 
 /** Opens the link that the server has mailed, by what it keeps of it. Returns the session that this gives. */
-async function openLink(
+export async function openLink(
   target: SignUpTarget,
   id: string,
   type: "signup" | "invite" | "email_change",
@@ -261,12 +261,43 @@ async function organizationFor(sql: Sql, mode: NewUsers, id: string): Promise<st
 export function signUpContract(withIdTokens: boolean): SignUpCheck[] {
   const ways = [...signUps, ...(withIdTokens ? idTokenSignUps : [])];
   const linking = [...links, ...(withIdTokens ? idTokenLinks : [])];
-  return choices.flatMap((mode) => [
-    ...ways.map((way) => signUpCheck(mode, way)),
-    namedOrganizationCheck(mode),
-    ...linking.flatMap((way) => [linkCheck(mode, true, way), linkCheck(mode, false, way)]),
-  ]);
+  return [
+    ...choices.flatMap((mode) => [
+      ...ways.map((way) => signUpCheck(mode, way)),
+      namedOrganizationCheck(mode),
+      ...linking.flatMap((way) => [linkCheck(mode, true, way), linkCheck(mode, false, way)]),
+    ]),
+    refusalCheck,
+  ];
 }
+
+const refusalCheck: SignUpCheck = {
+  name:
+    "whom a trigger of the application refuses is not there, and only clients of the first API version are told why",
+  run: async (target) =>
+    await whileNewUsersAre(target.sql, "personal", false, async () => {
+      await target.sql.unsafe(`
+        create function public.contract_refuse() returns trigger language plpgsql as $$ begin
+            raise exception 'not you' using hint = 'nor anyone';
+        end $$;
+        create trigger contract_refuse before insert on auth.users for each row execute function public.contract_refuse();
+      `).simple();
+      try {
+        const sign = async (headers: Record<string, string>) =>
+          await send(target, "POST", "/signup", { body: { email: newEmail(), password }, headers });
+        const first = await sign({});
+        assert.deepEqual([first.status, first.body], [500, { code: "P0001", message: "not you", hint: "nor anyone" }]);
+        const { status, body } = await sign(dated);
+        assert.deepEqual([status, body], [500, {
+          code: "unexpected_failure",
+          message: "Database error saving new user",
+        }]);
+      } finally {
+        await target.sql`drop function public.contract_refuse() cascade`;
+      }
+      assert.deepEqual([...await target.sql`select id from public.organizations where name like 'contract-%'`], []);
+    }),
+};
 
 function signUpCheck(mode: NewUsers, { name, signUp }: Way): SignUpCheck {
   return {
