@@ -1,5 +1,5 @@
 import { jwtVerify } from "jose";
-import type { JSONValue, Sql } from "postgres";
+import type { JSONValue, PostgresError, Sql } from "postgres";
 
 /** A request as the gateway passes it on: the path without /auth/v1, the body as text. */
 export interface AuthRequest {
@@ -25,6 +25,8 @@ export interface Call {
   jwtExpiry: number;
   /** The function of the custom access token hook, as schema.name; null: it is off. */
   tokenHook: string | null;
+  /** The OpenID providers whose id tokens are accepted. */
+  idTokenIssuers: string[];
   request: AuthRequest;
   /** The user id in the path, as it was sent. */
   id: string;
@@ -40,8 +42,9 @@ export class AuthError extends Error {
     readonly status: number,
     readonly code: string,
     message: string,
+    cause?: unknown,
   ) {
-    super(message);
+    super(message, { cause });
   }
 }
 
@@ -88,8 +91,15 @@ export function reply(body: unknown, headers: Record<string, string> = {}): Auth
   return { status: 200, headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) };
 }
 
+/** An error of PostgreSQL that clients of the first API version are told: RAISE, and constraints that are violated. */
+function publicCause({ cause }: AuthError): Record<string, unknown> | undefined {
+  const { code = "", message, hint, detail } = (cause ?? {}) as Partial<PostgresError>;
+  return /^(P0001|23\w{3})$/.test(code) ? { code, message, hint, detail } : undefined;
+}
+
 export function errorReply(error: AuthError, apiVersion: string | null): AuthReply {
   const dated = apiVersion !== null && apiVersion >= "2024-01-01";
+  const undatedBody = () => publicCause(error) ?? { code: error.status, error_code: error.code, msg: error.message };
   return {
     status: error.status,
     headers: {
@@ -97,10 +107,6 @@ export function errorReply(error: AuthError, apiVersion: string | null): AuthRep
       "x-sb-error-code": error.code,
       ...(dated ? { "x-supabase-api-version": "2024-01-01" } : {}),
     },
-    body: JSON.stringify(
-      dated
-        ? { code: error.code, message: error.message }
-        : { code: error.status, error_code: error.code, msg: error.message },
-    ),
+    body: JSON.stringify(dated ? { code: error.code, message: error.message } : undatedBody()),
   };
 }

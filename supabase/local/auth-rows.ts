@@ -1,4 +1,4 @@
-import type { JSONValue, Sql } from "postgres";
+import type { ISql, JSONValue } from "postgres";
 import { AuthError } from "./auth-call.ts";
 
 export interface UserRow {
@@ -54,7 +54,7 @@ export function asUser(row: Record<string, unknown>, failure: string): UserRow {
 }
 
 /** Loads a user by itself, which takes the identities and factors with it, and fails where GoTrue cannot read one of those. */
-export async function loadUser(sql: Sql, row: Record<string, unknown>, failure: string): Promise<UserRow> {
+export async function loadUser(sql: ISql, row: Record<string, unknown>, failure: string): Promise<UserRow> {
   const user = asUser(row, failure);
   const [unreadable] = await sql`
     select from auth.identities
@@ -68,7 +68,7 @@ export async function loadUser(sql: Sql, row: Record<string, unknown>, failure: 
   return user;
 }
 
-export async function identitiesOf(sql: Sql, user: UserRow): Promise<Record<string, unknown>[]> {
+export async function identitiesOf(sql: ISql, user: UserRow): Promise<Record<string, unknown>[]> {
   return await sql`
     select
       id as identity_id,

@@ -6,7 +6,9 @@
  */
 import postgres from "postgres";
 import { AuthError, type AuthReply, type AuthRequest, type Call, errorReply } from "./auth-call.ts";
-import { issueToken, ownUser } from "./auth-tokens.ts";
+import { signInByIdToken } from "./auth-id-tokens.ts";
+import { invite, openLink, signUp, updateOwnUser } from "./auth-sign-up.ts";
+import { ownUser, refresh, signIn } from "./auth-tokens.ts";
 import { createUser, deleteUser, listUsers, readUser, updateUser } from "./auth-users.ts";
 
 interface AuthSettings {
@@ -18,6 +20,8 @@ interface AuthSettings {
   jwtExpiry: number;
   /** The function of the custom access token hook, as schema.name; null: it is off. */
   tokenHook: string | null;
+  /** The OpenID providers whose id tokens are accepted. */
+  idTokenIssuers: string[];
 }
 
 /** What a test makes the server do to one request, instead of answering it or after its work. */
@@ -63,6 +67,7 @@ export function createAuthServer(settings: AuthSettings, faults: Faults = {}): A
         key,
         jwtExpiry: settings.jwtExpiry,
         tokenHook: settings.tokenHook,
+        idTokenIssuers: settings.idTokenIssuers,
         request,
         id: "",
         skipWrite: fault?.skipWrite ?? false,
@@ -74,15 +79,29 @@ export function createAuthServer(settings: AuthSettings, faults: Faults = {}): A
   };
 }
 
-const endpoints: [method: string, path: RegExp, handle: (call: Call) => Promise<AuthReply>][] = [
+type Handle = (call: Call) => Promise<AuthReply>;
+
+const endpoints: [method: string, path: RegExp, handle: Handle, failure?: string][] = [
   ["GET", /^\/admin\/users$/, listUsers],
-  ["POST", /^\/admin\/users$/, createUser],
+  ["POST", /^\/admin\/users$/, createUser, "Database error creating new user"],
   ["GET", /^\/admin\/users\/([^/]+)$/, readUser],
-  ["PUT", /^\/admin\/users\/([^/]+)$/, updateUser],
+  ["PUT", /^\/admin\/users\/([^/]+)$/, updateUser, "Error updating user"],
   ["DELETE", /^\/admin\/users\/([^/]+)$/, deleteUser],
+  ["POST", /^\/signup$/, signUp, "Database error saving new user"],
+  ["POST", /^\/invite$/, invite, "Database error saving new user"],
+  ["POST", /^\/verify$/, openLink],
   ["POST", /^\/token$/, issueToken],
   ["GET", /^\/user$/, ownUser],
+  ["PUT", /^\/user$/, updateOwnUser, "Error updating user"],
 ];
+
+const grants: Record<string, Handle> = { password: signIn, refresh_token: refresh, id_token: signInByIdToken };
+
+async function issueToken(call: Call): Promise<AuthReply> {
+  const grant = grants[call.request.url.searchParams.get("grant_type") ?? ""];
+  if (!grant) throw new AuthError(400, "invalid_credentials", "unsupported_grant_type");
+  return await grant(call);
+}
 
 async function route(call: Call): Promise<AuthReply> {
   const { method, url, headers } = call.request;
@@ -92,13 +111,11 @@ async function route(call: Call): Promise<AuthReply> {
   }
   const found = matching.find(([allowed]) => allowed === method);
   if (!found) return { status: 405, headers: { allow: matching.map(([allowed]) => allowed).join(", ") } };
-  const [, path, handle] = found;
+  const [, path, handle, problem = "Internal Server Error"] = found;
   try {
     return await handle({ ...call, id: path.exec(url.pathname)?.[1] ?? "" });
   } catch (error) {
-    const failure = error instanceof AuthError
-      ? error
-      : new AuthError(500, "unexpected_failure", method === "PUT" ? "Error updating user" : "Internal Server Error");
+    const failure = error instanceof AuthError ? error : new AuthError(500, "unexpected_failure", problem, error);
     return errorReply(failure, headers.get("x-supabase-api-version"));
   }
 }

@@ -1,20 +1,11 @@
 /** Sessions: signing in, refreshing, and the user of a token. */
 import { randomBytes, randomUUID } from "node:crypto";
 import { type JWTPayload, SignJWT } from "jose";
-import type { ISql, JSONValue, Sql } from "postgres";
+import type { ISql, JSONValue } from "postgres";
 import { AuthError, authorize, type AuthReply, type Call, readBody, reply } from "./auth-call.ts";
 import { identitiesOf, loadUser, nilId, userJson } from "./auth-rows.ts";
 
-export async function issueToken(call: Call): Promise<AuthReply> {
-  switch (call.request.url.searchParams.get("grant_type")) {
-    case "password":
-      return await signIn(call);
-    case "refresh_token":
-      return await refresh(call);
-    default:
-      throw new AuthError(400, "invalid_credentials", "unsupported_grant_type");
-  }
-}
+type AuthenticationMethod = "password" | "token_refresh" | "otp" | "oauth" | "anonymous";
 
 export async function ownUser(call: Call): Promise<AuthReply> {
   const claims = await authorize(call, false);
@@ -24,7 +15,7 @@ export async function ownUser(call: Call): Promise<AuthReply> {
   return reply(userJson(user, await identitiesOf(call.sql, user)));
 }
 
-async function signIn(call: Call): Promise<AuthReply> {
+export async function signIn(call: Call): Promise<AuthReply> {
   const body = readBody(call);
   const { email, password } = body;
   if (typeof email !== "string" || email === "") {
@@ -44,25 +35,31 @@ async function signIn(call: Call): Promise<AuthReply> {
   const user = await loadUser(sql, row, "Database error querying schema");
   if (user.banned_until && user.banned_until > new Date()) throw new AuthError(400, "user_banned", "User is banned");
   if (!user.confirmed_at) throw new AuthError(400, "email_not_confirmed", "Email not confirmed");
-  const sessionId = randomUUID();
-  const refreshToken = newRefreshToken();
-  await sql.begin(async (transaction) => {
-    await transaction`update auth.users set last_sign_in_at = now(), updated_at = now() where id = ${user.id}`;
-    await transaction`
-      insert into auth.sessions (id, user_id, created_at, updated_at) values (${sessionId}, ${user.id}, now(), now())
-    `;
-    await insertRefreshToken(transaction, user, sessionId, refreshToken, null);
-  });
-  return await tokenReply(call, user.id, sessionId, refreshToken);
+  return await sql.begin(async (transaction) => await startSession(call, transaction, user.id, "password"));
 }
 
-async function refresh(call: Call): Promise<AuthReply> {
+/** Signs a user in. Whatever fails, the hook as well, undoes all of the transaction. */
+export async function startSession(
+  call: Call,
+  sql: ISql,
+  userId: string,
+  method: AuthenticationMethod,
+): Promise<AuthReply> {
+  const sessionId = randomUUID();
+  const refreshToken = newRefreshToken();
+  await sql`update auth.users set last_sign_in_at = now(), updated_at = now() where id = ${userId}`;
+  await sql`insert into auth.sessions (id, user_id, created_at, updated_at) values (${sessionId}, ${userId}, now(), now())`;
+  await insertRefreshToken(sql, userId, sessionId, refreshToken, null);
+  return await tokenReply(call, sql, { userId, sessionId, refreshToken, method });
+}
+
+export async function refresh(call: Call): Promise<AuthReply> {
   const token = readBody(call)["refresh_token"];
   if (typeof token !== "string" || !/^[a-z2-7]{12}$/.test(token)) {
     throw new AuthError(400, "validation_failed", "Refresh token is not valid");
   }
   const { sql } = call;
-  const issued = await sql.begin(async (transaction) => {
+  return await sql.begin(async (transaction) => {
     const [found] = await transaction`
       select refresh_tokens.*, refresh_tokens.updated_at > now() - interval '10 seconds' as just_used
       from auth.refresh_tokens
@@ -72,8 +69,9 @@ async function refresh(call: Call): Promise<AuthReply> {
     if (!found) {
       throw new AuthError(400, "refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found");
     }
-    const user = { id: found["user_id"] as string };
+    const userId = found["user_id"] as string;
     const sessionId = found["session_id"] as string;
+    const session = { userId, sessionId, method: "token_refresh" } as const;
     if (found["revoked"]) {
       const [child] = await transaction`
         select token from auth.refresh_tokens where parent = ${token} and not revoked and session_id = ${sessionId}
@@ -81,17 +79,16 @@ async function refresh(call: Call): Promise<AuthReply> {
       if (!child || !found["just_used"]) {
         throw new AuthError(400, "refresh_token_already_used", "Invalid Refresh Token: Already Used");
       }
-      return { userId: user.id, sessionId, refreshToken: child["token"] as string };
+      return await tokenReply(call, transaction, { ...session, refreshToken: child["token"] as string });
     }
     const refreshToken = newRefreshToken();
     await transaction`update auth.refresh_tokens set revoked = true, updated_at = now() where token = ${token}`;
     await transaction`
       update auth.sessions set refreshed_at = now() at time zone 'utc', updated_at = now() where id = ${sessionId}
     `;
-    await insertRefreshToken(transaction, user, sessionId, refreshToken, token);
-    return { userId: user.id, sessionId, refreshToken };
+    await insertRefreshToken(transaction, userId, sessionId, refreshToken, token);
+    return await tokenReply(call, transaction, { ...session, refreshToken });
   });
-  return await tokenReply(call, issued.userId, issued.sessionId, issued.refreshToken);
 }
 
 function newRefreshToken(): string {
@@ -101,28 +98,28 @@ function newRefreshToken(): string {
 
 async function insertRefreshToken(
   sql: ISql,
-  user: { id: string },
+  userId: string,
   sessionId: string,
   token: string,
   parent: string | null,
 ): Promise<void> {
   await sql`
     insert into auth.refresh_tokens (instance_id, token, user_id, revoked, created_at, updated_at, parent, session_id)
-    values (${nilId}, ${token}, ${user.id}, false, now(), now(), ${parent}, ${sessionId})
+    values (${nilId}, ${token}, ${userId}, false, now(), now(), ${parent}, ${sessionId})
   `;
 }
 
 /** Signs an access token over the user's row as it is now, and answers with it. */
 async function tokenReply(
-  { sql, key, jwtExpiry, tokenHook }: Call,
-  userId: string,
-  sessionId: string,
-  refreshToken: string,
+  { key, jwtExpiry, tokenHook }: Call,
+  sql: ISql,
+  session: { userId: string; sessionId: string; refreshToken: string; method: AuthenticationMethod },
 ): Promise<AuthReply> {
+  const { userId, sessionId, refreshToken, method } = session;
   const [row] = await sql`select * from auth.users where id = ${userId}`;
   const user = await loadUser(sql, row ?? {}, "Database error granting user");
   const issuedAt = Math.floor(Date.now() / 1000);
-  const claims = await runHook(sql, tokenHook, user.id, {
+  const claims = await runHook(sql, tokenHook, user.id, method, {
     sub: user.id,
     aud: user.aud,
     iat: issuedAt,
@@ -133,7 +130,7 @@ async function tokenReply(
     user_metadata: user.raw_user_meta_data ?? {},
     role: user.role,
     aal: "aal1",
-    amr: [{ method: "password", timestamp: issuedAt }],
+    amr: [{ method, timestamp: issuedAt }],
     session_id: sessionId,
     is_anonymous: user.is_anonymous,
   });
@@ -150,24 +147,25 @@ async function tokenReply(
 
 /** Lets the custom access token hook change the claims, if it is on. Whatever makes it fail, no token is issued. */
 async function runHook(
-  sql: Sql,
+  sql: ISql,
   hook: string | null,
   userId: string,
+  method: AuthenticationMethod,
   claims: Record<string, JSONValue>,
 ): Promise<JWTPayload> {
   if (hook === null) return claims;
   try {
-    return await sql.begin(async (transaction) => {
-      await transaction`set local statement_timeout = '2s'`;
-      const event = { user_id: userId, claims, authentication_method: "password" };
-      const [row] = await transaction`select ${transaction(hook)}(${transaction.json(event)}) as output`;
-      return row?.["output"]?.claims;
-    });
-  } catch {
+    await sql`set local statement_timeout = '2s'`;
+    const event = { user_id: userId, claims, authentication_method: method };
+    const [row] = await sql`select ${sql(hook)}(${sql.json(event)}) as output`;
+    await sql`set local statement_timeout to default`;
+    return row?.["output"]?.claims;
+  } catch (error) {
     throw new AuthError(
       500,
       "unexpected_failure",
       `Error running hook URI: pg-functions://postgres/${hook.replace(".", "/")}`,
+      error,
     );
   }
 }

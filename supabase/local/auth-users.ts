@@ -1,8 +1,8 @@
 /** The admin API over users: list, create, read, update, delete. */
 import { randomUUID } from "node:crypto";
-import type { ISql, JSONValue } from "postgres";
 import { AuthError, authorize, type AuthReply, type Call, readBody, readObject, reply } from "./auth-call.ts";
 import { asUser, identitiesOf, loadUser, nilId, userJson, type UserRow } from "./auth-rows.ts";
+import { audit, confirmEmail, insertIdentity, insertUser, mergeMetadata, updateAppMetadata } from "./auth-writes.ts";
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -57,47 +57,21 @@ export async function createUser(call: Call): Promise<AuthReply> {
     throw new AuthError(400, "validation_failed", "Cannot create a user without either an email or phone");
   }
   const password = typeof body["password"] === "string" && body["password"] !== "" ? body["password"] : randomUUID();
-  const ownMetadata = { provider: "email", providers: ["email"] };
-  const appChanges = readObject(body, "app_metadata");
-  const userMetadata = readObject(body, "user_metadata") ?? {};
+  const appMetadata = readObject(body, "app_metadata");
+  const data = readObject(body, "user_metadata");
   const { sql } = call;
   const user = await sql.begin(async (transaction) => {
     const [existing] = await transaction`select from auth.users where email = ${email} and not is_sso_user`;
     if (existing) {
       throw new AuthError(422, "email_exists", "A user with this email address has already been registered");
     }
-    const [row] = await transaction`
-      insert into auth.users (
-        instance_id, id, aud, role, email, encrypted_password, email_confirmed_at, confirmation_token, recovery_token,
-        email_change_token_new, email_change, raw_app_meta_data, raw_user_meta_data, created_at, updated_at
-      )
-      values (
-        ${nilId}, ${randomUUID()}, 'authenticated', 'authenticated', ${email},
-        extensions.crypt(${password}, extensions.gen_salt('bf', 6)), ${
-      body["email_confirm"] === true ? new Date() : null
-    },
-        '', '', '', '', ${sql.json(ownMetadata)}, ${sql.json(userMetadata)}, now(), now()
-      )
-      returning *
-    `;
-    // What triggers have made of the row is not read.
-    const created = { ...row as unknown as UserRow, raw_app_meta_data: ownMetadata as UserRow["raw_app_meta_data"] };
-    await transaction`
-      insert into auth.identities (provider_id, user_id, identity_data, provider, last_sign_in_at, created_at, updated_at)
-      values (
-        ${created.id}, ${created.id},
-        ${
-      sql.json({ sub: created.id, email, email_verified: false, phone_verified: false })
-    }, 'email', now(), now(), now()
-      )
-    `;
+    const created = await insertUser(transaction, { email, password, provider: "email", data });
+    // It does not read the user again here, so it does not know what a trigger has added.
+    created.raw_app_meta_data = { provider: "email", providers: ["email"] };
+    await insertIdentity(transaction, created, "email", { sub: created.id, email });
     await audit(transaction, "user_signedup", created);
-    if (appChanges) {
-      created.raw_app_meta_data = mergeMetadata(ownMetadata, appChanges);
-      await transaction`
-        update auth.users set raw_app_meta_data = ${sql.json(created.raw_app_meta_data)} where id = ${created.id}
-      `;
-    }
+    if (appMetadata) await updateAppMetadata(transaction, created, appMetadata);
+    if (body["email_confirm"] === true) await confirmEmail(transaction, created);
     return created;
   });
   return reply(userJson(user, await identitiesOf(sql, user)));
@@ -171,20 +145,4 @@ async function findUser(call: Call): Promise<UserRow> {
   const [row] = await call.sql`select * from auth.users where id = ${call.id} and instance_id = ${nilId}`;
   if (!row) throw new AuthError(404, "user_not_found", "User not found");
   return await loadUser(call.sql, row, "Database error loading user");
-}
-
-/** Merges as GoTrue does: a value replaces that of its key, null removes the key, other keys stay. */
-function mergeMetadata(
-  current: Record<string, JSONValue>,
-  changes: Record<string, JSONValue>,
-): Record<string, JSONValue> {
-  return Object.fromEntries(Object.entries({ ...current, ...changes }).filter(([name]) => changes[name] !== null));
-}
-
-async function audit(sql: ISql, action: string, user: UserRow): Promise<void> {
-  const payload = { action, actor_username: "service_role", traits: { user_id: user.id } };
-  await sql`
-    insert into auth.audit_log_entries (instance_id, id, payload, created_at)
-    values (${nilId}, ${randomUUID()}, ${JSON.stringify(payload)}::json, now())
-  `;
 }

@@ -22,13 +22,20 @@ interface ServiceOptions {
   /** Where the logs go. */
   folder: string;
   faults?: Faults;
+  idTokenIssuers?: string[];
 }
 
 export async function startServices(options: ServiceOptions): Promise<Services> {
-  const { databaseUrl, apiPort, jwtExpiry, tokenHook, folder, faults } = options;
+  const { databaseUrl, apiPort, jwtExpiry, tokenHook, folder, faults, idTokenIssuers = [] } = options;
   const keys = await createKeys();
   const auth = createAuthServer(
-    { databaseUrl: databaseUrl("supabase_auth_admin"), jwtSecret: keys.jwtSecret, jwtExpiry, tokenHook },
+    {
+      databaseUrl: databaseUrl("supabase_auth_admin"),
+      jwtSecret: keys.jwtSecret,
+      jwtExpiry,
+      tokenHook,
+      idTokenIssuers,
+    },
     faults,
   );
   const api = await startApiServer({ port: apiPort, auth, keys });

@@ -97,7 +97,7 @@ declare
     org_id uuid;
 begin
     select * into settings from tenancy.settings;
-    if settings.new_users is null then
+    if settings.new_users is null or tg_op = 'UPDATE' and not (old.is_anonymous and not new.is_anonymous) then
         return new;
     end if;
 
@@ -132,8 +132,8 @@ begin
 end
 $function$;
 comment on function tenancy.set_org_of_new_user() is
-'Trigger function: gives a new user the organization that settings.new_users says, before any trigger of the application writes rows of'
-' theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first. Security definer, because the Auth'
+'Trigger function: gives a new user, or an anonymous one who becomes another, the organization that settings.new_users says, before any'
+' trigger of the application writes rows of theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first. Security definer, because the Auth'
 ' server inserts users and may not read tenancy.';
 
 create or replace function tenancy.keep_org_of_new_user()
@@ -147,7 +147,7 @@ declare
 begin
     select * into settings from tenancy.settings;
     select users.raw_app_meta_data into stored from auth.users where users.id = new.id;
-    if not found or settings.new_users is null then
+    if not found or settings.new_users is null or tg_op = 'UPDATE' and not (old.is_anonymous and not new.is_anonymous) then
         return null;
     end if;
 
@@ -166,7 +166,8 @@ end
 $function$;
 comment on function tenancy.keep_org_of_new_user() is
 'Trigger function, at the commit of a sign-up: writes the organization again that set_org_of_new_user gave, or the mapping has by now, where'
-' app_metadata has lost it: the Auth server rewrites it from memory when an administrator creates a user with app_metadata. One that the'
+' app_metadata has lost it: the Auth server rewrites it from memory when an administrator creates a user with app_metadata, and when an'
+' anonymous user gets an identity. One that the'
 ' administrator names there takes the place of a personal organization, which stays. Security definer, as set_org_of_new_user.';
 
 create or replace function tenancy.enable_new_users(mode text, anonymous boolean default false)
@@ -216,7 +217,7 @@ begin
 
     -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
     create or replace trigger "!assign_org_to_new_user"
-    before insert on auth.users
+    before insert or update of is_anonymous on auth.users
     for each row
     execute function tenancy.set_org_of_new_user();
     if not exists (
@@ -224,7 +225,7 @@ begin
         where tgrelid = 'auth.users'::regclass and tgfoid = 'tenancy.keep_org_of_new_user()'::regprocedure
     ) then
         create constraint trigger tenancy_keep_org_of_new_user
-        after insert on auth.users deferrable initially deferred
+        after insert or update of is_anonymous on auth.users deferrable initially deferred
         for each row execute function tenancy.keep_org_of_new_user();
     end if;
 end
@@ -232,7 +233,8 @@ $function$;
 comment on function tenancy.enable_new_users(text, boolean) is
 'Opt-in: which organization everyone gets who signs up from now on. default: the default organization; the risk: anyone who can sign up is'
 ' then a member of it and sees its rows. personal: one of their own, in the transaction of the sign-up. application: yours sets'
-' app_metadata.org_id or inserts into tenancy.user_orgs. anonymous: whether that counts for anonymous users. A user whom an administrator'
+' app_metadata.org_id or inserts into tenancy.user_orgs. anonymous: whether that counts for anonymous users; if not, it does once they add an'
+' email address or another identity. A user whom an administrator'
 ' creates with the org_id of an organization keeps that. While nothing is chosen, who signs up belongs to the default organization as long'
 ' as the mapping is empty, and otherwise to none. Raises invalid_parameter_value for any other mode, object_not_in_prerequisite_state where'
 ' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting 1.5 seconds at most.';

@@ -18,16 +18,17 @@ export interface ContractCheck {
   run(target: AuthTarget): Promise<void>;
 }
 
-interface Reply {
+export interface Reply {
   status: number;
   headers: Headers;
   // deno-lint-ignore no-explicit-any
   body: any;
 }
 
-const password = `a password of 32 letters ${randomUUID()}`;
+export const password = `a password of 32 letters ${randomUUID()}`;
 
-async function send(
+/** Asks the server, with the target's key unless another token, or none, is given. */
+export async function send(
   target: AuthTarget,
   method: string,
   path: string,
@@ -56,8 +57,21 @@ async function send(
   return { status: response.status, headers: response.headers, body };
 }
 
+/** Sends what has to succeed, and returns the body. */
+export async function post(
+  target: AuthTarget,
+  path: string,
+  body: unknown,
+  token?: string,
+  method = "POST",
+): Promise<Reply["body"]> {
+  const reply = await send(target, method, path, { body, ...(token === undefined ? {} : { token }) });
+  assert.equal(reply.status, 200, `${method} ${path}: ${JSON.stringify(reply.body)}`);
+  return reply.body;
+}
+
 /** Creates a user for one check and deletes it afterwards, whatever happens. */
-async function withUser(
+export async function withUser(
   target: AuthTarget,
   attributes: Record<string, unknown>,
   check: (id: string, email: string) => Promise<void>,
@@ -75,7 +89,8 @@ async function withUser(
 }
 
 const unknownId = "00000000-0000-4000-8000-00000000dead";
-const dated = { "x-supabase-api-version": "2024-01-01" };
+/** What clients of the second API version send. */
+export const dated = { "x-supabase-api-version": "2024-01-01" };
 
 export const authContract: ContractCheck[] = [
   {

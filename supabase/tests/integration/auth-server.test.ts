@@ -67,6 +67,8 @@ describe("the Auth server's stand-in", () => {
     [[], "some-key", "Cannot check an Auth server: give --url"],
     [["--url", "http://127.0.0.1:1/auth/v1"], "", "Cannot check an Auth server: set SUPABASE_SECRET_KEY"],
     [["--url", "auth"], "some-key", 'Cannot use --url "auth": not a URL'],
+    [["--url", "http://127.0.0.1:1", "--hook"], "some-key", "--issuer and --hook are for checks that need --db-url"],
+    [["--url", "http://127.0.0.1:1", "--db-url", "x"], "some-key", "Cannot use --db-url: it is no connection string"],
     [["--frob"], "some-key", "Unknown option '--frob'"],
   ])("npm run test:auth called wrong, with %j, says the rule and ends with 2", async (parameters, key, rule) => {
     const { code, output } = await runContract(parameters, key);

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(13);
+select plan(18);
 
 delete from tenancy.user_orgs;
 insert into public.organizations (id, name)
@@ -88,6 +88,55 @@ select is(
 -- What the application gives.
 select tenancy.enable_new_users('application');
 select is(pg_temp.create_user(9, '{}'), '{}', 'where the application places them, nothing else does');
+
+-- Who was anonymous, in no organization, and is no longer. The Auth server writes app_metadata from memory here, too.
+create function pg_temp.add_address(number integer)
+returns jsonb
+language plpgsql
+as $function$
+declare
+    new_id constant uuid := format('00000000-0000-4000-8000-%s', lpad(number::text, 12, '0'));
+begin
+    insert into auth.users (instance_id, id, aud, role, raw_app_meta_data, is_anonymous)
+    values ('00000000-0000-0000-0000-000000000000', new_id, 'authenticated', 'authenticated', '{}', true);
+    set constraints all immediate;
+    set constraints all deferred;
+    update auth.users
+    set is_anonymous = false
+    where users.id = new_id;
+    update auth.users
+    set raw_app_meta_data = '{"provider": "email"}'
+    where users.id = new_id;
+    set constraints all immediate;
+    return (select raw_app_meta_data from auth.users where users.id = new_id);
+end
+$function$;
+select is(pg_temp.add_address(20), '{"provider": "email"}', 'nobody places who adds an address either');
+select tenancy.enable_new_users('default');
+select is(
+    pg_temp.add_address(21),
+    pg_temp.default_org() || '{"provider": "email"}',
+    'an anonymous user who adds an address gets the organization of new users'
+);
+insert into tenancy.user_orgs (user_id, org_id)
+values ('00000000-0000-4000-8000-000000000022', null);
+select is(pg_temp.add_address(22), '{"provider": "email"}', 'not one whom the mapping says to be in none');
+select tenancy.enable_new_users('personal');
+create temp table linked as
+select pg_temp.add_address(23) as app_metadata;
+select is(
+    (select app_metadata ->> 'org_id' from linked),
+    (select org_id::text from tenancy.user_orgs where user_id = '00000000-0000-4000-8000-000000000023'),
+    'or the personal one'
+);
+update auth.users
+set raw_app_meta_data = '{}', is_anonymous = false
+where id = '00000000-0000-4000-8000-000000000021';
+select is(
+    (select raw_app_meta_data from auth.users where id = '00000000-0000-4000-8000-000000000021'),
+    '{}',
+    'who is not anonymous is not a new user'
+);
 
 select tenancy.disable_new_users();
 select is(pg_temp.create_user(10, '{}'), '{}', 'and nothing at all once it is switched off');
