@@ -139,17 +139,17 @@ chosen (new_users) as (
     owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, step.hops = 0 or step.is_identity and (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure,
     owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
     coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
-    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent =
-    to_regclass('public.organizations')), possible_sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
-    source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
-    (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
-    'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when
-    'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1]
-    order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null
-    desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '),
-    org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition,
-    '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select
-    possible.*, application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0,
+    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0 or step.is_identity and step.key_attnums = link.attnums, true, true from step join references_between_tables as link on link.relation
+    = step.at and link.parent = to_regclass('public.organizations')), possible_sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind)
+    source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops,
+    source_paths.is_identity as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind = 'organization' then 1 when
+    source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as
+    rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root,
+    source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank,
+    source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent',
+    org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ),
+    '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*,
+    application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0,
     possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when
     application_tables.org_from is null then possible.is_detected else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums,
     ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description,
