@@ -395,22 +395,41 @@ chosen (new_users) as (
     'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
     format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
     stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
-    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), source_findings as (with candidate as ( select application_tables.*,
-    org_id.attnotnull as is_not_null from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not
-    org_id.attisdropped where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
-    'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, coalesce(
-    nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''), 'take it out, or say ''{}'': all rows belong to the default organization' ) as remedy from ( select named.*,
-    unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root = named.relation
-    and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname = candidate.entry
-    and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select reference.parent::text as parent, reference.is_period, parent.scope from references_between_tables as reference
-    left join application_tables as parent on parent.relation = reference.parent where reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry limit 1 )
-    as key on true cross join lateral ( select case when key.is_period then 'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is
-    null then format('references %s, which is not classified', key.parent) when key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user',
-    key.parent) when named_column.attnum is null then 'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when
-    key.is_period then 'take it out' when key.parent is not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
-    key.parent ) when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end
-    as remedy ) as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation
-    union all select array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
+    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), userless_organizations as (with naming as materialized ( select
+    source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root, source_paths.entry) as named from source_paths join sources on
+    sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind = 'organization' and source_paths.hops = 0 ), inhabited as
+    materialized ( select query_to_xml( format(
+    $sql$
+                    with inhabited (id) as (
+                        select organizations.id from public.organizations where organizations.id = any (%1$L)
+                        union
+                        select organizations.id from public.organizations
+                        join auth.users on lower(users.raw_app_meta_data ->> 'org_id') = organizations.id::text
+                    )
+                    -- The preflight does not know which organizations a mapping names.
+                    select 1 as found
+                    where %2$L and not exists (select from public.organizations where organizations.id = any (%1$L)) %3$s
+                $sql$,
+    (select coalesce(array_agg(distinct user_orgs.org_id), '{}') from user_orgs), (select mapping_state.is_filled from mapping_state),
+    string_agg(format('or exists (select from %s where named.id in (select inhabited.id from inhabited))', naming.named), ' ') ), false, true, '' )::text <> '' as is_any from naming having count(*) > 0 )
+    select naming.root, string_agg(distinct naming.entry, ', ') as entries from naming cross join inhabited where not inhabited.is_any and query_to_xml(
+    format('select 1 as found from %s where named.id <> %L limit 1', naming.named, (select settings.default_org_id from settings)), false, true, '' )::text <> '' group by naming.root), source_findings as
+    (with candidate as ( select application_tables.*, org_id.attnotnull as is_not_null from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation
+    and org_id.attname = 'org_id' and not org_id.attisdropped where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem,
+    found.remedy from ( select 'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as
+    problem, coalesce( nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''), 'take it out, or say ''{}'': all rows belong to the default organization' ) as remedy from ( select
+    named.*, unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root =
+    named.relation and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname =
+    candidate.entry and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select reference.parent::text as parent, reference.is_period, parent.scope from
+    references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = candidate.relation and
+    array_to_string(reference.column_names, ', ') = candidate.entry limit 1 ) as key on true cross join lateral ( select case when key.is_period then
+    'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent) when
+    key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent) when named_column.attnum is null then
+    'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when key.is_period then 'take it out' when key.parent is
+    not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid', key.parent ) when named_column.attnum is not null
+    then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy ) as why cross join lateral ( select
+    string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
+    array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
     array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
     'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
     ' default organization' from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not coalesce(candidate.is_not_null, false) and candidate.relation
@@ -419,25 +438,29 @@ chosen (new_users) as (
     on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
     'generated_source', candidate.qualified_name, format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from
     candidate join sources on sources.root = candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any
-    (sources.attnums) and generated_column.attgenerated <> '' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
-    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from
-    regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not
-    coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on
-    unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
-    'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
-    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
-    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
-    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
-    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
-    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
-    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
-    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
-    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
-    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
-    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
-    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
-    select 'rows_break_check', unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    (sources.attnums) and generated_column.attgenerated <> '' union all select 'organizations_without_users', candidate.qualified_name,
+    format('names organizations in %s, and no user is in any that a row names', userless_organizations.entries),
+    'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
+    ' migrations then make another one' from userless_organizations join candidate on candidate.relation = userless_organizations.root ) as found), unvalidated_checks as (select unvalidated.oid,
+    member.root, member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
+    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
+    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
+    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
+    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
+    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
+    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
+    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
+    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
+    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
+    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
+    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
+    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
+    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
+    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
+    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
+    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
     unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
     pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (

@@ -114,6 +114,14 @@ from (
         on generated_column.attrelid = sources.root
         and generated_column.attnum = any (sources.attnums)
         and generated_column.attgenerated <> ''
+    union all
+    select
+        'organizations_without_users', candidate.qualified_name,
+        format('names organizations in %s, and no user is in any that a row names', userless_organizations.entries),
+        'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
+        ' migrations then make another one'
+    from org_migration.userless_organizations
+    join candidate on candidate.relation = userless_organizations.root
 ) as found;
 comment on view org_migration.source_findings is
 'What a registration says that decides nothing, or what nothing decides.';

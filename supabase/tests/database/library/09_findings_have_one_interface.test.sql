@@ -53,6 +53,7 @@ values
     ('publication_findings', 'publication_beyond_identity'),
     ('source_findings', 'org_from_without_source'),
     ('source_findings', 'no_source'),
+    ('source_findings', 'organizations_without_users'),
     ('source_findings', 'period_foreign_key'),
     ('org_id_findings', 'org_id_type'),
     ('org_id_findings', 'org_id_default'),
