@@ -14,6 +14,23 @@ with candidate as (
         and org_id.attname = 'org_id'
         and not org_id.attisdropped
     where application_tables.scope = 'org'
+),
+-- Keys of excluded tables whose rows could be the organizations.
+parent_of_organizations as (
+    select
+        reference.relation, reference.constraint_oid,
+        format(
+            'if each row of %1$s is an organization: alter table %1$s add foreign key (%2$I) references public.organizations (id) not valid',
+            parent.qualified_name, key_column.attname
+        ) as remedy
+    from tenancy.references_between_tables as reference
+    join tenancy.application_tables as parent
+        on parent.relation = reference.parent
+        and parent.scope = 'excluded'
+    join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = reference.parent
+        and array[key_column.attnum] = reference.parent_attnums
+        and key_column.atttypid = 'uuid'::regtype
 )
 select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy
 from (
@@ -41,9 +58,10 @@ from (
         and named_column.attnum > 0
         and not named_column.attisdropped
     left join lateral (
-        select reference.parent::text as parent, reference.is_period, parent.scope
+        select reference.parent::text as parent, reference.is_period, parent.scope, parent_of_organizations.remedy as way_to_organizations
         from tenancy.references_between_tables as reference
         left join tenancy.application_tables as parent on parent.relation = reference.parent
+        left join parent_of_organizations on parent_of_organizations.constraint_oid = reference.constraint_oid
         where reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry
         limit 1
     ) as key on true
@@ -58,9 +76,13 @@ from (
             end as problem,
             case
                 when key.is_period then 'take it out'
-                when key.parent is not null then format(
-                    'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
-                    key.parent
+                when key.parent is not null then concat_ws(
+                    '; ',
+                    format(
+                        'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
+                        key.parent
+                    ),
+                    key.way_to_organizations
                 )
                 when named_column.attnum is not null then format(
                     'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry
@@ -84,8 +106,16 @@ from (
     select
         'no_source', candidate.qualified_name,
         'has nothing that says whose its rows are, and there is a mapping',
-        'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-        ' default organization'
+        concat_ws(
+            '; ',
+            'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from',
+            (
+                select string_agg(distinct parent_of_organizations.remedy, '; ')
+                from parent_of_organizations
+                where parent_of_organizations.relation = candidate.relation
+            ),
+            'or say org_from ''{}'': all of it belongs to the default organization'
+        )
     from candidate
     where candidate.org_from is null
         and (select mapping_state.is_filled from tenancy.mapping_state)

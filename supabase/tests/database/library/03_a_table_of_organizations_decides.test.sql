@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(8);
+select plan(11);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -29,6 +29,7 @@ insert into harbour.companies (id, name)
 values (pg_temp.id_of(11), 'one'), (pg_temp.id_of(12), 'two');
 create table harbour.branches (id uuid primary key, company_id uuid references public.organizations (id));
 create table harbour.deals (id integer primary key, user_id uuid, company_id uuid references harbour.companies (id));
+create table harbour.balances (id integer primary key, company_id uuid references harbour.companies (id));
 create table harbour.invoices (id integer primary key, deal_id integer references harbour.deals (id));
 create table harbour.visits (id integer primary key, user_id uuid, branch_id uuid references harbour.branches (id));
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
@@ -36,6 +37,7 @@ values
     ('harbour', 'companies', 'excluded', null, 'the organizations'),
     ('harbour', 'branches', 'excluded', null, 'a test'),
     ('harbour', 'deals', 'org', 'secondary', null),
+    ('harbour', 'balances', 'org', 'secondary', null),
     ('harbour', 'invoices', 'org', 'secondary', null),
     ('harbour', 'visits', 'org', 'secondary', null);
 insert into harbour.deals (id, user_id, company_id)
@@ -56,7 +58,27 @@ select is(
     'the owner in user_id, else the default organization',
     'a table that is like the organizations decides nothing'
 );
+update tenancy.registry set org_from = '{company_id}' where table_name = 'deals';
+select is(
+    (select remedy from org_migration.source_findings where table_name = 'harbour.deals'),
+    'register harbour.companies as org, or say whose its rows are: alter table harbour.companies add foreign key (…) references auth.users (id)'
+    ' not valid; if each row of harbour.companies is an organization: alter table harbour.companies add foreign key (id) references'
+    ' public.organizations (id) not valid; what would do: user_id',
+    'the way out is said where it is to decide'
+);
+update tenancy.registry set org_from = null where table_name = 'deals';
+select is(
+    (select remedy from org_migration.source_findings where table_name = 'harbour.balances'),
+    'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from;'
+    ' if each row of harbour.companies is an organization: alter table harbour.companies add foreign key (id) references'
+    ' public.organizations (id) not valid; or say org_from ''{}'': all of it belongs to the default organization',
+    'and where nothing else decides'
+);
 alter table harbour.companies add foreign key (id) references public.organizations (id) not valid;
+select is_empty(
+    $$ select from org_migration.source_findings where table_name = 'harbour.balances' $$,
+    'which is all that it takes'
+);
 select is(
     pg_temp.said('harbour.deals'),
     'the organization in company_id through harbour.companies, else the owner in user_id, else the default organization',
