@@ -74,26 +74,26 @@ chosen (new_users) as (
     and candidate.scope is null union select candidate.relation, format('references %s', parent.qualified_name) from hanging join classified as parent on parent.relation = hanging.relation join reference
     on reference.parent = hanging.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ), hint as (
     select candidate.relation, candidate.qualified_name, column_.attnum, column_.attname, lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name, column_.attname ~ '(_id|Id)$'
-    as is_id, column_.atttypid = 'uuid'::regtype as is_uuid from classified as candidate join pg_catalog.pg_attribute as column_ on column_.attrelid = candidate.relation and column_.attnum > 0 and not
-    column_.attisdropped where candidate.scope is null and column_.attname <> 'org_id' and not exists ( select from reference where reference.relation = candidate.relation and column_.attnum = any
-    (reference.attnums) ) ), hinted as ( select found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason, quote_literal(array_agg(found.owner_column order by found.attnum) filter
-    (where found.owner_column is not null)) as owner_columns from ( select hint.relation, hint.attnum, null::text as owner_column, format(
-    'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, hint.qualified_name, hint.attname,
+    as is_id, column_.atttypid = 'uuid'::regtype as is_uuid, column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text from classified as candidate join pg_catalog.pg_attribute as column_ on
+    column_.attrelid = candidate.relation and column_.attnum > 0 and not column_.attisdropped where candidate.scope is null and column_.attname <> 'org_id' and not exists ( select from reference where
+    reference.relation = candidate.relation and column_.attnum = any (reference.attnums) ) ), hinted as ( select found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
+    quote_literal(array_agg(found.owner_column order by found.attnum) filter (where found.owner_column is not null)) as owner_columns from ( select hint.relation, hint.attnum, null::text as owner_column,
+    format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, hint.qualified_name, hint.attname,
     named.qualified_name ) as reason from hint join ( select classified.relation, lower(replace(classified.table_name, '_', '')) as name, classified.qualified_name, classified.scope from classified union
     all select to_regclass('public.organizations'), 'organizations', 'public.organizations', null where to_regclass('public.organizations') is not null ) as named on named.scope is distinct from
     'excluded' and named.relation <> hint.relation and named.name in (hint.name, hint.name || 's', hint.name || 'es', left(hint.name, -1) || 'ies') where hint.is_id and not (hint.attname = 'user_id' and
     named.relation in (select user_tables.relation from user_tables)) union all select hint.relation, hint.attnum, hint.attname::text collate "default",
     format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname) from hint where hint.attname <> 'user_id' and (hint.is_uuid and hint.name ~
-    '(user|owner|author|creator|createdby)$' or hint.is_id and hint.name ~ '(user|owner|author|creator)$') ) as found group by found.relation ) select classified.relation, classified.schema_name,
-    classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when open.reasons = '' then 'excluded' end as suggested_scope, coalesce( nullif(concat_ws('; but ',
-    evidence.reasons, nullif(open.reasons, '')), ''), 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization', 'has nothing that says whose its rows are' ) as
-    reason, format( '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(case when evidence.reasons is null then hinted.owner_columns end, 'null') ) as
-    org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation =
-    classified.relation left join joined on joined.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident
-    where evident.relation = classified.relation ) as evidence cross join lateral ( select concat_ws( '; ', hinted.reason, case when evidence.reasons is null then ( select string_agg(distinct
-    hanging.reason, ', ' order by hanging.reason) from hanging where hanging.relation = classified.relation ) end ) as reasons ) as open where classified.scope is null), registry_findings as (select
-    'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s',
-    unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
+    '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$') ) as found group by found.relation ) select classified.relation,
+    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when open.reasons = '' then 'excluded' end as suggested_scope, coalesce(
+    nullif(concat_ws('; but ', evidence.reasons, nullif(open.reasons, '')), ''), 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization',
+    'has nothing that says whose its rows are' ) as reason, format( '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(case when evidence.reasons is null
+    then hinted.owner_columns end, 'null') ) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left
+    join hinted on hinted.relation = classified.relation left join joined on joined.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by
+    evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence cross join lateral ( select concat_ws( '; ', hinted.reason, case when evidence.reasons is null then (
+    select string_agg(distinct hanging.reason, ', ' order by hanging.reason) from hanging where hanging.relation = classified.relation ) end ) as reasons ) as open where classified.scope is null),
+    registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
+    format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
     'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
     unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
     unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when
@@ -448,22 +448,26 @@ chosen (new_users) as (
     'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent) when
     key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent) when named_column.attnum is null then
     'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when key.is_period then 'take it out' when key.parent is
-    not null then concat_ws( '; ', format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid', key.parent ),
-    key.way_to_organizations ) when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name,
-    candidate.entry ) end as remedy ) as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root =
-    candidate.relation union all select array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as
-    would_do where array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name,
-    'has nothing that says whose its rows are, and there is a mapping', concat_ws( '; ',
-    'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from', ( select string_agg(distinct parent_of_organizations.remedy, '; ') from
-    parent_of_organizations where parent_of_organizations.relation = candidate.relation ), 'or say org_from ''{}'': all of it belongs to the default organization' ) from candidate where candidate.org_from
-    is null and (select mapping_state.is_filled from mapping_state) and not coalesce(candidate.is_not_null, false) and candidate.relation not in (select sources.root from sources) union all select
-    'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name),
-    'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation =
-    reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source',
-    candidate.qualified_name, format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join
-    sources on sources.root = candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and
-    generated_column.attgenerated <> '' union all select 'organizations_without_users', candidate.qualified_name, format('names organizations in %s, and no user is in any that a row names',
-    userless_organizations.entries), 'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
+    not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid%2$s', key.parent, '; ' || key.way_to_organizations )
+    when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy )
+    as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
+    array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
+    array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
+    format( 'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
+    ' org_from ''{}'': all of it belongs to the default organization', ( select '; ' || string_agg(distinct parent_of_organizations.remedy, '; ') from parent_of_organizations where
+    parent_of_organizations.relation = candidate.relation ) ) from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not
+    coalesce(candidate.is_not_null, false) and candidate.relation not in (select sources.root from sources) union all select 'org_from_without_organization', candidate.qualified_name,
+    format('says org_from %L, without %s, which names the organization of a row itself', candidate.org_from::text, array_to_string(left_out.names, ', ')),
+    format('put it first: %L; or last, if the others are to decide where they can', (left_out.names || candidate.org_from)::text) from candidate cross join lateral ( select array( select distinct
+    source_paths.entry from source_paths where source_paths.root = candidate.relation and source_paths.kind = 'organization' and source_paths.is_identity and source_paths.entry <> all (candidate.org_from)
+    ) as names ) as left_out where candidate.org_from <> '{}' and left_out.names <> '{}' union all select 'period_foreign_key', candidate.qualified_name,
+    format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from
+    references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation = reference.relation join application_tables as parent on parent.relation =
+    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source', candidate.qualified_name,
+    format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join sources on sources.root =
+    candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
+    '' union all select 'organizations_without_users', candidate.qualified_name, format('names organizations in %s, and no user is in any that a row names', userless_organizations.entries),
+    'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
     ' migrations then make another one' from userless_organizations join candidate on candidate.relation = userless_organizations.root ) as found), unvalidated_checks as (select unvalidated.oid,
     member.root, member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
     regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',

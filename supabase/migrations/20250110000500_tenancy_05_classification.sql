@@ -129,7 +129,8 @@ hint as (
         candidate.relation, candidate.qualified_name, column_.attnum, column_.attname,
         lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name,
         column_.attname ~ '(_id|Id)$' as is_id,
-        column_.atttypid = 'uuid'::regtype as is_uuid
+        column_.atttypid = 'uuid'::regtype as is_uuid,
+        column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text
     from classified as candidate
     join pg_catalog.pg_attribute as column_
         on column_.attrelid = candidate.relation
@@ -172,7 +173,7 @@ hinted as (
             format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname)
         from hint
         where hint.attname <> 'user_id'
-            and (hint.is_uuid and hint.name ~ '(user|owner|author|creator|createdby)$' or hint.is_id and hint.name ~ '(user|owner|author|creator)$')
+            and (hint.is_uuid and hint.name ~ '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$')
     ) as found
     group by found.relation
 )

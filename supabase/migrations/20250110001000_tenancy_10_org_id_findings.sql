@@ -24,9 +24,7 @@ parent_of_organizations as (
             parent.qualified_name, key_column.attname
         ) as remedy
     from tenancy.references_between_tables as reference
-    join tenancy.application_tables as parent
-        on parent.relation = reference.parent
-        and parent.scope = 'excluded'
+    join tenancy.application_tables as parent on parent.relation = reference.parent and parent.scope = 'excluded'
     join pg_catalog.pg_attribute as key_column
         on key_column.attrelid = reference.parent
         and array[key_column.attnum] = reference.parent_attnums
@@ -76,13 +74,9 @@ from (
             end as problem,
             case
                 when key.is_period then 'take it out'
-                when key.parent is not null then concat_ws(
-                    '; ',
-                    format(
-                        'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
-                        key.parent
-                    ),
-                    key.way_to_organizations
+                when key.parent is not null then format(
+                    'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid%2$s',
+                    key.parent, '; ' || key.way_to_organizations
                 )
                 when named_column.attnum is not null then format(
                     'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry
@@ -106,15 +100,14 @@ from (
     select
         'no_source', candidate.qualified_name,
         'has nothing that says whose its rows are, and there is a mapping',
-        concat_ws(
-            '; ',
-            'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from',
+        format(
+            'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
+            ' org_from ''{}'': all of it belongs to the default organization',
             (
-                select string_agg(distinct parent_of_organizations.remedy, '; ')
+                select '; ' || string_agg(distinct parent_of_organizations.remedy, '; ')
                 from parent_of_organizations
                 where parent_of_organizations.relation = candidate.relation
-            ),
-            'or say org_from ''{}'': all of it belongs to the default organization'
+            )
         )
     from candidate
     where candidate.org_from is null
@@ -122,6 +115,21 @@ from (
         -- What has an organization in every row already needs no source.
         and not coalesce(candidate.is_not_null, false)
         and candidate.relation not in (select sources.root from tenancy.sources)
+    union all
+    select
+        'org_from_without_organization', candidate.qualified_name,
+        format('says org_from %L, without %s, which names the organization of a row itself', candidate.org_from::text, array_to_string(left_out.names, ', ')),
+        format('put it first: %L; or last, if the others are to decide where they can', (left_out.names || candidate.org_from)::text)
+    from candidate
+    cross join lateral (
+        select array(
+            select distinct source_paths.entry
+            from org_migration.source_paths
+            where source_paths.root = candidate.relation and source_paths.kind = 'organization' and source_paths.is_identity
+                and source_paths.entry <> all (candidate.org_from)
+        ) as names
+    ) as left_out
+    where candidate.org_from <> '{}' and left_out.names <> '{}'
     union all
     select
         'period_foreign_key', candidate.qualified_name,

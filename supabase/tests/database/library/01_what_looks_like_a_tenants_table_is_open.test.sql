@@ -61,7 +61,7 @@ select is(
 -- Tools that cannot reference the schema auth leave users' ids without a key.
 create table harbour.workspaces (id uuid primary key, workspace_owner uuid, name text);
 create table harbour.posts (id uuid primary key, "authorId" text, "boardId" integer);
-create table harbour.books (id uuid primary key, author text, owner_count integer);
+create table harbour.books (id uuid primary key, author text, owner_count integer, author_id integer);
 select is(
     pg_temp.suggested('harbour.workspaces'),
     'open: has workspace_owner, which looks like a user''s id: if it is, org_from names it',

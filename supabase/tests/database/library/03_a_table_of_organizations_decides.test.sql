@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(11);
+select plan(14);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -84,6 +84,18 @@ select is(
     'the organization in company_id through harbour.companies, else the owner in user_id, else the default organization',
     'once its key says that each of its rows is one, it decides before the owner'
 );
+update tenancy.registry set org_from = '{user_id}' where table_name = 'deals';
+select is(
+    (select concat_ws('; ', problem, remedy) from org_migration.source_findings where table_name = 'harbour.deals'),
+    'says org_from ''{user_id}'', without company_id, which names the organization of a row itself; put it first: ''{company_id,user_id}'';'
+    ' or last, if the others are to decide where they can',
+    'a list of columns that was written before does not leave it out in silence'
+);
+update tenancy.registry set org_from = '{user_id,company_id}' where table_name = 'deals';
+select is_empty($$ select from org_migration.source_findings where table_name = 'harbour.deals' $$, 'it may be the last');
+update tenancy.registry set org_from = '{}' where table_name = 'deals';
+select is_empty($$ select from org_migration.source_findings where table_name = 'harbour.deals' $$, 'and where nothing is to decide it does not');
+update tenancy.registry set org_from = null where table_name = 'deals';
 select is(
     pg_temp.said('harbour.visits'),
     'the owner in user_id, else the default organization',

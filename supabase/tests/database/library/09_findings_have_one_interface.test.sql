@@ -52,6 +52,7 @@ values
     ('publication_findings', 'no_replica_identity'),
     ('publication_findings', 'publication_beyond_identity'),
     ('source_findings', 'org_from_without_source'),
+    ('source_findings', 'org_from_without_organization'),
     ('source_findings', 'no_source'),
     ('source_findings', 'organizations_without_users'),
     ('source_findings', 'period_foreign_key'),
