@@ -63,18 +63,36 @@ chosen (new_users) as (
     candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on
     candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select
     org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation =
-    parent.relation ), hinted as ( select candidate.relation, string_agg( format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid',
-    hint.attname, named.qualified_name, candidate.qualified_name, hint.attname, named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as
-    hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not hint.attisdropped and hint.attname like '%\_id' join ( select classified.relation, classified.table_name,
-    classified.qualified_name, classified.scope from classified union all select to_regclass('public.organizations'), 'organizations', 'public.organizations', null where
-    to_regclass('public.organizations') is not null ) as named on named.scope is distinct from 'excluded' and named.relation <> candidate.relation and named.table_name in (left(hint.attname, -3),
-    left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and not exists ( select from reference where reference.relation =
-    candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case
-    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''),
-    'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
-    cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
-    is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
+    parent.relation ), user_tables as ( select reference.relation from reference join unique_columns on unique_columns.relation = reference.relation and array[unique_columns.attnum] = reference.attnums
+    where reference.parent = to_regclass('auth.users') ), joined as ( select belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name from reference as belonging join
+    classified as holder on holder.relation = belonging.relation join classified as parent on parent.relation = belonging.parent and parent.relation <> holder.relation and parent.scope is distinct from
+    'org' and parent.relation not in (select user_tables.relation from user_tables) where holder.relation in (select user_tables.relation from user_tables) or exists ( select from pg_catalog.pg_index as
+    index join reference as to_user on to_user.relation = index.indrelid and (to_user.parent = to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables)) where
+    index.indrelid = holder.relation and index.indisunique and index.indkey::smallint[] @> (to_user.attnums || belonging.attnums) and index.indkey::smallint[] <@ (to_user.attnums || belonging.attnums) )
+    group by belonging.parent, parent.qualified_name ), hanging (relation, reason) as ( select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name,
+    joined.holder_name) from joined join reference on reference.parent = joined.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> joined.relation
+    and candidate.scope is null union select candidate.relation, format('references %s', parent.qualified_name) from hanging join classified as parent on parent.relation = hanging.relation join reference
+    on reference.parent = hanging.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ), hint as (
+    select candidate.relation, candidate.qualified_name, column_.attnum, column_.attname, lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name, column_.attname ~ '(_id|Id)$'
+    as is_id, column_.atttypid = 'uuid'::regtype as is_uuid, column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text from classified as candidate join pg_catalog.pg_attribute as column_ on
+    column_.attrelid = candidate.relation and column_.attnum > 0 and not column_.attisdropped where candidate.scope is null and column_.attname <> 'org_id' and not exists ( select from reference where
+    reference.relation = candidate.relation and column_.attnum = any (reference.attnums) ) ), hinted as ( select found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
+    quote_literal(array_agg(found.owner_column order by found.attnum) filter (where found.owner_column is not null)) as owner_columns from ( select hint.relation, hint.attnum, null::text as owner_column,
+    format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, hint.qualified_name, hint.attname,
+    named.qualified_name ) as reason from hint join ( select classified.relation, lower(replace(classified.table_name, '_', '')) as name, classified.qualified_name, classified.scope from classified union
+    all select to_regclass('public.organizations'), 'organizations', 'public.organizations', null where to_regclass('public.organizations') is not null ) as named on named.scope is distinct from
+    'excluded' and named.relation <> hint.relation and named.name in (hint.name, hint.name || 's', hint.name || 'es', left(hint.name, -1) || 'ies') where hint.is_id and not (hint.attname = 'user_id' and
+    named.relation in (select user_tables.relation from user_tables)) union all select hint.relation, hint.attnum, hint.attname::text collate "default",
+    format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname) from hint where hint.attname <> 'user_id' and (hint.is_uuid and hint.name ~
+    '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$') ) as found group by found.relation ) select classified.relation,
+    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when open.reasons = '' then 'excluded' end as suggested_scope, coalesce(
+    nullif(concat_ws('; but ', evidence.reasons, nullif(open.reasons, '')), ''), 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization',
+    'has nothing that says whose its rows are' ) as reason, format( '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(case when evidence.reasons is null
+    then hinted.owner_columns end, 'null') ) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left
+    join hinted on hinted.relation = classified.relation left join joined on joined.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by
+    evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence cross join lateral ( select concat_ws( '; ', hinted.reason, case when evidence.reasons is null then (
+    select string_agg(distinct hanging.reason, ', ' order by hanging.reason) from hanging where hanging.relation = classified.relation ) end ) as reasons ) as open where classified.scope is null),
+    registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
     format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
     'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
     unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
@@ -139,17 +157,17 @@ chosen (new_users) as (
     owner_columns.is_unique or owner_columns.rank < 3 ) as is_identity, step.hops = 0 or step.is_identity and (step.key_attnums = array[owner_columns.attnum] or owner_columns.is_unique) as is_sure,
     owner_columns.is_not_null from step join owner_columns on owner_columns.relation = step.at union all select 'organization', step.root, coalesce(step.entry, array_to_string(link.column_names, ', ')),
     coalesce(step.attnums, link.attnums), step.at_name, step.hops, concat( step.joins, E'\nleft join public.organizations as {source} on ', replace(replace(link.condition, '{parent}', '{source}'),
-    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0, true, true from step join references_between_tables as link on link.relation = step.at and link.parent =
-    to_regclass('public.organizations')), possible_sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind) source_paths.root, source_paths.entry,
-    source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops, source_paths.is_identity and
-    (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind =
-    'organization' then 1 when source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when
-    'created_by' then 3 else 4 end as rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1]
-    order by source_paths.root, source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null
-    desc, source_paths.rank, source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '),
-    org_references.attnums, 'parent', org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition,
-    '{parent}', '{source}') ), '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select
-    possible.*, application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0,
+    '{child}', step.row_name) ), '{source}.id', true, 1, step.hops = 0 or step.is_identity and step.key_attnums = link.attnums, true, true from step join references_between_tables as link on link.relation
+    = step.at and link.parent = to_regclass('public.organizations')), possible_sources as (with candidate as ( select distinct on (source_paths.root, source_paths.entry, source_paths.kind)
+    source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name, source_paths.joins, source_paths.expression, source_paths.hops,
+    source_paths.is_identity as is_detected, case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way, case when source_paths.kind = 'organization' then 1 when
+    source_paths.is_sure then 2 else 4 end as place, first_column.attnotnull as is_not_null, case first_column.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as
+    rank from source_paths join pg_catalog.pg_attribute as first_column on first_column.attrelid = source_paths.root and first_column.attnum = source_paths.attnums[1] order by source_paths.root,
+    source_paths.entry, source_paths.kind, source_paths.is_keyed and source_paths.is_identity desc, source_paths.hops, source_paths.is_keyed desc, source_paths.is_not_null desc, source_paths.rank,
+    source_paths.joins ), possible as ( select candidate.* from candidate union all select org_references.relation, array_to_string(org_references.column_names, ', '), org_references.attnums, 'parent',
+    org_references.parent, org_references.constraint_name, format( E'\nleft join @r%s@ as {source} on %s', org_references.parent::oid, replace(org_references.condition, '{parent}', '{source}') ),
+    '{source}.org_id', 0, true, format('%s through ', org_references.parent_name), 3, null, null from org_references where not org_references.is_period ), ordered as ( select possible.*,
+    application_tables.org_from, row_number() over ( partition by possible.root order by array_position(application_tables.org_from, possible.entry), possible.place, possible.hops > 0,
     possible.is_not_null desc, possible.rank, possible.attnums, possible.constraint_name ) as ordinal from possible join application_tables on application_tables.relation = possible.root where case when
     application_tables.org_from is null then possible.is_detected else possible.entry = any (application_tables.org_from) end ) select ordered.root, ordered.ordinal, ordered.entry, ordered.attnums,
     ordered.kind, ordered.parent, case ordered.kind when 'parent' then ordered.way || ordered.entry else format('the %s in %s%s', ordered.kind, ordered.entry, ordered.way) end as description,
@@ -395,49 +413,81 @@ chosen (new_users) as (
     'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
     format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
     stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
-    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), source_findings as (with candidate as ( select application_tables.*,
-    org_id.attnotnull as is_not_null from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not
-    org_id.attisdropped where application_tables.scope = 'org' ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select
-    'org_from_without_source' as code, candidate.qualified_name as table_name, format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, coalesce(
-    nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''), 'take it out, or say ''{}'': all rows belong to the default organization' ) as remedy from ( select named.*,
-    unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed (entry) where unnamed.entry is null or not exists ( select from sources where sources.root = named.relation
-    and sources.entry = unnamed.entry ) offset 0 ) as candidate left join pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname = candidate.entry
-    and named_column.attnum > 0 and not named_column.attisdropped left join lateral ( select reference.parent::text as parent, reference.is_period, parent.scope from references_between_tables as reference
-    left join application_tables as parent on parent.relation = reference.parent where reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry limit 1 )
-    as key on true cross join lateral ( select case when key.is_period then 'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is
-    null then format('references %s, which is not classified', key.parent) when key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user',
-    key.parent) when named_column.attnum is null then 'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when
-    key.is_period then 'take it out' when key.parent is not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
-    key.parent ) when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end
-    as remedy ) as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation
-    union all select array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
+    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), userless_organizations as (with naming as materialized ( select
+    source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root, source_paths.entry) as named from source_paths join sources on
+    sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind = 'organization' and source_paths.hops = 0 ), inhabited as
+    materialized ( select query_to_xml( format(
+    $sql$
+                    with inhabited (id) as (
+                        select organizations.id from public.organizations where organizations.id = any (%1$L)
+                        union
+                        select organizations.id from public.organizations
+                        join auth.users on lower(users.raw_app_meta_data ->> 'org_id') = organizations.id::text
+                    )
+                    -- The preflight does not know which organizations a mapping names.
+                    select 1 as found
+                    where %2$L and not exists (select from public.organizations where organizations.id = any (%1$L)) %3$s
+                $sql$,
+    (select coalesce(array_agg(distinct user_orgs.org_id), '{}') from user_orgs), (select mapping_state.is_filled from mapping_state),
+    string_agg(format('or exists (select from %s where named.id in (select inhabited.id from inhabited))', naming.named), ' ') ), false, true, '' )::text <> '' as is_any from naming having count(*) > 0 )
+    select naming.root, string_agg(distinct naming.entry, ', ') as entries from naming cross join inhabited where not inhabited.is_any and query_to_xml(
+    format('select 1 as found from %s where named.id <> %L limit 1', naming.named, (select settings.default_org_id from settings)), false, true, '' )::text <> '' group by naming.root), source_findings as
+    (with candidate as ( select application_tables.*, org_id.attnotnull as is_not_null from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation
+    and org_id.attname = 'org_id' and not org_id.attisdropped where application_tables.scope = 'org' ), parent_of_organizations as ( select reference.relation, reference.constraint_oid, format(
+    'if each row of %1$s is an organization: alter table %1$s add foreign key (%2$I) references public.organizations (id) not valid', parent.qualified_name, key_column.attname ) as remedy from
+    references_between_tables as reference join application_tables as parent on parent.relation = reference.parent and parent.scope = 'excluded' join pg_catalog.pg_attribute as key_column on
+    key_column.attrelid = reference.parent and array[key_column.attnum] = reference.parent_attnums and key_column.atttypid = 'uuid'::regtype ) select found.code, 'stops' as severity, found.table_name as
+    object, found.table_name, found.problem, found.remedy from ( select 'org_from_without_source' as code, candidate.qualified_name as table_name,
+    format('names %L in org_from, which decides nothing: it %s', candidate.entry, why.problem) as problem, coalesce( nullif(concat_ws('; ', why.remedy, 'what would do: ' || possible.entries), ''),
+    'take it out, or say ''{}'': all rows belong to the default organization' ) as remedy from ( select named.*, unnamed.entry from candidate as named cross join lateral unnest(named.org_from) as unnamed
+    (entry) where unnamed.entry is null or not exists ( select from sources where sources.root = named.relation and sources.entry = unnamed.entry ) offset 0 ) as candidate left join
+    pg_catalog.pg_attribute as named_column on named_column.attrelid = candidate.relation and named_column.attname = candidate.entry and named_column.attnum > 0 and not named_column.attisdropped left join
+    lateral ( select reference.parent::text as parent, reference.is_period, parent.scope, parent_of_organizations.remedy as way_to_organizations from references_between_tables as reference left join
+    application_tables as parent on parent.relation = reference.parent left join parent_of_organizations on parent_of_organizations.constraint_oid = reference.constraint_oid where reference.relation =
+    candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry limit 1 ) as key on true cross join lateral ( select case when key.is_period then
+    'is part of a key of a period, which may lead to rows of several organizations' when key.parent is not null and key.scope is null then format('references %s, which is not classified', key.parent) when
+    key.parent is not null then format('references %s, which is excluded and from which no foreign key leads to a user', key.parent) when named_column.attnum is null then
+    'is no column or foreign key of it' else format('is %s without a foreign key', format_type(named_column.atttypid, null)) end as problem, case when key.is_period then 'take it out' when key.parent is
+    not null then format( 'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid%2$s', key.parent, '; ' || key.way_to_organizations )
+    when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy )
+    as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
+    array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
     array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
-    'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-    ' default organization' from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not coalesce(candidate.is_not_null, false) and candidate.relation
-    not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations',
-    reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate
-    on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
-    'generated_source', candidate.qualified_name, format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from
-    candidate join sources on sources.root = candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any
-    (sources.attnums) and generated_column.attgenerated <> '' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
-    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from
-    regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not
-    coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on
-    unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
-    'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
-    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
-    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
-    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
-    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
-    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
-    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
-    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
-    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
-    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
-    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
-    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
-    select 'rows_break_check', unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    format( 'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
+    ' org_from ''{}'': all of it belongs to the default organization', ( select '; ' || string_agg(distinct parent_of_organizations.remedy, '; ') from parent_of_organizations where
+    parent_of_organizations.relation = candidate.relation ) ) from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not
+    coalesce(candidate.is_not_null, false) and candidate.relation not in (select sources.root from sources) union all select 'org_from_without_organization', candidate.qualified_name,
+    format('says org_from %L, without %s, which names the organization of a row itself', candidate.org_from::text, array_to_string(left_out.names, ', ')),
+    format('put it first: %L; or last, if the others are to decide where they can', (left_out.names || candidate.org_from)::text) from candidate cross join lateral ( select array( select distinct
+    source_paths.entry from source_paths where source_paths.root = candidate.relation and source_paths.kind = 'organization' and source_paths.is_identity and source_paths.entry <> all (candidate.org_from)
+    ) as names ) as left_out where candidate.org_from <> '{}' and left_out.names <> '{}' union all select 'period_foreign_key', candidate.qualified_name,
+    format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from
+    references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation = reference.relation join application_tables as parent on parent.relation =
+    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source', candidate.qualified_name,
+    format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join sources on sources.root =
+    candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
+    '' union all select 'organizations_without_users', candidate.qualified_name, format('names organizations in %s, and no user is in any that a row names', userless_organizations.entries),
+    'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
+    ' migrations then make another one' from userless_organizations join candidate on candidate.relation = userless_organizations.root ) as found), unvalidated_checks as (select unvalidated.oid,
+    member.root, member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
+    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
+    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
+    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
+    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
+    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
+    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
+    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
+    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
+    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
+    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
+    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
+    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
+    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
+    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
+    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
+    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
     unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
     pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (

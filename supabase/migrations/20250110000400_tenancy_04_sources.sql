@@ -182,21 +182,21 @@ select
         E'\nleft join public.organizations as {source} on ',
         replace(replace(link.condition, '{parent}', '{source}'), '{child}', step.row_name)
     ),
-    '{source}.id', true, 1, step.hops = 0, true, true
+    '{source}.id', true, 1, step.hops = 0 or step.is_identity and step.key_attnums = link.attnums, true, true
 from step
 join tenancy.references_between_tables as link
     on link.relation = step.at
     and link.parent = to_regclass('public.organizations');
 comment on view org_migration.source_paths is
 'Every way from a row of an org-scoped table to a user or an organization: in a column of its own (hops 0), or through keys of tables that'
-' are not org-scoped. is_identity: each row on the way stands for one user, as profiles (id) does, so that it decides without being named.';
+' are not org-scoped. is_identity: each row on the way stands for one user, as profiles (id) does, or one organization: it decides unnamed.';
 
 create or replace view tenancy.possible_sources as
 with candidate as (
     select distinct on (source_paths.root, source_paths.entry, source_paths.kind)
         source_paths.root, source_paths.entry, source_paths.attnums, source_paths.kind, null::regclass as parent, null::name as constraint_name,
         source_paths.joins, source_paths.expression, source_paths.hops,
-        source_paths.is_identity and (source_paths.kind = 'owner' or source_paths.hops = 0) as is_detected,
+        source_paths.is_identity as is_detected,
         case when source_paths.hops > 0 then format(' through %s', source_paths.at_name) end as way,
         -- The organization column, then owners, then parents, then users whom a row on the way only names.
         case when source_paths.kind = 'organization' then 1 when source_paths.is_sure then 2 else 4 end as place,

@@ -74,58 +74,143 @@ evident (relation, reason) as (
         from evident
     ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation
 ),
--- A column named after a table that has no foreign key to it.
-hinted as (
+user_tables as (
+    select reference.relation
+    from reference
+    join tenancy.unique_columns
+        on unique_columns.relation = reference.relation
+        and array[unique_columns.attnum] = reference.attnums
+    where reference.parent = to_regclass('auth.users')
+),
+-- What users are in: users' rows reference it, or rows whose key is a user and that.
+joined as (
+    select belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name
+    from reference as belonging
+    join classified as holder on holder.relation = belonging.relation
+    join classified as parent
+        on parent.relation = belonging.parent
+        and parent.relation <> holder.relation
+        and parent.scope is distinct from 'org'
+        and parent.relation not in (select user_tables.relation from user_tables)
+    where holder.relation in (select user_tables.relation from user_tables)
+        or exists (
+            select from pg_catalog.pg_index as index
+            join reference as to_user
+                on to_user.relation = index.indrelid
+                and (to_user.parent = to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables))
+            where index.indrelid = holder.relation
+                and index.indisunique
+                and index.indkey::smallint[] @> (to_user.attnums || belonging.attnums)
+                and index.indkey::smallint[] <@ (to_user.attnums || belonging.attnums)
+        )
+    group by belonging.parent, parent.qualified_name
+),
+hanging (relation, reason) as (
+    select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name)
+    from joined
+    join reference on reference.parent = joined.relation
+    join classified as candidate
+        on candidate.relation = reference.relation
+        and candidate.relation <> joined.relation
+        and candidate.scope is null
+    union
+    select candidate.relation, format('references %s', parent.qualified_name)
+    from hanging
+    join classified as parent on parent.relation = hanging.relation
+    join reference on reference.parent = hanging.relation
+    join classified as candidate
+        on candidate.relation = reference.relation
+        and candidate.relation <> hanging.relation
+        and candidate.scope is null
+),
+-- Columns that look like a key and are none.
+hint as (
     select
-        candidate.relation,
-        string_agg(
-            format(
-                'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname,
-                named.qualified_name, candidate.qualified_name, hint.attname, named.qualified_name
-            ),
-            '; '
-            order by hint.attnum
-        ) as reason
+        candidate.relation, candidate.qualified_name, column_.attnum, column_.attname,
+        lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name,
+        column_.attname ~ '(_id|Id)$' as is_id,
+        column_.atttypid = 'uuid'::regtype as is_uuid,
+        column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text
     from classified as candidate
-    join pg_catalog.pg_attribute as hint
-        on hint.attrelid = candidate.relation
-        and hint.attnum > 0
-        and not hint.attisdropped
-        and hint.attname like '%\_id'
-    join (
-        select classified.relation, classified.table_name, classified.qualified_name, classified.scope
-        from classified
-        union all
-        select to_regclass('public.organizations'), 'organizations', 'public.organizations', null
-        where to_regclass('public.organizations') is not null
-    ) as named
-        on named.scope is distinct from 'excluded'
-        and named.relation <> candidate.relation
-        and named.table_name in (left(hint.attname, -3), left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies')
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = candidate.relation
+        and column_.attnum > 0
+        and not column_.attisdropped
     where candidate.scope is null
+        and column_.attname <> 'org_id'
         and not exists (
             select from reference
-            where reference.relation = candidate.relation and hint.attnum = any (reference.attnums)
+            where reference.relation = candidate.relation and column_.attnum = any (reference.attnums)
         )
-    group by candidate.relation
+),
+hinted as (
+    select
+        found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
+        quote_literal(array_agg(found.owner_column order by found.attnum) filter (where found.owner_column is not null)) as owner_columns
+    from (
+        select
+            hint.relation, hint.attnum, null::text as owner_column,
+            format(
+                'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname,
+                named.qualified_name, hint.qualified_name, hint.attname, named.qualified_name
+            ) as reason
+        from hint
+        join (
+            select classified.relation, lower(replace(classified.table_name, '_', '')) as name, classified.qualified_name, classified.scope
+            from classified
+            union all
+            select to_regclass('public.organizations'), 'organizations', 'public.organizations', null
+            where to_regclass('public.organizations') is not null
+        ) as named
+            on named.scope is distinct from 'excluded'
+            and named.relation <> hint.relation
+            and named.name in (hint.name, hint.name || 's', hint.name || 'es', left(hint.name, -1) || 'ies')
+        where hint.is_id
+            and not (hint.attname = 'user_id' and named.relation in (select user_tables.relation from user_tables))
+        union all
+        select
+            hint.relation, hint.attnum, hint.attname::text collate "default",
+            format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname)
+        from hint
+        where hint.attname <> 'user_id'
+            and (hint.is_uuid and hint.name ~ '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$')
+    ) as found
+    group by found.relation
 )
 select
     classified.relation, classified.schema_name, classified.table_name, classified.qualified_name,
-    case when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope,
-    coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''), 'has nothing that says whose its rows are') as reason,
-    format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
+    case when evidence.reasons is not null then 'org' when open.reasons = '' then 'excluded' end as suggested_scope,
+    coalesce(
+        nullif(concat_ws('; but ', evidence.reasons, nullif(open.reasons, '')), ''),
+        'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization',
+        'has nothing that says whose its rows are'
+    ) as reason,
+    format(
+        '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name,
+        coalesce(case when evidence.reasons is null then hinted.owner_columns end, 'null')
+    ) as org_row,
     format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row
 from classified
 left join hinted on hinted.relation = classified.relation
+left join joined on joined.relation = classified.relation
 cross join lateral (
     select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons
     from evident
     where evident.relation = classified.relation
 ) as evidence
+cross join lateral (
+    select concat_ws(
+        '; ', hinted.reason,
+        case when evidence.reasons is null then (
+            select string_agg(distinct hanging.reason, ', ' order by hanging.reason) from hanging where hanging.relation = classified.relation
+        ) end
+    ) as reasons
+) as open
 where classified.scope is null;
 comment on view tenancy.unclassified_tables is
 'Tables that are in the registry neither as org nor as excluded, with what speaks for org, and the row to add for either. suggested_scope'
-' NULL: it is open, since a column is named after another table and has no foreign key. The push stops while there is a table here:'
+' NULL: it is open, since a column looks like the key of a table or a user''s id and has no foreign key, or since it references what users'
+' are in, whose rows may be the organizations. The push stops while there is a table here:'
 ' nothing but its owner''s word tells a table that has no organization from one that was forgotten.';
 
 create or replace view tenancy.registry_findings as

@@ -236,3 +236,51 @@ where member.scope = 'org'
     );
 comment on view org_migration.publication_findings is
 'Org-scoped tables whose rows cannot be updated because of a publication. The push stops while there is one.';
+
+create or replace view org_migration.userless_organizations as
+with naming as materialized (
+    select
+        source_paths.root, source_paths.entry,
+        format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root, source_paths.entry) as named
+    from org_migration.source_paths
+    join tenancy.sources
+        on sources.root = source_paths.root
+        and sources.entry = source_paths.entry
+        and sources.kind = source_paths.kind
+    where source_paths.kind = 'organization' and source_paths.hops = 0
+),
+inhabited as materialized (
+    select
+        query_to_xml(
+            format(
+                $sql$
+                    with inhabited (id) as (
+                        select organizations.id from public.organizations where organizations.id = any (%1$L)
+                        union
+                        select organizations.id from public.organizations
+                        join auth.users on lower(users.raw_app_meta_data ->> 'org_id') = organizations.id::text
+                    )
+                    -- The preflight does not know which organizations a mapping names.
+                    select 1 as found
+                    where %2$L and not exists (select from public.organizations where organizations.id = any (%1$L)) %3$s
+                $sql$,
+                (select coalesce(array_agg(distinct user_orgs.org_id), '{}') from tenancy.user_orgs),
+                (select mapping_state.is_filled from tenancy.mapping_state),
+                string_agg(format('or exists (select from %s where named.id in (select inhabited.id from inhabited))', naming.named), ' ')
+            ),
+            false, true, ''
+        )::text <> '' as is_any
+    from naming
+    having count(*) > 0
+)
+select naming.root, string_agg(distinct naming.entry, ', ') as entries
+from naming
+cross join inhabited
+where not inhabited.is_any
+    and query_to_xml(
+        format('select 1 as found from %s where named.id <> %L limit 1', naming.named, (select settings.default_org_id from tenancy.settings)),
+        false, true, ''
+    )::text <> ''
+group by naming.root;
+comment on view org_migration.userless_organizations is
+'Tables whose rows name organizations in columns that are to decide, where no user is in any organization that a row names.';

@@ -14,6 +14,21 @@ with candidate as (
         and org_id.attname = 'org_id'
         and not org_id.attisdropped
     where application_tables.scope = 'org'
+),
+-- Keys of excluded tables whose rows could be the organizations.
+parent_of_organizations as (
+    select
+        reference.relation, reference.constraint_oid,
+        format(
+            'if each row of %1$s is an organization: alter table %1$s add foreign key (%2$I) references public.organizations (id) not valid',
+            parent.qualified_name, key_column.attname
+        ) as remedy
+    from tenancy.references_between_tables as reference
+    join tenancy.application_tables as parent on parent.relation = reference.parent and parent.scope = 'excluded'
+    join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = reference.parent
+        and array[key_column.attnum] = reference.parent_attnums
+        and key_column.atttypid = 'uuid'::regtype
 )
 select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy
 from (
@@ -41,9 +56,10 @@ from (
         and named_column.attnum > 0
         and not named_column.attisdropped
     left join lateral (
-        select reference.parent::text as parent, reference.is_period, parent.scope
+        select reference.parent::text as parent, reference.is_period, parent.scope, parent_of_organizations.remedy as way_to_organizations
         from tenancy.references_between_tables as reference
         left join tenancy.application_tables as parent on parent.relation = reference.parent
+        left join parent_of_organizations on parent_of_organizations.constraint_oid = reference.constraint_oid
         where reference.relation = candidate.relation and array_to_string(reference.column_names, ', ') = candidate.entry
         limit 1
     ) as key on true
@@ -59,8 +75,8 @@ from (
             case
                 when key.is_period then 'take it out'
                 when key.parent is not null then format(
-                    'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid',
-                    key.parent
+                    'register %1$s as org, or say whose its rows are: alter table %1$s add foreign key (…) references auth.users (id) not valid%2$s',
+                    key.parent, '; ' || key.way_to_organizations
                 )
                 when named_column.attnum is not null then format(
                     'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry
@@ -84,14 +100,36 @@ from (
     select
         'no_source', candidate.qualified_name,
         'has nothing that says whose its rows are, and there is a mapping',
-        'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-        ' default organization'
+        format(
+            'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
+            ' org_from ''{}'': all of it belongs to the default organization',
+            (
+                select '; ' || string_agg(distinct parent_of_organizations.remedy, '; ')
+                from parent_of_organizations
+                where parent_of_organizations.relation = candidate.relation
+            )
+        )
     from candidate
     where candidate.org_from is null
         and (select mapping_state.is_filled from tenancy.mapping_state)
         -- What has an organization in every row already needs no source.
         and not coalesce(candidate.is_not_null, false)
         and candidate.relation not in (select sources.root from tenancy.sources)
+    union all
+    select
+        'org_from_without_organization', candidate.qualified_name,
+        format('says org_from %L, without %s, which names the organization of a row itself', candidate.org_from::text, array_to_string(left_out.names, ', ')),
+        format('put it first: %L; or last, if the others are to decide where they can', (left_out.names || candidate.org_from)::text)
+    from candidate
+    cross join lateral (
+        select array(
+            select distinct source_paths.entry
+            from org_migration.source_paths
+            where source_paths.root = candidate.relation and source_paths.kind = 'organization' and source_paths.is_identity
+                and source_paths.entry <> all (candidate.org_from)
+        ) as names
+    ) as left_out
+    where candidate.org_from <> '{}' and left_out.names <> '{}'
     union all
     select
         'period_foreign_key', candidate.qualified_name,
@@ -114,6 +152,14 @@ from (
         on generated_column.attrelid = sources.root
         and generated_column.attnum = any (sources.attnums)
         and generated_column.attgenerated <> ''
+    union all
+    select
+        'organizations_without_users', candidate.qualified_name,
+        format('names organizations in %s, and no user is in any that a row names', userless_organizations.entries),
+        'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
+        ' migrations then make another one'
+    from org_migration.userless_organizations
+    join candidate on candidate.relation = userless_organizations.root
 ) as found;
 comment on view org_migration.source_findings is
 'What a registration says that decides nothing, or what nothing decides.';

@@ -192,7 +192,7 @@ function endsAt(
       end: reference,
       numbers: (first ?? reference).numbers,
       constraint: "",
-      isDetected: way.length === 0,
+      isDetected: way.length === 0 || (isOneToOne && isSame(way.at(-1)?.parentColumns ?? [], reference.columns)),
       isSure: true,
       preference: [way.length],
     })),

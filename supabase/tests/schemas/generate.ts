@@ -27,6 +27,8 @@ import {
   type Mapping,
   mappings,
   mapUsers,
+  namesOrganizations,
+  namingMappings,
   noMapping,
   organizationFeatures,
 } from "./organizations.ts";
@@ -202,14 +204,16 @@ function startDraft(draw: Draw, without: string[]): { draft: Draft; shares: Set<
 function chooseMapping({ random, traits, tables }: Draft, isNeeded: boolean): string {
   if (isNeeded) return "a few organizations";
   const isLarge = tables.some((table) => table.traits.has("more than 1000 blocks"));
-  return mappings.find((candidate) => traits.has(candidate)) ??
-    random.pick(isLarge ? mappings.filter((candidate) => candidate !== noMapping) : mappings);
+  const possible = mappings.filter((candidate) =>
+    namesOrganizations(tables) ? namingMappings.includes(candidate) : !isLarge || candidate !== noMapping
+  );
+  return possible.find((candidate) => traits.has(candidate)) ?? random.pick(possible);
 }
 
 /** Whether a row, or a user, names an organization that only the application can have made. */
 const needsOrganizations = ({ traits, tables }: Draft): boolean =>
   traits.has("users placed by app_metadata") ||
-  tables.some((table) => table.traits.has("organization under another name"));
+  namesOrganizations(tables);
 
 /** Makes the tables that look much as what the push refuses. */
 function plantNeighbours(draft: Draft, draw: Draw): void {

@@ -34,12 +34,16 @@ export function chooseOrgFrom(draft: Draft, table: Table, isMapped: boolean): vo
   const chosen = choose(draft, table);
   if (chosen) {
     draft.used.add(chosen.feature);
-    table.orgFrom = chosen.sources.map(({ entry }) => entry);
+    // The push asks why where a column that names an organization is left out.
+    const organizations = table.sources.filter(({ kind }) => kind === "organization" && chosen.sources.length > 0);
+    table.orgFrom = [...new Set([...chosen.sources, ...organizations].map(({ entry }) => entry))];
     return;
   }
   const named = table.sources.filter(({ mustBeNamed }) => mustBeNamed);
   if (named.length > 0) {
-    const others = table.sources.filter((source) => !named.includes(source) && draft.random.below(2) > 0);
+    const others = table.sources.filter((source) =>
+      !named.includes(source) && (draft.random.below(2) > 0 || source.kind === "organization")
+    );
     table.orgFrom = [...named, ...others].map(({ entry }) => entry);
   } else if (isMapped && !table.sources.some(({ isDetected }) => isDetected)) {
     table.orgFrom = [];

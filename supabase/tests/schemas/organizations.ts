@@ -1,5 +1,5 @@
 import { defaultOrgId } from "../organizations.ts";
-import { type Draft } from "./draft.ts";
+import { type Draft, type Table } from "./draft.ts";
 import { literal } from "./names.ts";
 import { goneUsers } from "./owners.ts";
 
@@ -100,6 +100,13 @@ export interface Mapping {
 
 export const noMapping = "one organization";
 
+/** Those that put users into the organizations that are there. */
+export const namingMappings = ["a few organizations", "an organization for some"];
+
+/** Whether a column of a table names organizations: then the push asks for a user in one of those. */
+export const namesOrganizations = (tables: Table[]): boolean =>
+  tables.some(({ traits }) => traits.has("organization under another name"));
+
 /** Whether there is a mapping, be it that some are in no organization. */
 export const isMapped = ({ traits }: Draft, mapping: string): boolean =>
   mapping !== noMapping || traits.has("users in no organization");
@@ -122,9 +129,11 @@ export function mapUsers(draft: Draft, mapping: string): Mapping {
     : isEveryone
     ? [...users.filter((_, number) => !isLeft(number)), ...goneUsers(draft).slice(0, 1)]
     : users.slice(0, users.length / 2);
-  const placed = mapped.filter((user) => !without.includes(user)).map((user) =>
-    `(${literal(user)}, ${literal(random.pick(organizations))})`
-  );
+  const isEachTaken = namesOrganizations(draft.tables);
+  const placed = mapped.filter((user) => !without.includes(user)).map((user, number) => {
+    const picked = random.pick(organizations);
+    return `(${literal(user)}, ${literal(isEachTaken ? organizations[number] ?? picked : picked)})`;
+  });
   const others = without.map((user) => ` and id <> ${literal(user)}`).join("");
   const rows = [...placed, ...without.map((user) => `(${literal(user)}, null)`)].join(", ");
   const hasOwnTable = Object.keys(organizationTables).some((name) => used.has(name));

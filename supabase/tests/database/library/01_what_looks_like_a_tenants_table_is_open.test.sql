@@ -1,0 +1,84 @@
+begin;
+set local role postgres;
+set local search_path = public, extensions;
+select plan(10);
+-- The new-table check, where it is on, would refuse this file's own tables.
+select tenancy.disable_new_table_check();
+
+create schema harbour;
+create function pg_temp.suggested(target regclass)
+returns text
+language sql
+as $function$
+    select format('%s: %s', coalesce(suggested_scope, 'open'), reason)
+    from tenancy.unclassified_tables
+    where relation = target
+$function$;
+
+-- The organizations of an application that calls them companies.
+create table harbour.companies (id uuid primary key, name text);
+create table harbour.profiles (id uuid primary key references auth.users (id), company_id uuid references harbour.companies (id));
+create table harbour.invoices (id integer primary key, company_id uuid references harbour.companies (id));
+create table harbour.payments (id integer primary key, invoice_id integer references harbour.invoices (id));
+create table harbour.currencies (code text primary key);
+create table harbour.rates (id integer primary key, currency text references harbour.currencies (code));
+select is(
+    pg_temp.suggested('harbour.companies'),
+    'excluded: is what users are in by harbour.profiles: each of its rows may be an organization',
+    'a table that the rows of users reference may be the organizations'
+);
+select is(
+    pg_temp.suggested('harbour.invoices'),
+    'open: references harbour.companies, which users are in by harbour.profiles',
+    'then what references it may belong to organizations, though it names no user'
+);
+select is(pg_temp.suggested('harbour.payments'), 'open: references harbour.invoices', 'and what references that');
+select is(
+    pg_temp.suggested('harbour.rates'),
+    'excluded: has nothing that says whose its rows are',
+    'what references a table in which no user is does not'
+);
+
+create table harbour.teams (id integer primary key);
+create table harbour.team_members (
+    team_id integer references harbour.teams (id), user_id uuid references auth.users (id), primary key (team_id, user_id)
+);
+create table harbour.boards (id integer primary key, team_id integer references harbour.teams (id));
+select is(
+    pg_temp.suggested('harbour.boards'),
+    'open: references harbour.teams, which users are in by harbour.team_members',
+    'a key of a user and a row says that the user is in it, too'
+);
+create table harbour.news (id integer primary key);
+create table harbour.readings (id integer primary key, news_id integer references harbour.news (id), user_id uuid references auth.users (id));
+create table harbour.pictures (id integer primary key, news_id integer references harbour.news (id));
+select is(
+    pg_temp.suggested('harbour.pictures'),
+    'excluded: has nothing that says whose its rows are',
+    'a row that names both, and is not the only one, does not'
+);
+
+-- Tools that cannot reference the schema auth leave users' ids without a key.
+create table harbour.workspaces (id uuid primary key, workspace_owner uuid, name text);
+create table harbour.posts (id uuid primary key, "authorId" text, "boardId" integer);
+create table harbour.books (id uuid primary key, author text, owner_count integer, author_id integer);
+select is(
+    pg_temp.suggested('harbour.workspaces'),
+    'open: has workspace_owner, which looks like a user''s id: if it is, org_from names it',
+    'a column that is called as an owner is and has no key leaves it open'
+);
+select is(
+    (select org_row from tenancy.unclassified_tables where relation = 'harbour.workspaces'::regclass),
+    '(''harbour'', ''workspaces'', ''org'', ''secondary'', null, ''{workspace_owner}'')',
+    'and the row to add names it'
+);
+select is(
+    pg_temp.suggested('harbour.posts'),
+    'open: has authorId, which looks like a user''s id: if it is, org_from names it; has boardId, which looks like the key of harbour.boards: if'
+    ' it is, first alter table harbour.posts add foreign key ("boardId") references harbour.boards not valid',
+    'however its words are joined'
+);
+select is(pg_temp.suggested('harbour.books'), 'excluded: has nothing that says whose its rows are', 'a name or a number is no id');
+
+select * from finish();
+rollback;
