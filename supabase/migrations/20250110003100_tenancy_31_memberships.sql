@@ -5,19 +5,6 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create table if not exists tenancy.memberships (
-    user_id uuid not null,
-    org_id uuid not null references public.organizations (id) on delete cascade,
-    role text,
-    created_at timestamptz not null default now(),
-    primary key (user_id, org_id)
-);
-create index if not exists memberships_org_id_idx on tenancy.memberships (org_id);
-comment on table tenancy.memberships is
-'Every organization that a user is in. tenancy.user_orgs has the active one of them, which rows and tokens go by. Empty: users are in the one'
-' of user_orgs and cannot switch. No foreign key to auth.users, as user_orgs.';
-comment on column tenancy.memberships.role is 'What the user is there, in the application''s own words; app_metadata.org_role, if settings.org_role is on.';
-
 create or replace function tenancy.follow_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
