@@ -50,7 +50,7 @@ create index if not exists user_orgs_org_id_idx on tenancy.user_orgs (org_id);
 comment on table tenancy.user_orgs is
 'The mapping: which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
 ' No foreign key to auth.users, so that the rows of a user who is gone can still be placed. Rows without organization do not fill it.';
-comment on column tenancy.user_orgs.switched_at is 'When the user last switched organizations, or lost the active one; NULL: never.';
+comment on column tenancy.user_orgs.switched_at is 'When the user last switched organizations, lost the active one, or got another role in it, with settings.org_role; NULL: never.';
 comment on column tenancy.user_orgs.org_id is
 'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
 

@@ -22,14 +22,22 @@ begin
         insert into tenancy.user_orgs (user_id, org_id, switched_at)
         values (new.user_id, new.org_id, clock_timestamp())
         on conflict do nothing;
-        perform tenancy.store_claim(new.user_id, new.org_id);
+        -- Another session may have given the user another one meanwhile.
+        if found then
+            perform tenancy.store_claim(new.user_id, new.org_id);
+        end if;
+    elsif tg_op <> 'DELETE' and new.role is distinct from old.role and (select settings.org_role from tenancy.settings) then
+        update tenancy.user_orgs
+        set switched_at = clock_timestamp()
+        where (user_orgs.user_id, user_orgs.org_id) = (new.user_id, new.org_id);
     end if;
     return null;
 end
 $function$;
 comment on function tenancy.follow_membership() is
 'Trigger function: who loses the membership of the active organization is in none from then on, never in another by chance. A new membership'
-' moves nobody; it becomes the active one only of a user who has never been in any. Security definer, because whoever changes memberships may'
+' moves nobody; it becomes the active one only of a user who has never been in any. Notes when the claims of the next token change, for'
+' tenancy.stale_sessions(). Security definer, because whoever changes memberships may'
 ' neither write user_orgs nor auth.users.';
 
 create or replace trigger follow_membership
@@ -58,10 +66,12 @@ returns void language plpgsql volatile security invoker set search_path = pg_cat
 declare
     caller constant uuid := (select auth.uid());
 begin
-    if not exists (
-        select from tenancy.memberships
-        where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
-    ) then
+    -- Whoever takes the membership away waits, or this does.
+    perform
+    from tenancy.memberships
+    where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
+    for key share;
+    if not found then
         raise exception 'you are not a member of the organization %', coalesce(switch_organization.org_id::text, 'NULL')
         using errcode = 'insufficient_privilege';
     end if;
@@ -229,11 +239,14 @@ declare
     metadata jsonb := coalesce(nullif(event #> '{claims,app_metadata}', 'null'), '{}');
     placed record;
 begin
-    select user_orgs.org_id, memberships.role, settings.org_role
+    select user_orgs.org_id, memberships.role
     into placed
     from tenancy.settings
     join tenancy.user_orgs on user_orgs.user_id = (event ->> 'user_id')::uuid
-    left join tenancy.memberships on (memberships.user_id, memberships.org_id) = (user_orgs.user_id, user_orgs.org_id);
+    -- With NULL it looks up nothing.
+    left join tenancy.memberships
+        on memberships.user_id = case when settings.org_role then user_orgs.user_id end
+        and memberships.org_id = user_orgs.org_id;
     if not found then
         return event;
     end if;
@@ -241,7 +254,7 @@ begin
     metadata := metadata - 'org_id' - 'org_role';
     if placed.org_id is not null then
         metadata := metadata || jsonb_build_object('org_id', placed.org_id)
-            || case when placed.org_role and placed.role is not null then jsonb_build_object('org_role', placed.role) else '{}' end;
+            || case when placed.role is not null then jsonb_build_object('org_role', placed.role) else '{}' end;
     end if;
     return jsonb_set(event, '{claims,app_metadata}', metadata);
 exception

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(26);
+select plan(30);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -76,7 +76,8 @@ select is(
     pg_temp.as_user(1, 'select tenancy.switch_organization(null)'), '42501: permission denied for schema tenancy', 'nothing else is callable'
 );
 
-insert into auth.sessions (id, user_id, created_at) values (gen_random_uuid(), pg_temp.person(1), now() - interval '1 minute');
+insert into auth.sessions (id, user_id, created_at)
+select gen_random_uuid(), pg_temp.person(number), now() - interval '1 minute' from generate_series(1, 4) as number;
 select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(1) $$, 'a session from before the switch is stale');
 select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(3) $$, 'one of whom nothing changed is not');
 
@@ -84,8 +85,18 @@ insert into office.members values (pg_temp.person(2), pg_temp.org(3), 'invited')
 select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'an invitation moves nobody');
 update office.members set position = 'member' where member = pg_temp.person(2) and company = pg_temp.org(3);
 select is((select role from tenancy.memberships where (user_id, org_id) = (pg_temp.person(2), pg_temp.org(3))), 'member', 'a role follows');
+update tenancy.user_orgs set switched_at = null where user_id = pg_temp.person(2);
+update office.members set position = 'owner' where member = pg_temp.person(2) and company = pg_temp.org(2);
+select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'which no token has, so that none is stale');
+update tenancy.settings set org_role = true;
+update office.members set position = 'guest' where member = pg_temp.person(2) and company = pg_temp.org(3);
+select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'nor is that of another organization in a token');
+update office.members set position = 'guest' where member = pg_temp.person(2) and company = pg_temp.org(2);
+select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'with settings.org_role a token with the old role is');
+update tenancy.user_orgs set switched_at = null where user_id = pg_temp.person(2);
 delete from office.members where member = pg_temp.person(2) and company = pg_temp.org(2);
 select is(tenancy.org_of(pg_temp.person(2)), null, 'who loses the active organization is in none, not in another by chance');
+select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'their session from before is stale');
 select is(
     (select raw_app_meta_data from auth.users where id = pg_temp.person(2)), '{"theme": "dark"}', 'and the next token has no claim'
 );
