@@ -286,7 +286,9 @@ create or replace function tenancy.disable_token_hook()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 begin
     update tenancy.settings set token_hook = false;
-    revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin;
+    if to_regprocedure('tenancy.add_org_id_to_token(jsonb)') is not null then
+        revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin;
+    end if;
     revoke usage on schema tenancy from supabase_auth_admin;
 end
 $function$;
