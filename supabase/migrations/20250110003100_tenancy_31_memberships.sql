@@ -108,16 +108,33 @@ create or replace function tenancy.copy_memberships(
 )
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
+    -- In the types of the columns, so that indexes are of use.
+    of_source constant text := (
+        select string_agg(
+            format(
+                ' and found.%I operator(pg_catalog.=) %s', its.attname,
+                format(case its.attname when user_column then '$1::%s' else '$2::%s' end, format_type(its.atttypid, its.atttypmod))
+            ), ''
+        )
+        from pg_attribute as its
+        where its.attrelid = source and its.attname in (user_column, org_column) and of_user is not null
+    );
     rows_of constant text := format(
         'select distinct on (1, 2) found.%1$I::uuid as user_id, found.%2$I::uuid as org_id, %3$s as role from %4$s as found'
         ' join public.organizations on organizations.id = found.%2$I::uuid'
-        ' where found.%1$I is not null and ($1 is null or (found.%1$I::text, found.%2$I::text) = ($1, $2)) order by 1, 2, 3',
-        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source
+        ' where found.%1$I is not null%5$s order by 1, 2, 3',
+        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source, of_source
     );
 begin
+    -- Of two sessions that each take away one of several rows, the second one has to see what the first one did.
+    perform
+    from tenancy.memberships
+    where memberships.user_id = of_user::uuid and memberships.org_id = of_org::uuid
+    for update;
     execute format(
-        'delete from tenancy.memberships where ($1 is null or (user_id::text, org_id::text) = ($1, $2))'
-        ' and not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))', rows_of
+        'delete from tenancy.memberships where %s'
+        ' not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))',
+        case when of_user is not null then 'user_id = $1::uuid and org_id = $2::uuid and' end, rows_of
     )
     using of_user, of_org;
     execute format(
@@ -180,7 +197,6 @@ declare
     wanted record;
 begin
     if source is not null then
-        perform tenancy.copy_memberships(source, user_column, org_column, role_column);
         for wanted in
             select its.*
             from (
@@ -194,6 +210,8 @@ begin
                 wanted.name, wanted.events, source, wanted.level, user_column, org_column, coalesce(role_column, '')
             );
         end loop;
+        -- Nobody writes to it from here on, so that nothing is missed.
+        perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;
     perform tenancy.create_api_function(
         'switch_organization(org_id uuid)', 'void', 'volatile security definer', 'select tenancy.switch_organization(org_id)'
@@ -211,7 +229,7 @@ $function$;
 comment on function tenancy.enable_memberships(regclass, name, name, name) is
 'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
 ' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
-' from and kept in step with; NULL: you write tenancy.memberships yourself. Raises duplicate_function where public has others of these names.';
+' from and kept in step with; NULL: you write tenancy.memberships yourself. Nobody else writes to that table while it is copied, some seconds per 100,000 rows. Raises duplicate_function where public has others of these names.';
 
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
