@@ -138,8 +138,10 @@ begin
     )
     using of_user, of_org;
     execute format(
-        'insert into tenancy.memberships (user_id, org_id, role) %s on conflict (user_id, org_id) do update set role = excluded.role'
-        ' where memberships.role is distinct from excluded.role', rows_of
+        'insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from (%s) as source'
+        ' left join tenancy.memberships as there on (there.user_id, there.org_id) = (source.user_id, source.org_id)'
+        ' where there.user_id is null or there.role is distinct from source.role'
+        ' on conflict (user_id, org_id) do update set role = excluded.role', rows_of
     )
     using of_user, of_org;
 end
@@ -197,6 +199,7 @@ declare
     wanted record;
 begin
     if source is not null then
+        perform tenancy.copy_memberships(source, user_column, org_column, role_column);
         for wanted in
             select its.*
             from (
@@ -210,7 +213,7 @@ begin
                 wanted.name, wanted.events, source, wanted.level, user_column, org_column, coalesce(role_column, '')
             );
         end loop;
-        -- Nobody writes to it from here on, so that nothing is missed.
+        -- Nobody writes to it from here on: what came meanwhile.
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;
     perform tenancy.create_api_function(
@@ -229,7 +232,7 @@ $function$;
 comment on function tenancy.enable_memberships(regclass, name, name, name) is
 'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
 ' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
-' from and kept in step with; NULL: you write tenancy.memberships yourself. Nobody else writes to that table while it is copied, some seconds per 100,000 rows. Raises duplicate_function where public has others of these names.';
+' from and kept in step with; NULL: you write tenancy.memberships yourself. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
 
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
