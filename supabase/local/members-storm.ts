@@ -117,8 +117,9 @@ const acts: [name: string, share: number, act: Act][] = [
   ["switches", 35, switchOrganization],
   ["invitations", 20, invite],
   ["removals", 15, remove],
+  ["renewed memberships", 5, renew],
   ["other roles", 5, changeRole],
-  ["tokens", 20, refreshToken],
+  ["tokens", 15, refreshToken],
   ["placed by an operator", 5, place],
 ];
 
@@ -192,6 +193,14 @@ async function remove({ sql, pick }: Context, { id, known }: Person): Promise<un
   await sql`delete from public.company_members where (user_id, company_id) = (${id}, ${company})`;
   known?.members.delete(company);
   if (known?.active === company) known.active = null;
+}
+
+/** What an application does that writes everything anew. */
+async function renew({ sql }: Context, { id }: Person): Promise<undefined> {
+  await sql.begin(async (transaction) => {
+    const removed = await transaction`delete from public.company_members where user_id = ${id} returning *`;
+    if (removed.length > 0) await transaction`insert into public.company_members ${transaction(removed)}`;
+  });
 }
 
 async function changeRole({ sql, pick }: Context, { id }: Person): Promise<undefined> {

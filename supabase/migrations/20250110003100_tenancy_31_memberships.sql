@@ -8,17 +8,7 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 create or replace function tenancy.follow_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
-    if tg_op <> 'INSERT' and (tg_op = 'DELETE' or (old.user_id, old.org_id) <> (new.user_id, new.org_id)) then
-        update tenancy.user_orgs
-        set org_id = null, switched_at = clock_timestamp()
-        where user_orgs.user_id = old.user_id and user_orgs.org_id = old.org_id;
-        if found then
-            perform tenancy.store_claim(old.user_id, null);
-        end if;
-    end if;
-    if tg_op <> 'DELETE' and not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id)
-        and tenancy.org_of(new.user_id) is null
-    then
+    if not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id) and tenancy.org_of(new.user_id) is null then
         insert into tenancy.user_orgs (user_id, org_id, switched_at)
         values (new.user_id, new.org_id, clock_timestamp())
         on conflict do nothing;
@@ -26,7 +16,7 @@ begin
         if found then
             perform tenancy.store_claim(new.user_id, new.org_id);
         end if;
-    elsif tg_op <> 'DELETE' and new.role is distinct from old.role and (select settings.org_role from tenancy.settings) then
+    elsif new.role is distinct from old.role and (select settings.org_role from tenancy.settings) then
         update tenancy.user_orgs
         set switched_at = clock_timestamp()
         where (user_orgs.user_id, user_orgs.org_id) = (new.user_id, new.org_id);
@@ -35,15 +25,39 @@ begin
 end
 $function$;
 comment on function tenancy.follow_membership() is
-'Trigger function: who loses the membership of the active organization is in none from then on, never in another by chance. A new membership'
-' moves nobody; it becomes the active one only of a user who has never been in any. Notes when the claims of the next token change, for'
-' tenancy.stale_sessions(). Security definer, because whoever changes memberships may'
-' neither write user_orgs nor auth.users.';
+'Trigger function: a new membership moves nobody; it becomes the active one only of a user who has never been in any. Notes when the role in the'
+' next token changes, for tenancy.stale_sessions(). Security definer, because whoever changes memberships may neither write user_orgs nor'
+' auth.users.';
+
+create or replace function tenancy.follow_lost_membership()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+begin
+    update tenancy.user_orgs
+    set org_id = null, switched_at = clock_timestamp()
+    where user_orgs.user_id = old.user_id
+        and user_orgs.org_id = old.org_id
+        and not exists (select from tenancy.memberships where (memberships.user_id, memberships.org_id) = (old.user_id, old.org_id));
+    if found then
+        perform tenancy.store_claim(old.user_id, null);
+    end if;
+    return null;
+end
+$function$;
+comment on function tenancy.follow_lost_membership() is
+'Trigger function, at the end of the transaction, since many an application deletes its memberships and inserts them anew: who loses that of'
+' the active organization is in none from then on, never in another by chance. Security definer, as tenancy.follow_membership.';
 
 create or replace trigger follow_membership
-after insert or update or delete on tenancy.memberships
+after insert or update on tenancy.memberships
 for each row
 execute function tenancy.follow_membership();
+
+drop trigger if exists follow_lost_membership on tenancy.memberships;
+create constraint trigger follow_lost_membership
+after delete or update of user_id, org_id on tenancy.memberships
+deferrable initially deferred
+for each row
+execute function tenancy.follow_lost_membership();
 
 create or replace function tenancy.store_claim(user_id uuid, org_id uuid)
 returns void language sql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
@@ -248,7 +262,8 @@ begin
     end loop;
     drop function if exists public.switch_organization(uuid);
     drop function if exists public.my_organizations();
-    delete from tenancy.memberships;
+    -- Which nobody loses: no trigger of a row fires.
+    truncate tenancy.memberships;
 end
 $function$;
 comment on function tenancy.disable_memberships() is

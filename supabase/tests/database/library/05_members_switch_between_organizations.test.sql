@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(30);
+select plan(34);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -94,6 +94,16 @@ select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.
 update office.members set position = 'guest' where member = pg_temp.person(2) and company = pg_temp.org(2);
 select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'with settings.org_role a token with the old role is');
 update tenancy.user_orgs set switched_at = null where user_id = pg_temp.person(2);
+create temp table before as select * from tenancy.memberships;
+-- Deleted and inserted anew.
+delete from office.members;
+insert into office.members select user_id, org_id, role from pg_temp.before;
+set constraints all immediate;
+select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'who is deleted and inserted anew in one transaction stays where they are');
+truncate office.members;
+insert into office.members select user_id, org_id, role from pg_temp.before;
+select is(tenancy.org_of(pg_temp.person(2)), null, 'between two transactions they are in none');
+select pg_temp.as_user(2, format('select public.switch_organization(%L)', pg_temp.org(2)));
 delete from office.members where member = pg_temp.person(2) and company = pg_temp.org(2);
 select is(tenancy.org_of(pg_temp.person(2)), null, 'who loses the active organization is in none, not in another by chance');
 select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'their session from before is stale');
@@ -108,7 +118,11 @@ select is(tenancy.org_of(pg_temp.person(2)), null, 'a deleted organization leave
 truncate office.members;
 select is_empty($$ select from tenancy.memberships $$, 'a truncate is followed');
 
+insert into office.members select user_id, org_id, role from pg_temp.before where org_id <> pg_temp.org(3);
+select pg_temp.as_user(2, format('select public.switch_organization(%L)', pg_temp.org(2)));
 select tenancy.disable_memberships();
+select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'disable_memberships() leaves everyone where they are');
+select is_empty($$ select from pg_trigger where tgrelid = 'office.members'::regclass $$, 'and the table of the application as it was');
 select is(to_regprocedure('public.switch_organization(uuid)'), null, 'disable_memberships() takes the functions away');
 create function public.my_organizations() returns integer language sql as 'select 1';
 select throws_ok(

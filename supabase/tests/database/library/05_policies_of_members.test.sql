@@ -6,6 +6,9 @@ select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
 
+-- As if each statement were a transaction.
+set constraints all immediate;
+
 -- Ana is an admin of acme and a guest of zeta, Ben and Cleo work for acme, Dora for zeta.
 create function pg_temp.id(name text) returns uuid language sql as $$ select md5(name)::uuid $$;
 insert into public.organizations (id, name) values (pg_temp.id('acme'), 'acme'), (pg_temp.id('zeta'), 'zeta');
@@ -109,6 +112,7 @@ select is(pg_temp.sees(), '1', 'after a switch the other');
 
 -- Who is removed.
 set local role postgres;
+update tenancy.user_orgs set switched_at = null;
 insert into auth.sessions (id, user_id, created_at)
 select gen_random_uuid(), pg_temp.id(name), now() - interval '1 minute' from unnest('{ana,ben}'::text[]) as name;
 select pg_temp.authenticate_as('ana');
