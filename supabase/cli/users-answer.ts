@@ -43,6 +43,7 @@ export function readSummary(fields: Fields): SummaryAnswer | undefined {
     "deleted",
     "users",
     "users_without_org",
+    "users_in_no_org",
   ]);
   if (typeof done !== "boolean" || !counts) return undefined;
   return {
@@ -58,7 +59,14 @@ export function readSummary(fields: Fields): SummaryAnswer | undefined {
 
 /** The counts of a dry run; undefined: one is missing. */
 export function readPreview(fields: Fields): PreviewAnswer | undefined {
-  const counts = readCounts(fields, ["would_update", "conflicts", "unreachable", "users", "users_without_org"]);
+  const counts = readCounts(fields, [
+    "would_update",
+    "conflicts",
+    "unreachable",
+    "users",
+    "users_without_org",
+    "users_in_no_org",
+  ]);
   return fields["dry_run"] === true && counts ? { dry_run: true, ...counts } : undefined;
 }
 

@@ -13,7 +13,7 @@ export interface Ending {
 const mostShown = 20;
 
 export function describePreview(preview: PreviewAnswer): Ending {
-  const { would_update, conflicts, unreachable, users, users_without_org } = preview;
+  const { would_update, conflicts, unreachable, users, users_without_org, users_in_no_org } = preview;
   const complete = would_update === 0 && conflicts === 0 && unreachable === 0;
   return {
     complete,
@@ -23,6 +23,7 @@ export function describePreview(preview: PreviewAnswer): Ending {
         ["conflicts", conflicts],
         ["unreachable", unreachable],
         ["not as they should be", users_without_org],
+        ["in none on purpose", users_in_no_org],
         ["all", users],
       ]),
       [
@@ -37,9 +38,9 @@ export function describePreview(preview: PreviewAnswer): Ending {
 }
 
 export function describeSummary(summary: SummaryAnswer, options: { revert: boolean; reported: boolean }): Ending {
-  const { run_id, updated, conflicts, unreachable, failed, deleted, users, users_without_org, problems } = summary;
+  const { run_id, updated, conflicts, unreachable, failed, deleted, users, problems } = summary;
   const { revert, reported } = options;
-  const complete = revert ? failed === 0 && conflicts === 0 : users_without_org === 0;
+  const complete = revert ? failed === 0 && conflicts === 0 : summary.users_without_org === 0;
   const allProblems = conflicts + unreachable + failed;
   return {
     complete,
@@ -51,7 +52,8 @@ export function describeSummary(summary: SummaryAnswer, options: { revert: boole
         ["unreachable", unreachable],
         ["failed", failed],
         ["deleted meanwhile", deleted],
-        ["without their organization", users_without_org],
+        ["without their organization", summary.users_without_org],
+        ["in none on purpose", summary.users_in_no_org],
         ["all", users],
       ]),
       problems.length === 0 ? "" : describeProblems(problems, allProblems),
@@ -75,7 +77,7 @@ function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean): string[] 
     ...(!complete && conflicts + failed + unreachable === 0
       ? [
         "Some users still lack their organization: new ones, or those of another one (call again without --org-id), or those whom" +
-        " nothing places (select * from tenancy.users_without_org says which).",
+        " nothing places (select * from tenancy.users_without_org where not on_purpose says which).",
       ]
       : []),
     ...(updated > 0 ? [`To take it back: npm run users -- --revert ${cleanText(run_id)}`] : []),

@@ -55,31 +55,6 @@ comment on view tenancy.user_preflight is
 'Users whom the Auth server''s admin API cannot update, and why: rows that were inserted by hand or by an import. Nobody can'
 ' sign in as one of them either. Fix the named columns (token columns: an empty string) and they count.';
 
-create or replace view tenancy.users_without_org as
-select
-    auth_users.user_id,
-    auth_users.raw_app_meta_data -> 'org_id' as current_value,
-    placed_users.org_id,
-    case
-        when auth_users.unreachable is not null then 'unreachable'
-        when placed_users.org_id is null then 'unplaced'
-        when tenancy.organization_named(auth_users.raw_app_meta_data ->> 'org_id') is not null then 'conflict'
-    end as obstacle,
-    coalesce(
-        auth_users.unreachable,
-        case when placed_users.org_id is null then 'is in no organization' end,
-        case when coalesce(auth_users.raw_app_meta_data ->> 'org_id', '') = '' then 'has no organization in app_metadata' end,
-        format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
-    ) as reason
-from tenancy.auth_users
-join tenancy.placed_users on placed_users.user_id = auth_users.user_id
-where lower(auth_users.raw_app_meta_data ->> 'org_id') is distinct from placed_users.org_id::text
-    or placed_users.org_id is null and not placed_users.is_anonymous;
-comment on view tenancy.users_without_org is
-'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, or none that exists, an'
-' update fixes it; conflict: it is another, kept unless the run overwrites; unplaced: tenancy.org_of gives none (anonymous users are not'
-' listed for that), and a run leaves them alone; unreachable: see tenancy.user_preflight.';
-
 create table if not exists tenancy.user_metadata_runs (
     run_id uuid primary key default gen_random_uuid(),
     reverted_run_id uuid references tenancy.user_metadata_runs (run_id),
@@ -132,7 +107,7 @@ select
         auth_users.unreachable,
         format(
             'has %s now, which is not what the run gave',
-            coalesce('organization ' || (auth_users.raw_app_meta_data ->> 'org_id'), 'no organization')
+            coalesce('organization ' || nullif(auth_users.raw_app_meta_data ->> 'org_id', ''), 'no organization')
         )
     ) as reason
 from tenancy.user_metadata_audit as audit
@@ -375,26 +350,3 @@ returns void language sql volatile security invoker set search_path = '' as $fun
 $function$;
 comment on function tenancy.disable_new_users() is
 'Undo of enable_new_users. The trigger stays and does nothing, since dropping it takes the owner of auth.users.';
-
-create or replace view tenancy.user_findings as
-select
-    case users_without_org.obstacle
-        when 'conflict' then 'user_conflict'
-        when 'unplaced' then 'user_unplaced'
-        when 'unreachable' then 'user_unreachable'
-        else 'user_without_org'
-    end as code,
-    case when users_without_org.obstacle in ('conflict', 'unplaced') then 'decide' else 'breaks' end as severity,
-    users_without_org.user_id::text as object, 'auth.users' as table_name,
-    case
-        when users_without_org.obstacle is null then 'has no organization in app_metadata'
-        else users_without_org.reason
-    end as problem,
-    case
-        when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
-        when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
-        when users_without_org.obstacle = 'conflict' then format('should have %s: call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs', users_without_org.org_id)
-        else 'fix the named columns of the user (token columns: an empty string), then call the function update-user-org-metadata'
-    end as remedy
-from tenancy.users_without_org;
-comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org as findings.';

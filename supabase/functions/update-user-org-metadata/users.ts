@@ -41,6 +41,8 @@ export interface RunSummary {
   deleted: number;
   users: number;
   users_without_org: number;
+  /** On purpose: anonymous ones, and those whom the mapping leaves out. They are not among users_without_org. */
+  users_in_no_org: number;
   problems: UserProblem[];
 }
 
@@ -58,6 +60,8 @@ export interface RunPreview {
   unreachable: number;
   users: number;
   users_without_org: number;
+  /** On purpose: anonymous ones, and those whom the mapping leaves out. They are not among users_without_org. */
+  users_in_no_org: number;
 }
 
 /** The port to the database, which has the list of users to update, the audit and the lock. */

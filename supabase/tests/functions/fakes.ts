@@ -35,6 +35,7 @@ export const preview: RunPreview = {
   unreachable: 2,
   users: 7,
   users_without_org: 6,
+  users_in_no_org: 0,
 };
 
 /** The database port over a few users in memory: who has which organization is what `written` holds. */
@@ -118,6 +119,7 @@ export class FakeUsers implements Users {
       deleted: count("deleted"),
       users: this.ids.length,
       users_without_org: this.ids.length - this.written.size,
+      users_in_no_org: 0,
       problems: [],
     };
   }

@@ -15,6 +15,7 @@ const summary: RunSummary = {
   deleted: 0,
   users: 2,
   users_without_org: 0,
+  users_in_no_org: 0,
   problems: [],
 };
 const defaults: JobRequest = {
@@ -208,7 +209,14 @@ describe("the answer", () => {
   });
 
   test("is the preview of a dry run", async () => {
-    const preview = { would_update: 3, conflicts: 1, unreachable: 0, users: 9, users_without_org: 4 };
+    const preview = {
+      would_update: 3,
+      conflicts: 1,
+      unreachable: 0,
+      users: 9,
+      users_without_org: 4,
+      users_in_no_org: 2,
+    };
     const { status, body } = await call({ body: '{"dry_run": true}' }, async () => ({ kind: "preview", preview }));
     expect(status).toBe(200);
     expect(body).toEqual({ dry_run: true, ...preview });

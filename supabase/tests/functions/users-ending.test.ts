@@ -17,6 +17,7 @@ describe("describeSummary and describePreview", () => {
     deleted: 0,
     users: 12,
     users_without_org: 0,
+    users_in_no_org: 0,
     problems: [],
     pages: 1,
     seconds: 3,
@@ -29,6 +30,12 @@ describe("describeSummary and describePreview", () => {
     expect(describeSummary(summary, update).complete).toBe(true);
     expect(describeSummary({ ...summary, failed: 1 }, update).complete).toBe(true);
     expect(describeSummary({ ...summary, users_without_org: 1 }, update).complete).toBe(false);
+  });
+
+  test("who is in no organization on purpose is counted and does not make an update incomplete", () => {
+    const { text, complete } = describeSummary({ ...summary, users_in_no_org: 3 }, update);
+    expect(complete).toBe(true);
+    expect(text).toMatch(/in none on purpose +3\n/);
   });
 
   test("a revert is complete without failures and conflicts, whoever is without organization then", () => {
@@ -45,6 +52,7 @@ describe("describeSummary and describePreview", () => {
       unreachable: 0,
       users: 12,
       users_without_org: 0,
+      users_in_no_org: 0,
     };
     expect(describePreview(preview).complete).toBe(true);
     for (const name of ["would_update", "conflicts", "unreachable"]) {

@@ -108,7 +108,15 @@ describe("update-user-org-metadata over HTTP", () => {
     await sql`update auth.users set instance_id = null where id = ${userId(3)}`;
     expect(await call({ dry_run: true })).toEqual({
       status: 200,
-      reply: { dry_run: true, would_update: 3, conflicts: 1, unreachable: 1, users: 5, users_without_org: 5 },
+      reply: {
+        dry_run: true,
+        would_update: 3,
+        conflicts: 1,
+        unreachable: 1,
+        users: 5,
+        users_without_org: 5,
+        users_in_no_org: 0,
+      },
     });
     expect(requests).toEqual([]);
     expect(await outcomes()).toEqual({});
@@ -126,7 +134,11 @@ describe("update-user-org-metadata over HTTP", () => {
       unreachable: 1,
       users_without_org: 2,
       problems: [
-        { user_id: userId(2), outcome: "conflict", reason: `has organization ${otherOrgId} already` },
+        {
+          user_id: userId(2),
+          outcome: "conflict",
+          reason: `has organization ${otherOrgId}, should have the default one, ${defaultOrgId}`,
+        },
         {
           user_id: userId(3),
           outcome: "unreachable",
@@ -160,14 +172,11 @@ describe("update-user-org-metadata over HTTP", () => {
     await addUsers(sql, numberedUsers(4), demoPassword);
     await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
     await sql`insert into tenancy.user_orgs (user_id, org_id) select id, ${otherOrgId} from auth.users where right(id::text, 1) > '2'`;
-    expect((await call({ org_id: otherOrgId })).reply).toMatchObject({ done: true, updated: 2, users_without_org: 2 });
-    expect((await call({})).reply, "whom the mapping leaves out is in none").toMatchObject({
-      done: true,
-      updated: 0,
-      users_without_org: 2,
-    });
+    const leftOut = { done: true, users_without_org: 0, users_in_no_org: 2 };
+    expect((await call({ org_id: otherOrgId })).reply).toMatchObject({ ...leftOut, updated: 2 });
+    expect((await call({})).reply, "whom the mapping leaves out is in none").toMatchObject({ ...leftOut, updated: 0 });
     await sql`select tenancy.enable_new_users('default')`;
-    expect((await call({})).reply).toMatchObject({ done: true, updated: 2, users_without_org: 0 });
+    expect((await call({})).reply).toMatchObject({ done: true, updated: 2, users_without_org: 0, users_in_no_org: 0 });
     await sql`select tenancy.disable_new_users()`;
     const users = await sql`select raw_app_meta_data ->> 'org_id' as org_id from auth.users order by id`;
     expect(users.map((row) => row["org_id"])).toEqual([defaultOrgId, defaultOrgId, otherOrgId, otherOrgId]);

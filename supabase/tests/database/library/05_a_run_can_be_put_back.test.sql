@@ -81,7 +81,7 @@ select results_eq(
     $$
         select key, value
         from jsonb_each_text(
-            tenancy.user_run_preview(reverted_run_id => (select id from run)) - 'users' - 'users_without_org'
+            tenancy.user_run_preview(reverted_run_id => (select id from run)) - 'users' - 'users_without_org' - 'users_in_no_org'
         )
         order by key
     $$,
