@@ -38,6 +38,7 @@ export function readSummary(fields: Fields): SummaryAnswer | undefined {
     "remaining",
     "updated",
     "conflicts",
+    "conflicts_with_default",
     "unreachable",
     "failed",
     "deleted",
@@ -62,6 +63,7 @@ export function readPreview(fields: Fields): PreviewAnswer | undefined {
   const counts = readCounts(fields, [
     "would_update",
     "conflicts",
+    "conflicts_with_default",
     "unreachable",
     "users",
     "users_without_org",

@@ -94,8 +94,18 @@ function adviseAfterRevert(summary: SummaryAnswer, complete: boolean): string[] 
   ];
 }
 
-function adviseOnConflicts({ conflicts }: Pick<SummaryAnswer, "conflicts">): string[] {
-  return conflicts > 0 ? ["conflicts: they have another organization; --on-conflict overwrite replaces it"] : [];
+function adviseOnConflicts(
+  { conflicts, conflicts_with_default: held }: Pick<SummaryAnswer, "conflicts" | "conflicts_with_default">,
+): string[] {
+  return [
+    ...(conflicts > held ? ["conflicts: they have another organization; --on-conflict overwrite replaces it"] : []),
+    ...(held > 0
+      ? [
+        `${formatCount(held)} of the conflicts should have the default organization; only --on-conflict overwrite` +
+        " --move-to-default takes theirs away for it",
+      ]
+      : []),
+  ];
 }
 
 function adviseOnUnreachable({ unreachable }: Pick<SummaryAnswer, "unreachable">): string[] {

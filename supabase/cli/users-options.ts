@@ -13,6 +13,7 @@ Stop it with Ctrl-C whenever you like; the next call goes on from there.
   --dry-run              count what would be done, write nothing
   --org-id <uuid>        only the users of this organization
   --on-conflict <what>   keep (default) or overwrite the organization of a user who has another one
+  --move-to-default      with overwrite: also of those who should have the default organization
   --concurrency <n>      simultaneous requests to the Auth server, 1 to 20
   --max-seconds <n>      length of one call to the function, 1 to 130
   --revert <run_id>      take back what this run has written
@@ -60,10 +61,13 @@ export function readOptions(parameters: string[], environment: Record<string, st
   if (onConflict !== undefined && onConflict !== "keep" && onConflict !== "overwrite") {
     throw invalid("on-conflict", onConflict, "neither keep nor overwrite");
   }
-  for (const option of ["org-id", "on-conflict"] as const) {
-    if (runId !== undefined && given[option] !== undefined) {
+  for (const option of ["org-id", "on-conflict", "move-to-default"] as const) {
+    if (runId !== undefined && given[option]) {
       throw new UsageError(`Cannot use --${option} with --revert: a run is taken back as a whole`);
     }
+  }
+  if (given["move-to-default"] && onConflict !== "overwrite") {
+    throw new UsageError("Cannot use --move-to-default without --on-conflict overwrite: nobody else is moved");
   }
   const concurrency = readNumber("concurrency", 20);
   const maxSeconds = readNumber("max-seconds", 130);
@@ -82,6 +86,7 @@ export function readOptions(parameters: string[], environment: Record<string, st
     fields: {
       ...(orgId === undefined ? {} : { org_id: orgId }),
       ...(onConflict === undefined ? {} : { on_conflict: onConflict }),
+      ...(given["move-to-default"] ? { move_to_default: true } : {}),
       ...(concurrency === undefined ? {} : { concurrency }),
       ...(maxSeconds === undefined ? {} : { max_seconds: maxSeconds }),
       ...(given["dry-run"] ? { dry_run: true } : {}),
@@ -104,6 +109,7 @@ function parse(parameters: string[]) {
         "dry-run": flag,
         "org-id": text,
         "on-conflict": text,
+        "move-to-default": flag,
         concurrency: text,
         "max-seconds": text,
         revert: text,

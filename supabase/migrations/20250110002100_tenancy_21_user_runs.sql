@@ -19,7 +19,7 @@ select
             end,
             case
                 when lacking.org_id is null then 'is in none'
-                when lacking.org_id = settings.default_org_id then format('should have the default one, %s', lacking.org_id)
+                when lacking.org_id = lacking.default_org_id then format('should have the default one, %s', lacking.org_id)
                 else format('should have %s', lacking.org_id)
             end
         )
@@ -33,14 +33,15 @@ select
 from (
     select
         auth_users.user_id, auth_users.raw_app_meta_data -> 'org_id' as current_value, auth_users.unreachable,
-        placed_users.org_id, placed_users.is_anonymous, its.claim, its.claimed_org_id,
+        placed_users.org_id, placed_users.is_anonymous, its.claim, its.claimed_org_id, settings.default_org_id,
         case
             when placed_users.org_id is null and its.claimed_org_id is null then 'unplaced'
             when auth_users.unreachable is not null then 'unreachable'
-            when its.claimed_org_id is not null then 'conflict'
+            when its.claimed_org_id is not null or its.claim is not null and placed_users.org_id = settings.default_org_id then 'conflict'
         end as obstacle
     from tenancy.auth_users
     join tenancy.placed_users on placed_users.user_id = auth_users.user_id
+    cross join tenancy.settings
     cross join lateral (
         select
             nullif(auth_users.raw_app_meta_data ->> 'org_id', '') as claim,
@@ -51,12 +52,11 @@ from (
     where lower(its.claim) is distinct from placed_users.org_id::text
         or placed_users.org_id is null and not placed_users.is_anonymous
 ) as lacking
-cross join tenancy.settings
 cross join tenancy.mapping_state;
 comment on view tenancy.users_without_org is
 'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them, or whom it gives none. obstacle NULL: missing, or'
-' none that exists, an update fixes it; conflict: it is another, kept unless the run overwrites; unplaced: in no organization, and a run leaves'
-' them alone; unreachable: see tenancy.user_preflight. on_purpose: in none because the mapping says so or leaves them out; nothing is missing'
+' none that exists, an update fixes it; conflict: it is another, kept unless the run overwrites, or any at all where tenancy.org_of gives the'
+' default one, kept unless the run also moves users there; unplaced: in no organization, and a run leaves them alone; unreachable: see tenancy.user_preflight. on_purpose: in none because the mapping says so or leaves them out; nothing is missing'
 ' then. Anonymous users in none are listed only where app_metadata names an organization.';
 
 create or replace function tenancy.user_counts()
@@ -89,7 +89,10 @@ select
     case
         when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
         when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
-        when users_without_org.obstacle = 'conflict' then 'call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs'
+        when users_without_org.obstacle = 'conflict' then format(
+            'call the function with "on_conflict": "overwrite"%s, or place the user in tenancy.user_orgs',
+            case when users_without_org.org_id = (select settings.default_org_id from tenancy.settings) then ', "move_to_default": true' end
+        )
         else 'fix the named columns of the user (token columns: an empty string), then call the function update-user-org-metadata'
     end as remedy
 from tenancy.users_without_org;
@@ -98,7 +101,8 @@ comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org 
 create or replace function tenancy.start_user_run(
     only_org_id uuid default null,
     on_conflict text default 'keep',
-    reverted_run_id uuid default null
+    reverted_run_id uuid default null,
+    move_to_default boolean default false
 )
 returns uuid language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -114,6 +118,7 @@ begin
     where runs.finished_at is null
         and runs.only_org_id is not distinct from start_user_run.only_org_id
         and runs.on_conflict = start_user_run.on_conflict
+        and runs.move_to_default = start_user_run.move_to_default
         and runs.reverted_run_id is not distinct from start_user_run.reverted_run_id
     order by runs.started_at desc
     limit 1;
@@ -149,13 +154,13 @@ begin
     if start_user_run.reverted_run_id is null and start_user_run.only_org_id is null and (select settings.new_users = 'personal' from tenancy.settings) then
         perform tenancy.create_personal_organizations();
     end if;
-    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, reverted_run_id)
-    values (start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.reverted_run_id)
+    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, move_to_default, reverted_run_id)
+    values (start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.move_to_default, start_user_run.reverted_run_id)
     returning user_metadata_runs.run_id into run;
     return run;
 end
 $function$;
-comment on function tenancy.start_user_run(uuid, text, uuid) is
+comment on function tenancy.start_user_run(uuid, text, uuid, boolean) is
 'Takes the lock that keeps runs apart until this connection ends, and returns the unfinished run of the same request, or a new'
 ' one; with reverted_run_id, one that puts back what that run changed. Returns NULL while another connection has the lock.';
 
@@ -164,6 +169,8 @@ returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text,
 -- A plan for each page: how far it is from the end of the list is a parameter.
 language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_custom_plan as $function$
 #variable_conflict use_column
+declare
+    default_org_id constant uuid := (select settings.default_org_id from tenancy.settings);
 begin
     -- Two queries and not one over both lists, or none of them would be read in order and only as far as the page goes.
     if run.reverted_run_id is null then
@@ -171,7 +178,9 @@ begin
         select
             lacking.user_id, lacking.current_value, to_jsonb(lacking.org_id),
             case
-                when lacking.obstacle = 'conflict' and run.on_conflict = 'overwrite' then 'pending'
+                when lacking.obstacle = 'conflict' and run.on_conflict = 'overwrite'
+                    and (run.move_to_default or lacking.org_id is distinct from default_org_id)
+                    then 'pending'
                 else coalesce(lacking.obstacle, 'pending')
             end,
             lacking.reason
@@ -324,6 +333,10 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
         'remaining', tenancy.users_remaining(run.run_id),
         'updated', count(*) filter (where audit.outcome = 'updated'),
         'conflicts', count(*) filter (where audit.outcome = 'conflict'),
+        'conflicts_with_default', count(*) filter (
+            where audit.outcome = 'conflict' and run.reverted_run_id is null
+                and audit.new_value = (select to_jsonb(settings.default_org_id) from tenancy.settings)
+        ),
         'unreachable', count(*) filter (where audit.outcome = 'unreachable'),
         'failed', count(*) filter (where audit.outcome = 'failed'),
         'deleted', count(*) filter (where audit.outcome = 'deleted'),
@@ -353,21 +366,26 @@ comment on function tenancy.user_run_summary(uuid) is
 create or replace function tenancy.user_run_preview(
     only_org_id uuid default null,
     on_conflict text default 'keep',
-    reverted_run_id uuid default null
+    reverted_run_id uuid default null,
+    move_to_default boolean default false
 )
 returns jsonb language sql stable security invoker set search_path = '' as $function$
     select jsonb_build_object(
         'would_update', count(*) filter (where preview.outcome = 'pending'),
         'conflicts', count(*) filter (where preview.outcome = 'conflict'),
+        'conflicts_with_default', count(*) filter (
+            where preview.outcome = 'conflict' and run.reverted_run_id is null
+                and preview.new_value = (select to_jsonb(settings.default_org_id) from tenancy.settings)
+        ),
         'unreachable', count(*) filter (where preview.outcome = 'unreachable')
     ) || tenancy.user_counts()
     from jsonb_populate_record(
         null::tenancy.user_metadata_runs,
         jsonb_build_object(
             'last_user_id', '00000000-0000-0000-0000-000000000000', 'only_org_id', only_org_id, 'on_conflict', on_conflict,
-            'reverted_run_id', reverted_run_id
+            'move_to_default', move_to_default, 'reverted_run_id', reverted_run_id
         )
     ) as run
     cross join lateral tenancy.next_users(run, null) as preview
 $function$;
-comment on function tenancy.user_run_preview(uuid, text, uuid) is 'What a run of this request would do now; writes nothing.';
+comment on function tenancy.user_run_preview(uuid, text, uuid, boolean) is 'What a run of this request would do now; writes nothing.';

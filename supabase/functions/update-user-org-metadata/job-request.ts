@@ -11,6 +11,7 @@ const fieldNames = [
   "run_id",
   "org_id",
   "on_conflict",
+  "move_to_default",
   "page_size",
   "concurrency",
   "max_seconds",
@@ -29,6 +30,7 @@ export async function readJobRequest(request: Request): Promise<JobRequest> {
     revertedRunId: readRevertedRun(fields),
     orgId: readOrganization(fields),
     onConflict: readOnConflict(fields),
+    moveToDefault: readMoveToDefault(fields),
     pageSize: readInteger(fields, "page_size", { fallback: 500, most: 1000 }),
     concurrency: readInteger(fields, "concurrency", { fallback: 5, most: 20 }),
     maxSeconds: readInteger(fields, "max_seconds", { fallback: 60, most: 130 }),
@@ -72,7 +74,7 @@ function parseFields(body: string): Fields {
 }
 
 /** The run to revert; null: the mode is "update". */
-function readRevertedRun({ mode, run_id, org_id, on_conflict }: Fields): string | null {
+function readRevertedRun({ mode, run_id, ...others }: Fields): string | null {
   if (mode !== undefined && mode !== "update" && mode !== "revert") {
     throw invalid("mode", mode, 'neither "update" nor "revert"');
   }
@@ -81,8 +83,9 @@ function readRevertedRun({ mode, run_id, org_id, on_conflict }: Fields): string 
     return null;
   }
   if (!isUuid(run_id)) throw invalid("run_id", run_id ?? null, "not the UUID of the run to revert");
-  if (org_id !== undefined) throw invalid("org_id", org_id, 'not with the mode "revert"');
-  if (on_conflict !== undefined) throw invalid("on_conflict", on_conflict, 'not with the mode "revert"');
+  for (const name of ["org_id", "on_conflict", "move_to_default"] as const) {
+    if (others[name] !== undefined) throw invalid(name, others[name], 'not with the mode "revert"');
+  }
   return run_id;
 }
 
@@ -94,6 +97,14 @@ function readOrganization({ org_id = null }: Fields): string | null {
 function readOnConflict({ on_conflict = "keep" }: Fields): JobRequest["onConflict"] {
   if (on_conflict === "keep" || on_conflict === "overwrite") return on_conflict;
   throw invalid("on_conflict", on_conflict, 'neither "keep" nor "overwrite"');
+}
+
+function readMoveToDefault(fields: Fields): boolean {
+  const moves = readBoolean(fields, "move_to_default");
+  if (moves && fields.on_conflict !== "overwrite") {
+    throw invalid("move_to_default", moves, 'only with the on_conflict "overwrite"');
+  }
+  return moves;
 }
 
 /** A whole number from 1 up to the most. */

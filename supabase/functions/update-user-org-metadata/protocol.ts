@@ -11,6 +11,8 @@ export interface RequestBody {
   org_id?: string | null;
   /** For a user who has another organization: keep it and report a conflict (default), or overwrite it. */
   on_conflict?: "keep" | "overwrite";
+  /** Overwrite also where the user is to have the default organization; only with on_conflict "overwrite". */
+  move_to_default?: boolean;
   page_size?: number;
   concurrency?: number;
   max_seconds?: number;

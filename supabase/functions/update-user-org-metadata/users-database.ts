@@ -16,15 +16,16 @@ export async function openUsers(sql: Sql): Promise<Users> {
       const [row] = await connection`select from tenancy.user_metadata_runs where run_id = ${runId}`;
       return row !== undefined;
     },
-    preview: async ({ orgId, onConflict, revertedRunId }) => {
+    preview: async ({ orgId, onConflict, revertedRunId, moveToDefault }) => {
       const [row] = await connection`
-        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}) as preview
+        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}) as preview
       `;
       return row?.["preview"] as RunPreview;
     },
-    start: async ({ orgId, onConflict, revertedRunId }) => {
-      const [row] =
-        await connection`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
+    start: async ({ orgId, onConflict, revertedRunId, moveToDefault }) => {
+      const [row] = await connection`
+        select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}) as run_id
+      `;
       return (row?.["run_id"] ?? null) as string | null;
     },
     claim: async (runId, pageSize) =>

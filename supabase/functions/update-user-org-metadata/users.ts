@@ -4,6 +4,8 @@ export interface RunRequest {
   orgId: string | null;
   /** A user who has another organization: keep it and report a conflict, or overwrite it. */
   onConflict: "keep" | "overwrite";
+  /** Overwrite also where the user is to have the default organization. */
+  moveToDefault: boolean;
   /** Take back what this run changed, where nothing has changed since; null: give users their organization. */
   revertedRunId: string | null;
 }
@@ -36,6 +38,8 @@ export interface RunSummary {
   remaining: number;
   updated: number;
   conflicts: number;
+  /** Those of the conflicts who should have the default organization. */
+  conflicts_with_default: number;
   unreachable: number;
   failed: number;
   deleted: number;
@@ -57,6 +61,8 @@ export interface UserProblem {
 export interface RunPreview {
   would_update: number;
   conflicts: number;
+  /** Those of the conflicts who should have the default organization. */
+  conflicts_with_default: number;
   unreachable: number;
   users: number;
   users_without_org: number;

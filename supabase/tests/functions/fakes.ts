@@ -32,6 +32,7 @@ export function createClock(random = 0.5): Timing & { slept: number[] } {
 export const preview: RunPreview = {
   would_update: 3,
   conflicts: 1,
+  conflicts_with_default: 0,
   unreachable: 2,
   users: 7,
   users_without_org: 6,
@@ -114,6 +115,7 @@ export class FakeUsers implements Users {
       remaining: this.ids.length - this.outcomes.size + count("pending"),
       updated: count("updated"),
       conflicts: count("conflict"),
+      conflicts_with_default: 0,
       unreachable: count("unreachable"),
       failed: count("failed"),
       deleted: count("deleted"),

@@ -10,6 +10,7 @@ const summary: RunSummary = {
   remaining: 0,
   updated: 2,
   conflicts: 0,
+  conflicts_with_default: 0,
   unreachable: 0,
   failed: 0,
   deleted: 0,
@@ -22,6 +23,7 @@ const defaults: JobRequest = {
   revertedRunId: null,
   orgId: null,
   onConflict: "keep",
+  moveToDefault: false,
   pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
@@ -112,10 +114,11 @@ describe("the request", () => {
     ["an empty object", "{}", defaults],
     [
       "every field",
-      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
+      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "move_to_default": true, "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
       {
         orgId: "A0000000-0000-0000-0000-000000000001",
         onConflict: "overwrite",
+        moveToDefault: true,
         pageSize: 1000,
         concurrency: 1,
         revertedRunId: null,
@@ -145,7 +148,7 @@ describe("the request", () => {
     [
       '{"pagesize": 10}',
       "unknown_field",
-      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, max_users, dry_run, report',
+      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, move_to_default, page_size, concurrency, max_seconds, max_users, dry_run, report',
     ],
     ['{"page_size": "10"}', "invalid_field", 'Cannot parse page_size "10": not a whole number from 1 to 1000'],
     ['{"page_size": 0}', "invalid_field", "Cannot parse page_size 0: not a whole number from 1 to 1000"],
@@ -156,6 +159,16 @@ describe("the request", () => {
     ['{"max_users": 0}', "invalid_field", "Cannot parse max_users 0: not a whole number from 1 to 1000000"],
     ['{"dry_run": "yes"}', "invalid_field", 'Cannot parse dry_run "yes": neither true nor false'],
     ['{"on_conflict": "skip"}', "invalid_field", 'Cannot parse on_conflict "skip": neither "keep" nor "overwrite"'],
+    [
+      '{"move_to_default": true, "on_conflict": "keep"}',
+      "invalid_field",
+      'Cannot parse move_to_default true: only with the on_conflict "overwrite"',
+    ],
+    [
+      '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "move_to_default": false}',
+      "invalid_field",
+      'Cannot parse move_to_default false: not with the mode "revert"',
+    ],
     ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],
     ['{"report": 1}', "invalid_field", "Cannot parse report 1: neither true nor false"],
     ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update" nor "revert"'],
@@ -212,6 +225,7 @@ describe("the answer", () => {
     const preview = {
       would_update: 3,
       conflicts: 1,
+      conflicts_with_default: 0,
       unreachable: 0,
       users: 9,
       users_without_org: 4,

@@ -8,6 +8,7 @@ const request: JobRequest = {
   revertedRunId: null,
   orgId: null,
   onConflict: "keep",
+  moveToDefault: false,
   pageSize: 4,
   concurrency: 2,
   maxSeconds: 60,

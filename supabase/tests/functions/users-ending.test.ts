@@ -12,6 +12,7 @@ describe("describeSummary and describePreview", () => {
     remaining: 0,
     updated: 10,
     conflicts: 0,
+    conflicts_with_default: 0,
     unreachable: 0,
     failed: 0,
     deleted: 0,
@@ -44,11 +45,23 @@ describe("describeSummary and describePreview", () => {
     expect(describeSummary({ ...summary, conflicts: 1 }, revert).complete).toBe(false);
   });
 
+  test("says how to replace another organization, and apart from that how to replace it by the default one", () => {
+    const advice = (conflicts: number, conflicts_with_default: number) =>
+      describeSummary({ ...summary, conflicts, conflicts_with_default, users_without_org: conflicts }, update).text;
+    expect(advice(2, 0)).toContain("--on-conflict overwrite replaces it");
+    expect(advice(2, 0)).not.toContain("--move-to-default");
+    expect(advice(2, 2)).toContain("2 of the conflicts should have the default organization");
+    expect(advice(2, 2)).toContain("--on-conflict overwrite --move-to-default");
+    expect(advice(2, 2)).not.toContain("replaces it");
+    expect(advice(2, 1)).toMatch(/replaces it\n1 of the conflicts/);
+  });
+
   test("a dry run is complete when there is nothing to update and no obstacle", () => {
     const preview: PreviewAnswer = {
       dry_run: true,
       would_update: 0,
       conflicts: 0,
+      conflicts_with_default: 0,
       unreachable: 0,
       users: 12,
       users_without_org: 0,

@@ -112,6 +112,7 @@ describe("update-user-org-metadata over HTTP", () => {
         dry_run: true,
         would_update: 3,
         conflicts: 1,
+        conflicts_with_default: 1,
         unreachable: 1,
         users: 5,
         users_without_org: 5,
@@ -156,7 +157,12 @@ describe("update-user-org-metadata over HTTP", () => {
   test("overwrites another organization when told to, and keeps it on record", async () => {
     await addUsers(sql, numberedUsers(1), demoPassword);
     await contradictMapping(sql, userId(1));
-    expect((await call({ on_conflict: "overwrite" })).reply).toMatchObject({ updated: 1, conflicts: 0 });
+    expect(
+      (await call({ on_conflict: "overwrite" })).reply,
+      "nobody is moved to the default organization unasked",
+    ).toMatchObject({ updated: 0, conflicts: 1, conflicts_with_default: 1 });
+    const overwrite = { on_conflict: "overwrite", move_to_default: true };
+    expect((await call(overwrite)).reply).toMatchObject({ updated: 1, conflicts: 0, conflicts_with_default: 0 });
     const [user] = await sql`select raw_app_meta_data from auth.users`;
     expect(user?.["raw_app_meta_data"]).toEqual({
       provider: "email",
@@ -164,7 +170,7 @@ describe("update-user-org-metadata over HTTP", () => {
       plan: { name: "pro" },
       org_id: defaultOrgId,
     });
-    const [audit] = await sql`select previous_value from tenancy.user_metadata_audit`;
+    const [audit] = await sql`select previous_value from tenancy.user_metadata_audit where outcome = 'updated'`;
     expect(audit).toEqual({ previous_value: otherOrgId });
   });
 
@@ -186,7 +192,7 @@ describe("update-user-org-metadata over HTTP", () => {
     await addUsers(sql, numberedUsers(4), demoPassword);
     await contradictMapping(sql, userId(1));
     const before = await sql`select id, raw_app_meta_data from auth.users order by id`;
-    const { reply: run } = await call({ on_conflict: "overwrite" });
+    const { reply: run } = await call({ on_conflict: "overwrite", move_to_default: true });
     expect(run).toMatchObject({ done: true, updated: 4 });
     await sql`update auth.users set raw_app_meta_data = raw_app_meta_data || '{"org_id": "other", "plan": "x"}' where id = ${
       userId(2)

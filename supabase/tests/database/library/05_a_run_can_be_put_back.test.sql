@@ -85,7 +85,7 @@ select results_eq(
         )
         order by key
     $$,
-    $$ values ('conflicts', '1'), ('unreachable', '0'), ('would_update', '3') $$,
+    $$ values ('conflicts', '1'), ('conflicts_with_default', '0'), ('unreachable', '0'), ('would_update', '3') $$,
     'the preview counts what the revert would do'
 );
 

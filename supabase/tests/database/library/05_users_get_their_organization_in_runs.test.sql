@@ -77,6 +77,7 @@ select results_eq(
     $$
         values
             ('conflicts', '1'),
+            ('conflicts_with_default', '0'),
             ('unreachable', '1'),
             ('would_update', '2')
     $$,
@@ -200,6 +201,7 @@ select results_eq(
     $$
         values
             ('conflicts', '1'),
+            ('conflicts_with_default', '0'),
             ('deleted', '0'),
             ('done', 'true'),
             ('failed', '1'),
