@@ -14,6 +14,7 @@ Stop it with Ctrl-C whenever you like; the next call goes on from there.
   --org-id <uuid>        only the users of this organization
   --on-conflict <what>   keep (default) or overwrite the organization of a user who has another one
   --move-to-default      with overwrite: also of those who should have the default organization
+  --anonymous <what>     include (default), only or exclude anonymous users
   --concurrency <n>      simultaneous requests to the Auth server, 1 to 20
   --max-seconds <n>      length of one call to the function, 1 to 130
   --revert <run_id>      take back what this run has written
@@ -61,7 +62,11 @@ export function readOptions(parameters: string[], environment: Record<string, st
   if (onConflict !== undefined && onConflict !== "keep" && onConflict !== "overwrite") {
     throw invalid("on-conflict", onConflict, "neither keep nor overwrite");
   }
-  for (const option of ["org-id", "on-conflict", "move-to-default"] as const) {
+  const { anonymous } = given;
+  if (anonymous !== undefined && anonymous !== "include" && anonymous !== "only" && anonymous !== "exclude") {
+    throw invalid("anonymous", anonymous, "neither include, only nor exclude");
+  }
+  for (const option of ["org-id", "on-conflict", "move-to-default", "anonymous"] as const) {
     if (runId !== undefined && given[option]) {
       throw new UsageError(`Cannot use --${option} with --revert: a run is taken back as a whole`);
     }
@@ -87,6 +92,7 @@ export function readOptions(parameters: string[], environment: Record<string, st
       ...(orgId === undefined ? {} : { org_id: orgId }),
       ...(onConflict === undefined ? {} : { on_conflict: onConflict }),
       ...(given["move-to-default"] ? { move_to_default: true } : {}),
+      ...(anonymous === undefined ? {} : { anonymous }),
       ...(concurrency === undefined ? {} : { concurrency }),
       ...(maxSeconds === undefined ? {} : { max_seconds: maxSeconds }),
       ...(given["dry-run"] ? { dry_run: true } : {}),
@@ -110,6 +116,7 @@ function parse(parameters: string[]) {
         "org-id": text,
         "on-conflict": text,
         "move-to-default": flag,
+        anonymous: text,
         concurrency: text,
         "max-seconds": text,
         revert: text,

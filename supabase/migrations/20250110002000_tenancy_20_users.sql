@@ -61,6 +61,7 @@ create table if not exists tenancy.user_metadata_runs (
     only_org_id uuid,
     on_conflict text not null check (on_conflict in ('keep', 'overwrite')),
     move_to_default boolean not null default false,
+    anonymous text not null default 'include' check (anonymous in ('include', 'only', 'exclude')),
     pass smallint not null default 1,
     last_user_id uuid not null default '00000000-0000-0000-0000-000000000000',
     started_at timestamptz not null default clock_timestamp(),
@@ -72,6 +73,7 @@ comment on column tenancy.user_metadata_runs.reverted_run_id is 'The run that th
 comment on column tenancy.user_metadata_runs.only_org_id is 'Only the users of this organization; NULL: all.';
 comment on column tenancy.user_metadata_runs.move_to_default is
 'True: a run that overwrites also gives the default organization to users who have another one. False: they keep it.';
+comment on column tenancy.user_metadata_runs.anonymous is 'Whether the run is for anonymous users as well, for them only, or not for them.';
 comment on column tenancy.user_metadata_runs.last_user_id is 'Users up to this id have been claimed in this round.';
 
 create table if not exists tenancy.user_metadata_audit (

@@ -102,7 +102,8 @@ create or replace function tenancy.start_user_run(
     only_org_id uuid default null,
     on_conflict text default 'keep',
     reverted_run_id uuid default null,
-    move_to_default boolean default false
+    move_to_default boolean default false,
+    anonymous text default 'include'
 )
 returns uuid language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -119,6 +120,7 @@ begin
         and runs.only_org_id is not distinct from start_user_run.only_org_id
         and runs.on_conflict = start_user_run.on_conflict
         and runs.move_to_default = start_user_run.move_to_default
+        and runs.anonymous = start_user_run.anonymous
         and runs.reverted_run_id is not distinct from start_user_run.reverted_run_id
     order by runs.started_at desc
     limit 1;
@@ -154,13 +156,16 @@ begin
     if start_user_run.reverted_run_id is null and start_user_run.only_org_id is null and (select settings.new_users = 'personal' from tenancy.settings) then
         perform tenancy.create_personal_organizations();
     end if;
-    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, move_to_default, reverted_run_id)
-    values (start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.move_to_default, start_user_run.reverted_run_id)
+    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, move_to_default, anonymous, reverted_run_id)
+    values (
+        start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.move_to_default, start_user_run.anonymous,
+        start_user_run.reverted_run_id
+    )
     returning user_metadata_runs.run_id into run;
     return run;
 end
 $function$;
-comment on function tenancy.start_user_run(uuid, text, uuid, boolean) is
+comment on function tenancy.start_user_run(uuid, text, uuid, boolean, text) is
 'Takes the lock that keeps runs apart until this connection ends, and returns the unfinished run of the same request, or a new'
 ' one; with reverted_run_id, one that puts back what that run changed. Returns NULL while another connection has the lock.';
 
@@ -188,6 +193,7 @@ begin
         where lacking.user_id > run.last_user_id
             and (lacking.org_id is not null or lacking.obstacle = 'conflict')
             and (run.only_org_id is null or lacking.org_id = run.only_org_id)
+            and (run.anonymous = 'include' or lacking.is_anonymous = (run.anonymous = 'only'))
             and not exists (
                 select from tenancy.user_problems
                 where user_problems.run_id = run.run_id and user_problems.user_id = lacking.user_id
@@ -312,6 +318,7 @@ returns bigint language sql stable security invoker set search_path = '' as $fun
         where run.reverted_run_id is null
             and (users_without_org.org_id is not null or users_without_org.obstacle = 'conflict')
             and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
+            and (run.anonymous = 'include' or users_without_org.is_anonymous = (run.anonymous = 'only'))
         union all
         select users_to_revert.user_id
         from tenancy.users_to_revert
@@ -367,7 +374,8 @@ create or replace function tenancy.user_run_preview(
     only_org_id uuid default null,
     on_conflict text default 'keep',
     reverted_run_id uuid default null,
-    move_to_default boolean default false
+    move_to_default boolean default false,
+    anonymous text default 'include'
 )
 returns jsonb language sql stable security invoker set search_path = '' as $function$
     select jsonb_build_object(
@@ -383,9 +391,9 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
         null::tenancy.user_metadata_runs,
         jsonb_build_object(
             'last_user_id', '00000000-0000-0000-0000-000000000000', 'only_org_id', only_org_id, 'on_conflict', on_conflict,
-            'move_to_default', move_to_default, 'reverted_run_id', reverted_run_id
+            'move_to_default', move_to_default, 'anonymous', anonymous, 'reverted_run_id', reverted_run_id
         )
     ) as run
     cross join lateral tenancy.next_users(run, null) as preview
 $function$;
-comment on function tenancy.user_run_preview(uuid, text, uuid, boolean) is 'What a run of this request would do now; writes nothing.';
+comment on function tenancy.user_run_preview(uuid, text, uuid, boolean, text) is 'What a run of this request would do now; writes nothing.';

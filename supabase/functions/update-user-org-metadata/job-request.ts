@@ -12,6 +12,7 @@ const fieldNames = [
   "org_id",
   "on_conflict",
   "move_to_default",
+  "anonymous",
   "page_size",
   "concurrency",
   "max_seconds",
@@ -31,6 +32,7 @@ export async function readJobRequest(request: Request): Promise<JobRequest> {
     orgId: readOrganization(fields),
     onConflict: readOnConflict(fields),
     moveToDefault: readMoveToDefault(fields),
+    anonymous: readAnonymous(fields),
     pageSize: readInteger(fields, "page_size", { fallback: 500, most: 1000 }),
     concurrency: readInteger(fields, "concurrency", { fallback: 5, most: 20 }),
     maxSeconds: readInteger(fields, "max_seconds", { fallback: 60, most: 130 }),
@@ -83,7 +85,7 @@ function readRevertedRun({ mode, run_id, ...others }: Fields): string | null {
     return null;
   }
   if (!isUuid(run_id)) throw invalid("run_id", run_id ?? null, "not the UUID of the run to revert");
-  for (const name of ["org_id", "on_conflict", "move_to_default"] as const) {
+  for (const name of ["org_id", "on_conflict", "move_to_default", "anonymous"] as const) {
     if (others[name] !== undefined) throw invalid(name, others[name], 'not with the mode "revert"');
   }
   return run_id;
@@ -105,6 +107,11 @@ function readMoveToDefault(fields: Fields): boolean {
     throw invalid("move_to_default", moves, 'only with the on_conflict "overwrite"');
   }
   return moves;
+}
+
+function readAnonymous({ anonymous = "include" }: Fields): JobRequest["anonymous"] {
+  if (anonymous === "include" || anonymous === "only" || anonymous === "exclude") return anonymous;
+  throw invalid("anonymous", anonymous, 'neither "include", "only" nor "exclude"');
 }
 
 /** A whole number from 1 up to the most. */

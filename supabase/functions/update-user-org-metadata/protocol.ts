@@ -13,6 +13,8 @@ export interface RequestBody {
   on_conflict?: "keep" | "overwrite";
   /** Overwrite also where the user is to have the default organization; only with on_conflict "overwrite". */
   move_to_default?: boolean;
+  /** Anonymous users as well (default), only them, or not them. */
+  anonymous?: "include" | "only" | "exclude";
   page_size?: number;
   concurrency?: number;
   max_seconds?: number;

@@ -16,15 +16,17 @@ export async function openUsers(sql: Sql): Promise<Users> {
       const [row] = await connection`select from tenancy.user_metadata_runs where run_id = ${runId}`;
       return row !== undefined;
     },
-    preview: async ({ orgId, onConflict, revertedRunId, moveToDefault }) => {
+    preview: async ({ orgId, onConflict, revertedRunId, moveToDefault, anonymous }) => {
       const [row] = await connection`
-        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}) as preview
+        select tenancy.user_run_preview(
+          ${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}, ${anonymous}
+        ) as preview
       `;
       return row?.["preview"] as RunPreview;
     },
-    start: async ({ orgId, onConflict, revertedRunId, moveToDefault }) => {
+    start: async ({ orgId, onConflict, revertedRunId, moveToDefault, anonymous }) => {
       const [row] = await connection`
-        select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}) as run_id
+        select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}, ${anonymous}) as run_id
       `;
       return (row?.["run_id"] ?? null) as string | null;
     },

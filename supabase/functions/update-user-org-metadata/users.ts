@@ -6,6 +6,8 @@ export interface RunRequest {
   onConflict: "keep" | "overwrite";
   /** Overwrite also where the user is to have the default organization. */
   moveToDefault: boolean;
+  /** Anonymous users as well, only them, or not them. */
+  anonymous: "include" | "only" | "exclude";
   /** Take back what this run changed, where nothing has changed since; null: give users their organization. */
   revertedRunId: string | null;
 }

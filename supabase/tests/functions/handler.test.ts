@@ -24,6 +24,7 @@ const defaults: JobRequest = {
   orgId: null,
   onConflict: "keep",
   moveToDefault: false,
+  anonymous: "include",
   pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
@@ -114,11 +115,12 @@ describe("the request", () => {
     ["an empty object", "{}", defaults],
     [
       "every field",
-      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "move_to_default": true, "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
+      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "move_to_default": true, "anonymous": "only", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
       {
         orgId: "A0000000-0000-0000-0000-000000000001",
         onConflict: "overwrite",
         moveToDefault: true,
+        anonymous: "only",
         pageSize: 1000,
         concurrency: 1,
         revertedRunId: null,
@@ -148,7 +150,7 @@ describe("the request", () => {
     [
       '{"pagesize": 10}',
       "unknown_field",
-      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, move_to_default, page_size, concurrency, max_seconds, max_users, dry_run, report',
+      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, move_to_default, anonymous, page_size, concurrency, max_seconds, max_users, dry_run, report',
     ],
     ['{"page_size": "10"}', "invalid_field", 'Cannot parse page_size "10": not a whole number from 1 to 1000'],
     ['{"page_size": 0}', "invalid_field", "Cannot parse page_size 0: not a whole number from 1 to 1000"],
@@ -169,6 +171,7 @@ describe("the request", () => {
       "invalid_field",
       'Cannot parse move_to_default false: not with the mode "revert"',
     ],
+    ['{"anonymous": true}', "invalid_field", 'Cannot parse anonymous true: neither "include", "only" nor "exclude"'],
     ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],
     ['{"report": 1}', "invalid_field", "Cannot parse report 1: neither true nor false"],
     ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update" nor "revert"'],

@@ -9,6 +9,7 @@ const request: JobRequest = {
   orgId: null,
   onConflict: "keep",
   moveToDefault: false,
+  anonymous: "include",
   pageSize: 4,
   concurrency: 2,
   maxSeconds: 60,

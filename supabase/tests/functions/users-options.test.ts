@@ -40,6 +40,7 @@ describe("readOptions", () => {
       max_seconds: 1,
       dry_run: true,
     });
+    expect(readOptions(["--anonymous", "exclude"], environment).fields).toEqual({ anonymous: "exclude" });
     expect(readOptions(["--revert", runId, "--report", "a.csv"], environment)).toMatchObject({
       fields: { mode: "revert", run_id: runId, report: true },
       report: "a.csv",
@@ -58,6 +59,8 @@ describe("readOptions", () => {
     [["--revert", runId, "--move-to-default"], "Cannot use --move-to-default with --revert"],
     [["--move-to-default"], "Cannot use --move-to-default without --on-conflict overwrite"],
     [["--move-to-default", "--on-conflict", "keep"], "Cannot use --move-to-default without --on-conflict overwrite"],
+    [["--anonymous", "no"], 'Cannot parse --anonymous "no": neither include, only nor exclude'],
+    [["--revert", runId, "--anonymous", "only"], "Cannot use --anonymous with --revert"],
     [["--report", "a.csv", "--dry-run"], "a dry run counts the users and names none"],
     [["--url", "ref"], 'Cannot use --url "ref": not a URL such as https://ref.supabase.co'],
     [["--url", "ftp://ref"], "neither https:// nor http://"],

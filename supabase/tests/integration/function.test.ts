@@ -188,6 +188,29 @@ describe("update-user-org-metadata over HTTP", () => {
     expect(users.map((row) => row["org_id"])).toEqual([defaultOrgId, defaultOrgId, otherOrgId, otherOrgId]);
   });
 
+  test("is for anonymous users as well, for them only, or not for them", async () => {
+    await addUsers(sql, numberedUsers(4), demoPassword);
+    await sql`update auth.users set is_anonymous = true where id in (${userId(2)}, ${userId(3)}, ${userId(4)})`;
+    await sql`select tenancy.enable_new_users('default', true)`;
+    await contradictMapping(sql, userId(4));
+    const counts = async (anonymous: string) => (await call({ anonymous, dry_run: true })).reply;
+    expect(await counts("include")).toMatchObject({ would_update: 3, conflicts: 1, users_without_org: 4 });
+    expect(await counts("only")).toMatchObject({ would_update: 2, conflicts: 1, users_without_org: 4 });
+    expect(await counts("exclude")).toMatchObject({ would_update: 1, conflicts: 0, users_without_org: 4 });
+
+    expect((await call({ anonymous: "exclude" })).reply).toMatchObject({ done: true, updated: 1, remaining: 0 });
+    expect(await outcomes()).toEqual({ 1: "updated" });
+    expect((await call({ anonymous: "only" })).reply).toMatchObject({ done: true, updated: 2, conflicts: 1 });
+    await sql`select tenancy.disable_new_users()`;
+  });
+
+  test("counts anonymous users apart who are in none on purpose", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    await sql`update auth.users set is_anonymous = true where id = ${userId(2)}`;
+    expect((await call()).reply).toMatchObject({ updated: 2, users: 3, users_without_org: 0, users_in_no_org: 1 });
+    expect(requests).not.toContain(`PUT /admin/users/${userId(2)}`);
+  });
+
   test("puts back what a run changed, and leaves alone what has changed since", async () => {
     await addUsers(sql, numberedUsers(4), demoPassword);
     await contradictMapping(sql, userId(1));

@@ -229,7 +229,13 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
       await addUsers(database.sql, numberedUsers(3));
       const users = await openUsers(connect(database.url));
       try {
-        const request = { orgId: null, onConflict: "keep", moveToDefault: false, revertedRunId: null } as const;
+        const request = {
+          orgId: null,
+          onConflict: "keep",
+          moveToDefault: false,
+          anonymous: "include",
+          revertedRunId: null,
+        } as const;
         expect(await users.preview(request)).toMatchObject({ would_update: 3, users: 3, users_without_org: 3 });
         const runId = await users.start(request) ?? "";
         const page = await users.claim(runId, 10);
