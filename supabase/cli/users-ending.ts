@@ -10,6 +10,15 @@ export interface Ending {
   complete: boolean;
 }
 
+/** How the run was asked for. */
+interface EndedRun {
+  revert: boolean;
+  /** Without the Auth server. */
+  inSql: boolean;
+  /** All problems are in a file. */
+  reported: boolean;
+}
+
 const mostShown = 20;
 
 export function describePreview(preview: PreviewAnswer): Ending {
@@ -37,9 +46,9 @@ export function describePreview(preview: PreviewAnswer): Ending {
   };
 }
 
-export function describeSummary(summary: SummaryAnswer, options: { revert: boolean; reported: boolean }): Ending {
+export function describeSummary(summary: SummaryAnswer, options: EndedRun): Ending {
   const { run_id, updated, conflicts, unreachable, failed, deleted, users, problems } = summary;
-  const { revert, reported } = options;
+  const { revert, inSql, reported } = options;
   const complete = revert ? failed === 0 && conflicts === 0 : summary.users_without_org === 0;
   const allProblems = conflicts + unreachable + failed;
   return {
@@ -58,14 +67,14 @@ export function describeSummary(summary: SummaryAnswer, options: { revert: boole
       ]),
       problems.length === 0 ? "" : describeProblems(problems, allProblems),
       [
-        ...(revert ? adviseAfterRevert(summary, complete) : adviseAfterUpdate(summary, complete)),
+        ...(revert ? adviseAfterRevert(summary, complete) : adviseAfterUpdate(summary, complete, inSql)),
         ...(allProblems > problems.length && !reported ? ["All of them, with the reasons: --report <file.csv>"] : []),
       ].join("\n"),
     ]),
   };
 }
 
-function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean): string[] {
+function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean, inSql: boolean): string[] {
   const { run_id, updated, conflicts, unreachable, failed } = summary;
   return [
     ...(complete
@@ -80,7 +89,7 @@ function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean): string[] 
         " nothing places (select * from tenancy.users_without_org where not on_purpose says which).",
       ]
       : []),
-    ...(updated > 0 ? [`To take it back: npm run users -- --revert ${cleanText(run_id)}`] : []),
+    ...(updated > 0 ? [`To take it back: npm run users -- ${inSql ? "--sql " : ""}--revert ${cleanText(run_id)}`] : []),
   ];
 }
 

@@ -18,6 +18,7 @@ Stop it with Ctrl-C whenever you like; the next call goes on from there.
   --concurrency <n>      simultaneous requests to the Auth server, 1 to 20
   --max-seconds <n>      length of one call to the function, 1 to 130
   --revert <run_id>      take back what this run has written
+  --sql                  write in the database, without the Auth server; when nobody signs in meanwhile
   --report <file.csv>    write the users who could not be updated, with the reasons
   --help
 
@@ -74,6 +75,9 @@ export function readOptions(parameters: string[], environment: Record<string, st
   if (given["move-to-default"] && onConflict !== "overwrite") {
     throw new UsageError("Cannot use --move-to-default without --on-conflict overwrite: nobody else is moved");
   }
+  if (given.sql && given.concurrency !== undefined) {
+    throw new UsageError("Cannot use --concurrency with --sql, which sends no requests to the Auth server");
+  }
   const concurrency = readNumber("concurrency", 20);
   const maxSeconds = readNumber("max-seconds", 130);
   const { report } = given;
@@ -97,6 +101,7 @@ export function readOptions(parameters: string[], environment: Record<string, st
       ...(maxSeconds === undefined ? {} : { max_seconds: maxSeconds }),
       ...(given["dry-run"] ? { dry_run: true } : {}),
       ...(runId === undefined ? {} : { mode: "revert" as const, run_id: runId }),
+      ...(given.sql ? { mode: "sql" as const } : {}),
       ...(report === undefined ? {} : { report: true }),
     },
     report,
@@ -120,6 +125,7 @@ function parse(parameters: string[]) {
         concurrency: text,
         "max-seconds": text,
         revert: text,
+        sql: flag,
         report: text,
         help: flag,
       },

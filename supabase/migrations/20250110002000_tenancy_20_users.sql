@@ -96,7 +96,8 @@ comment on table tenancy.user_metadata_audit is
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
 ' failed: the last error is in error. deleted: gone before it could be updated.';
-comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id when the run last claimed the user; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.attempts is 'Requests to the Auth server; none in the mode "sql".';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
 create or replace view tenancy.users_to_revert as

@@ -252,6 +252,7 @@ begin
     on conflict on constraint user_metadata_audit_pkey do update
     set
         outcome = excluded.outcome,
+        previous_value = excluded.previous_value,
         new_value = excluded.new_value,
         error = excluded.error,
         recorded_at = excluded.recorded_at

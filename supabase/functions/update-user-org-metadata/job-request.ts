@@ -28,15 +28,17 @@ type Fields = Partial<Record<FieldName, unknown>>;
 export async function readJobRequest(request: Request): Promise<JobRequest> {
   const fields = parseFields(await readText(request));
   return {
+    inSql: fields.mode === "sql",
     revertedRunId: readRevertedRun(fields),
     orgId: readOrganization(fields),
     onConflict: readOnConflict(fields),
     moveToDefault: readMoveToDefault(fields),
     anonymous: readAnonymous(fields),
     pageSize: readInteger(fields, "page_size", { fallback: 500, most: 1000 }),
-    concurrency: readInteger(fields, "concurrency", { fallback: 5, most: 20 }),
+    concurrency: readConcurrency(fields),
     maxSeconds: readInteger(fields, "max_seconds", { fallback: 60, most: 130 }),
-    maxUsers: readInteger(fields, "max_users", { fallback: 5000, most: 1_000_000 }),
+    // The database does the work of the mode "sql", so that the worker's CPU time does not limit it.
+    maxUsers: readInteger(fields, "max_users", { fallback: fields.mode === "sql" ? 1_000_000 : 5000, most: 1_000_000 }),
     dryRun: readBoolean(fields, "dry_run"),
     report: readBoolean(fields, "report"),
   };
@@ -75,20 +77,25 @@ function parseFields(body: string): Fields {
   return fields;
 }
 
-/** The run to revert; null: the mode is "update". */
+/** The run to revert; null: users are given their organization. */
 function readRevertedRun({ mode, run_id, ...others }: Fields): string | null {
-  if (mode !== undefined && mode !== "update" && mode !== "revert") {
-    throw invalid("mode", mode, 'neither "update" nor "revert"');
+  if (mode !== undefined && mode !== "update" && mode !== "revert" && mode !== "sql") {
+    throw invalid("mode", mode, 'neither "update", "revert" nor "sql"');
   }
-  if (mode !== "revert") {
-    if (run_id !== undefined) throw invalid("run_id", run_id, 'only with the mode "revert"');
-    return null;
-  }
+  if (mode !== "revert" && run_id === undefined) return null;
+  if (mode !== "revert" && mode !== "sql") throw invalid("run_id", run_id, 'only with the modes "revert" and "sql"');
   if (!isUuid(run_id)) throw invalid("run_id", run_id ?? null, "not the UUID of the run to revert");
   for (const name of ["org_id", "on_conflict", "move_to_default", "anonymous"] as const) {
-    if (others[name] !== undefined) throw invalid(name, others[name], 'not with the mode "revert"');
+    if (others[name] !== undefined) throw invalid(name, others[name], "not with a run to revert");
   }
   return run_id;
+}
+
+function readConcurrency(fields: Fields): number {
+  if (fields.mode === "sql" && fields.concurrency !== undefined) {
+    throw invalid("concurrency", fields.concurrency, 'not with the mode "sql", which sends no requests');
+  }
+  return readInteger(fields, "concurrency", { fallback: 5, most: 20 });
 }
 
 function readOrganization({ org_id = null }: Fields): string | null {

@@ -1,5 +1,5 @@
 import type { Sql } from "postgres";
-import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users } from "./users.ts";
+import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users, WrittenUsers } from "./users.ts";
 
 /** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
 export async function openUsers(sql: Sql): Promise<Users> {
@@ -42,6 +42,12 @@ export async function openUsers(sql: Sql): Promise<Users> {
         select user_id, outcome from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb)
       `;
       return new Map(settled.map((row) => [row["user_id"] as string, row["outcome"] as Outcome]));
+    },
+    write: async (runId, pageSize) => {
+      const [page] = await connection<WrittenUsers[]>`
+        select claimed, settled, failed from tenancy.write_users(${runId}, ${pageSize})
+      `;
+      return page ?? { claimed: 0, settled: 0, failed: 0 };
     },
     endRound: async (runId) => {
       const [row] = await connection`select tenancy.end_user_pass(${runId}) as ended`;

@@ -33,6 +33,13 @@ export interface SettledUser {
   final: boolean;
 }
 
+/** A page that the database has claimed, written and settled; pending users are not among the settled ones. */
+export interface WrittenUsers {
+  claimed: number;
+  settled: number;
+  failed: number;
+}
+
 /** The run over all its calls, as tenancy.user_run_summary gives it. */
 export interface RunSummary {
   run_id: string;
@@ -83,6 +90,8 @@ export interface Users {
   claim(runId: string, pageSize: number): Promise<ClaimedUser[]>;
   /** Settles users by what the database holds. Returns the outcomes by user id. */
   settle(runId: string, results: SettledUser[]): Promise<Map<string, Outcome>>;
+  /** Claims, writes and settles the next page, without the Auth server. Nobody claimed: the end of a round. */
+  write(runId: string, pageSize: number): Promise<WrittenUsers>;
   /** Ends a round. True if it was the last one. */
   endRound(runId: string): Promise<boolean>;
   summary(runId: string): Promise<RunSummary>;

@@ -11,6 +11,7 @@ import type {
   SettledUser,
   UserProblem,
   Users,
+  WrittenUsers,
 } from "../../functions/update-user-org-metadata/users.ts";
 
 /** A clock that only sleeping moves. */
@@ -100,6 +101,14 @@ export class FakeUsers implements Users {
       outcomes.set(userId, outcome);
     }
     return outcomes;
+  }
+
+  async write(runId: string, pageSize: number): Promise<WrittenUsers> {
+    const page = await this.claim(runId, pageSize);
+    const pending = page.filter(({ outcome }) => outcome === "pending");
+    for (const { userId, value } of pending) this.written.set(userId, value as string);
+    await this.settle(runId, pending.map(({ userId }) => ({ userId, attempts: 0, error: null, final: false })));
+    return { claimed: page.length, settled: page.length, failed: 0 };
   }
 
   async endRound(): Promise<boolean> {

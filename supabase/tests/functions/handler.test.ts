@@ -20,6 +20,7 @@ const summary: RunSummary = {
   problems: [],
 };
 const defaults: JobRequest = {
+  inSql: false,
   revertedRunId: null,
   orgId: null,
   onConflict: "keep",
@@ -121,6 +122,7 @@ describe("the request", () => {
         onConflict: "overwrite",
         moveToDefault: true,
         anonymous: "only",
+        inSql: false,
         pageSize: 1000,
         concurrency: 1,
         revertedRunId: null,
@@ -135,6 +137,16 @@ describe("the request", () => {
       "a run to revert",
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001"}',
       { ...defaults, revertedRunId: "b0000000-0000-4000-8000-000000000001" },
+    ],
+    ["the mode sql, which the worker's CPU time does not limit", '{"mode": "sql"}', {
+      ...defaults,
+      inSql: true,
+      maxUsers: 1_000_000,
+    }],
+    [
+      "a run to revert in the mode sql",
+      '{"mode": "sql", "run_id": "b0000000-0000-4000-8000-000000000001", "max_users": 5}',
+      { ...defaults, inSql: true, revertedRunId: "b0000000-0000-4000-8000-000000000001", maxUsers: 5 },
     ],
   ])("%s is understood", async (_name, body, expected) => {
     const { status, job } = await call(body === undefined ? {} : { body });
@@ -169,23 +181,34 @@ describe("the request", () => {
     [
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "move_to_default": false}',
       "invalid_field",
-      'Cannot parse move_to_default false: not with the mode "revert"',
+      "Cannot parse move_to_default false: not with a run to revert",
     ],
     ['{"anonymous": true}', "invalid_field", 'Cannot parse anonymous true: neither "include", "only" nor "exclude"'],
     ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],
     ['{"report": 1}', "invalid_field", "Cannot parse report 1: neither true nor false"],
-    ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update" nor "revert"'],
+    ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update", "revert" nor "sql"'],
+    [
+      '{"mode": "sql", "run_id": "b0000000-0000-4000-8000-000000000001", "anonymous": "only"}',
+      "invalid_field",
+      'Cannot parse anonymous "only": not with a run to revert',
+    ],
+    ['{"mode": "sql", "run_id": null}', "invalid_field", "Cannot parse run_id null: not the UUID of the run to revert"],
+    [
+      '{"mode": "sql", "concurrency": 5}',
+      "invalid_field",
+      'Cannot parse concurrency 5: not with the mode "sql", which sends no requests',
+    ],
     ['{"mode": "revert"}', "invalid_field", "Cannot parse run_id null: not the UUID of the run to revert"],
-    ['{"run_id": "x"}', "invalid_field", 'Cannot parse run_id "x": only with the mode "revert"'],
+    ['{"run_id": "x"}', "invalid_field", 'Cannot parse run_id "x": only with the modes "revert" and "sql"'],
     [
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "on_conflict": "overwrite"}',
       "invalid_field",
-      'Cannot parse on_conflict "overwrite": not with the mode "revert"',
+      'Cannot parse on_conflict "overwrite": not with a run to revert',
     ],
     [
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "org_id": null}',
       "invalid_field",
-      'Cannot parse org_id null: not with the mode "revert"',
+      "Cannot parse org_id null: not with a run to revert",
     ],
     ['{"org_id": 7}', "invalid_field", "Cannot parse org_id 7: not a UUID"],
   ])("%s gets 400 with the value and the rule", async (body, code, message) => {

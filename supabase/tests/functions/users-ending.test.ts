@@ -24,8 +24,8 @@ describe("describeSummary and describePreview", () => {
     seconds: 3,
     retry_in_seconds: 0,
   };
-  const update = { revert: false, reported: false };
-  const revert = { revert: true, reported: false };
+  const update = { revert: false, inSql: false, reported: false };
+  const revert = { revert: true, inSql: false, reported: false };
 
   test("an update is complete when no user is without organization, whatever the counts of the run", () => {
     expect(describeSummary(summary, update).complete).toBe(true);
@@ -81,6 +81,9 @@ describe("describeSummary and describePreview", () => {
     expect(text).toContain("--on-conflict overwrite");
     expect(text).toContain("--report <file.csv>");
     expect(text).toContain(`npm run users -- --revert ${runId}`);
+    expect(describeSummary(summary, { ...update, inSql: true }).text).toContain(
+      `npm run users -- --sql --revert ${runId}`,
+    );
     expect(describeSummary({ ...summary, conflicts: 2, problems }, { ...update, reported: true }).text)
       .not.toContain("--report");
   });

@@ -40,6 +40,8 @@ describe("readOptions", () => {
       max_seconds: 1,
       dry_run: true,
     });
+    expect(readOptions(["--sql"], environment).fields).toEqual({ mode: "sql" });
+    expect(readOptions(["--sql", "--revert", runId], environment).fields).toEqual({ mode: "sql", run_id: runId });
     expect(readOptions(["--anonymous", "exclude"], environment).fields).toEqual({ anonymous: "exclude" });
     expect(readOptions(["--revert", runId, "--report", "a.csv"], environment)).toMatchObject({
       fields: { mode: "revert", run_id: runId, report: true },
@@ -61,6 +63,7 @@ describe("readOptions", () => {
     [["--move-to-default", "--on-conflict", "keep"], "Cannot use --move-to-default without --on-conflict overwrite"],
     [["--anonymous", "no"], 'Cannot parse --anonymous "no": neither include, only nor exclude'],
     [["--revert", runId, "--anonymous", "only"], "Cannot use --anonymous with --revert"],
+    [["--sql", "--concurrency", "5"], "Cannot use --concurrency with --sql"],
     [["--report", "a.csv", "--dry-run"], "a dry run counts the users and names none"],
     [["--url", "ref"], 'Cannot use --url "ref": not a URL such as https://ref.supabase.co'],
     [["--url", "ftp://ref"], "neither https:// nor http://"],

@@ -238,6 +238,85 @@ describe("update-user-org-metadata over HTTP", () => {
     });
   });
 
+  test("writes in the database in the mode sql: no request, no number rounded, nothing else changed", async () => {
+    const exact = '{"plan": "pro", "legacy_id": 9007199254740993}';
+    await addUsers(sql, numberedUsers(5), demoPassword);
+    await contradictMapping(sql, userId(2));
+    await sql`update auth.users set raw_app_meta_data = ${exact}::text::jsonb, updated_at = '2020-01-01' where id = ${
+      userId(1)
+    }`;
+    const before = await sql`select to_jsonb(users)::text as row from auth.users order by id`;
+    const { reply: preview } = await call({ mode: "sql", dry_run: true });
+    expect(preview).toEqual((await call({ dry_run: true })).reply);
+    expect(preview).toMatchObject({ would_update: 4, conflicts: 1 });
+    expect(await outcomes()).toEqual({});
+
+    const { reply: first } = await call({ mode: "sql", page_size: 2, max_users: 2 });
+    expect(first).toMatchObject({ done: false, updated: 1, conflicts: 1, remaining: 3, pages: 1 });
+    const { reply: run } = await call({ mode: "sql", page_size: 2 });
+    expect(run).toMatchObject({ run_id: first["run_id"], done: true, updated: 4, remaining: 0, pages: 2 });
+    expect(await outcomes()).toEqual({ 1: "updated", 2: "conflict", 3: "updated", 4: "updated", 5: "updated" });
+    const [user] = await sql`select raw_app_meta_data::text as metadata, updated_at from auth.users where id = ${
+      userId(1)
+    }`;
+    expect(user).toEqual({
+      metadata: `{"plan": "pro", "org_id": "${defaultOrgId}", "legacy_id": 9007199254740993}`,
+      updated_at: new Date("2020-01-01"),
+    });
+    expect(Object.keys(run), "the answer has the keys of any other").toEqual(Object.keys((await call()).reply));
+
+    const { reply: revert } = await call({ mode: "sql", run_id: run["run_id"] });
+    expect(revert).toMatchObject({ done: true, updated: 4, conflicts: 0, failed: 0 });
+    expect(await sql`select to_jsonb(users)::text as row from auth.users order by id`).toEqual(before);
+    expect(requests).toEqual([]);
+  });
+
+  test("loses nothing in the mode sql that somebody else writes at the same moment", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
+    const other = JSON.stringify({ org_id: otherOrgId });
+    const reply = await sql.begin(async (theirs) => {
+      await theirs`update auth.users set raw_app_meta_data = raw_app_meta_data || ${other}::text::jsonb where id = ${
+        userId(1)
+      }`;
+      await theirs`update auth.users set raw_app_meta_data = raw_app_meta_data || '{"plan": "free"}' where id = ${
+        userId(2)
+      }`;
+      const calling = call({ mode: "sql" });
+      for (let waits = 0; waits === 0;) {
+        const [row] = await theirs`
+          select count(*)::integer as waits from pg_locks where not granted and transactionid = pg_current_xact_id()::xid
+        `;
+        waits = row?.["waits"] as number;
+      }
+      return { calling };
+    }).then(async ({ calling }) => (await calling).reply);
+    expect(reply).toMatchObject({ done: true, updated: 2, failed: 0, users_without_org: 0 });
+    const users = await sql`
+      select raw_app_meta_data -> 'org_id' as org_id, raw_app_meta_data -> 'plan' as plan from auth.users order by id
+    `;
+    expect(users).toEqual([
+      { org_id: otherOrgId, plan: { name: "pro" } },
+      { org_id: defaultOrgId, plan: "free" },
+      { org_id: defaultOrgId, plan: { name: "pro" } },
+    ]);
+  });
+
+  test("does not wait in the mode sql for whoever keeps a user locked", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    const reply = await sql.begin(async (theirs) => {
+      await theirs`select from auth.users where id = ${userId(2)} for update`;
+      return (await call({ mode: "sql" })).reply;
+    });
+    expect(reply).toMatchObject({
+      done: true,
+      updated: 2,
+      failed: 1,
+      problems: [{ user_id: userId(2), outcome: "failed", reason: "canceling statement due to lock timeout" }],
+    });
+    expect((await call({ mode: "sql" })).reply).toMatchObject({ done: true, updated: 1, users_without_org: 0 });
+  });
+
   test("gives new users an organization once the operator has switched that on", async () => {
     const signUp = async (email: string) => {
       const response = await fetch(`${services.api.url}/auth/v1/admin/users`, {

@@ -251,6 +251,8 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
           ended = await users.endRound(runId);
         }
         expect(await users.summary(runId)).toMatchObject({ updated: 3, users_without_org: 0, problems: [] });
+        const revert = await users.start({ ...request, revertedRunId: runId }) ?? "";
+        expect(await users.write(revert, 10)).toEqual({ claimed: 3, settled: 3, failed: 0 });
       } finally {
         await users.close();
       }
