@@ -13,6 +13,8 @@ export interface ReportDocument {
   users: number;
   /** How many users lack their organization, by what keeps them from it; null: nothing does. */
   usersWithoutOrg: { obstacle: string | null; users: number }[];
+  /** How many users are in no organization on purpose. */
+  usersInNoOrg: number;
   tables: OrgTable[];
   plan: PlannedStatement[];
   findings: Finding[];

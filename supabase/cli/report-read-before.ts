@@ -62,6 +62,7 @@ export async function readBefore(ask: Ask, common: Common, preflight: string): P
     ...common,
     tablesInAll: undefined,
     usersWithoutOrg: lacking ? [{ obstacle: null, users: Number(lacking[1]) }] : [],
+    usersInNoOrg: 0,
     tables: about("gets org_id", "would get org_id").map(readTable),
     plan: about("plan").map(readPlanned),
     findings: about(...Object.keys(severities)).map(readFinding),

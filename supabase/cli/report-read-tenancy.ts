@@ -38,9 +38,11 @@ export async function readTenancy(ask: Ask, common: Common, skipRows: boolean): 
     plan,
     readsRows,
     tablesInAll: await readTablesInAll(ask),
-    usersWithoutOrg: await ask(
-      "select obstacle, count(*) as users from tenancy.users_without_org group by obstacle order by obstacle nulls first",
-    ),
+    usersWithoutOrg: await ask(`
+      select obstacle, count(*) as users from tenancy.users_without_org where not on_purpose
+      group by obstacle order by obstacle nulls first
+    `),
+    usersInNoOrg: await readUsersInNoOrg(ask),
     tables: await readTables(ask, readsRows),
     findings: await readFindings(ask),
     ...logged,
@@ -50,6 +52,13 @@ export async function readTenancy(ask: Ask, common: Common, skipRows: boolean): 
     userProblems: await readUserProblems(ask),
     checks: state === "not begun" ? undefined : await readChecks(ask, readsRows),
   };
+}
+
+async function readUsersInNoOrg(ask: Ask): Promise<number> {
+  const [counts] = await ask<{ users: number }>(
+    "select (tenancy.user_counts() ->> 'users_in_no_org')::bigint as users",
+  );
+  return counts?.users ?? 0;
 }
 
 async function readState(ask: Ask, plan: PlannedStatement[]): Promise<State> {

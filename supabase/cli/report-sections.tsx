@@ -245,7 +245,7 @@ function sourcesSection({ tables: orgTables, conflicts, readsRows, state }: Repo
   }];
 }
 
-function usersSection({ users, usersWithoutOrg, runs, userProblems }: ReportDocument): Section {
+function usersSection({ users, usersWithoutOrg, usersInNoOrg, runs, userProblems }: ReportDocument): Section {
   return {
     id: "users",
     title: "Users",
@@ -254,9 +254,11 @@ function usersSection({ users, usersWithoutOrg, runs, userProblems }: ReportDocu
         <p>
           {usersWithoutOrg.length === 0
             ? `All of ${
-              count(users, "user")
+              count(users - usersInNoOrg, "user")
             } have their organization in app_metadata; a token has it after its next refresh.`
-            : `Of ${count(users, "user")} some lack their organization in app_metadata.`}
+            : `Of ${count(users - usersInNoOrg, "user")} some lack their organization in app_metadata.`}
+          {usersInNoOrg > 0 &&
+            ` ${count(usersInNoOrg, "more user")} ${usersInNoOrg === 1 ? "is" : "are"} in none on purpose.`}
         </p>
         {usersWithoutOrg.length > 0 && (
           <DataTable kind={tables.lackingUsers} caption="Users without their organization" rows={usersWithoutOrg} />

@@ -67,7 +67,7 @@ export function judge(report: ReportDocument): Verdict {
 
 /** The lines of the summary: what, and how much of it. */
 export function summarize(report: ReportDocument): [term: string, value: string][] {
-  const { tablesInAll, tables, organizations, users, usersWithoutOrg, plan, log, findings, checks } = report;
+  const { tablesInAll, tables, organizations, users, usersInNoOrg, plan, log, findings, checks } = report;
   const lines: [string, string][] = [];
   lines.push([
     "Tables",
@@ -84,12 +84,13 @@ export function summarize(report: ReportDocument): [term: string, value: string]
     }`,
   ]);
   lines.push(["Organizations", organizations === undefined ? "no table yet" : formatNumber(organizations)]);
-  const lacking = sum(usersWithoutOrg.map((group) => group.users));
+  const placed = users - usersInNoOrg - sum(report.usersWithoutOrg.map((group) => group.users));
   lines.push([
     "Users",
     `${formatNumber(users)}, ${
-      lacking === 0 ? "all" : formatNumber(users - lacking)
-    } with their organization in app_metadata`,
+      placed === users ? "all" : formatNumber(placed)
+    } with their organization in app_metadata` +
+    (usersInNoOrg > 0 ? `, ${formatNumber(usersInNoOrg)} in none on purpose` : ""),
   ]);
   if (log.length > 0) lines.push(["What ran", summarizeLog(report)]);
   if (plan.length > 0) {

@@ -38,11 +38,13 @@ export function readSummary(fields: Fields): SummaryAnswer | undefined {
     "remaining",
     "updated",
     "conflicts",
+    "conflicts_with_default",
     "unreachable",
     "failed",
     "deleted",
     "users",
     "users_without_org",
+    "users_in_no_org",
   ]);
   if (typeof done !== "boolean" || !counts) return undefined;
   return {
@@ -58,7 +60,15 @@ export function readSummary(fields: Fields): SummaryAnswer | undefined {
 
 /** The counts of a dry run; undefined: one is missing. */
 export function readPreview(fields: Fields): PreviewAnswer | undefined {
-  const counts = readCounts(fields, ["would_update", "conflicts", "unreachable", "users", "users_without_org"]);
+  const counts = readCounts(fields, [
+    "would_update",
+    "conflicts",
+    "conflicts_with_default",
+    "unreachable",
+    "users",
+    "users_without_org",
+    "users_in_no_org",
+  ]);
   return fields["dry_run"] === true && counts ? { dry_run: true, ...counts } : undefined;
 }
 

@@ -10,10 +10,19 @@ export interface Ending {
   complete: boolean;
 }
 
+/** How the run was asked for. */
+interface EndedRun {
+  revert: boolean;
+  /** Without the Auth server. */
+  inSql: boolean;
+  /** All problems are in a file. */
+  reported: boolean;
+}
+
 const mostShown = 20;
 
 export function describePreview(preview: PreviewAnswer): Ending {
-  const { would_update, conflicts, unreachable, users, users_without_org } = preview;
+  const { would_update, conflicts, unreachable, users, users_without_org, users_in_no_org } = preview;
   const complete = would_update === 0 && conflicts === 0 && unreachable === 0;
   return {
     complete,
@@ -23,6 +32,7 @@ export function describePreview(preview: PreviewAnswer): Ending {
         ["conflicts", conflicts],
         ["unreachable", unreachable],
         ["not as they should be", users_without_org],
+        ["in none on purpose", users_in_no_org],
         ["all", users],
       ]),
       [
@@ -36,10 +46,10 @@ export function describePreview(preview: PreviewAnswer): Ending {
   };
 }
 
-export function describeSummary(summary: SummaryAnswer, options: { revert: boolean; reported: boolean }): Ending {
-  const { run_id, updated, conflicts, unreachable, failed, deleted, users, users_without_org, problems } = summary;
-  const { revert, reported } = options;
-  const complete = revert ? failed === 0 && conflicts === 0 : users_without_org === 0;
+export function describeSummary(summary: SummaryAnswer, options: EndedRun): Ending {
+  const { run_id, updated, conflicts, unreachable, failed, deleted, users, problems } = summary;
+  const { revert, inSql, reported } = options;
+  const complete = revert ? failed === 0 && conflicts === 0 : summary.users_without_org === 0;
   const allProblems = conflicts + unreachable + failed;
   return {
     complete,
@@ -51,19 +61,20 @@ export function describeSummary(summary: SummaryAnswer, options: { revert: boole
         ["unreachable", unreachable],
         ["failed", failed],
         ["deleted meanwhile", deleted],
-        ["without their organization", users_without_org],
+        ["without their organization", summary.users_without_org],
+        ["in none on purpose", summary.users_in_no_org],
         ["all", users],
       ]),
       problems.length === 0 ? "" : describeProblems(problems, allProblems),
       [
-        ...(revert ? adviseAfterRevert(summary, complete) : adviseAfterUpdate(summary, complete)),
+        ...(revert ? adviseAfterRevert(summary, complete) : adviseAfterUpdate(summary, complete, inSql)),
         ...(allProblems > problems.length && !reported ? ["All of them, with the reasons: --report <file.csv>"] : []),
       ].join("\n"),
     ]),
   };
 }
 
-function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean): string[] {
+function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean, inSql: boolean): string[] {
   const { run_id, updated, conflicts, unreachable, failed } = summary;
   return [
     ...(complete
@@ -75,10 +86,10 @@ function adviseAfterUpdate(summary: SummaryAnswer, complete: boolean): string[] 
     ...(!complete && conflicts + failed + unreachable === 0
       ? [
         "Some users still lack their organization: new ones, or those of another one (call again without --org-id), or those whom" +
-        " nothing places (select * from tenancy.users_without_org says which).",
+        " nothing places (select * from tenancy.users_without_org where not on_purpose says which).",
       ]
       : []),
-    ...(updated > 0 ? [`To take it back: npm run users -- --revert ${cleanText(run_id)}`] : []),
+    ...(updated > 0 ? [`To take it back: npm run users -- ${inSql ? "--sql " : ""}--revert ${cleanText(run_id)}`] : []),
   ];
 }
 
@@ -92,8 +103,18 @@ function adviseAfterRevert(summary: SummaryAnswer, complete: boolean): string[] 
   ];
 }
 
-function adviseOnConflicts({ conflicts }: Pick<SummaryAnswer, "conflicts">): string[] {
-  return conflicts > 0 ? ["conflicts: they have another organization; --on-conflict overwrite replaces it"] : [];
+function adviseOnConflicts(
+  { conflicts, conflicts_with_default: held }: Pick<SummaryAnswer, "conflicts" | "conflicts_with_default">,
+): string[] {
+  return [
+    ...(conflicts > held ? ["conflicts: they have another organization; --on-conflict overwrite replaces it"] : []),
+    ...(held > 0
+      ? [
+        `${formatCount(held)} of the conflicts should have the default organization; only --on-conflict overwrite` +
+        " --move-to-default takes theirs away for it",
+      ]
+      : []),
+  ];
 }
 
 function adviseOnUnreachable({ unreachable }: Pick<SummaryAnswer, "unreachable">): string[] {

@@ -13,9 +13,12 @@ Stop it with Ctrl-C whenever you like; the next call goes on from there.
   --dry-run              count what would be done, write nothing
   --org-id <uuid>        only the users of this organization
   --on-conflict <what>   keep (default) or overwrite the organization of a user who has another one
+  --move-to-default      with overwrite: also of those who should have the default organization
+  --anonymous <what>     include (default), only or exclude anonymous users
   --concurrency <n>      simultaneous requests to the Auth server, 1 to 20
   --max-seconds <n>      length of one call to the function, 1 to 130
   --revert <run_id>      take back what this run has written
+  --sql                  write in the database, without the Auth server; when nobody signs in meanwhile
   --report <file.csv>    write the users who could not be updated, with the reasons
   --help
 
@@ -60,10 +63,20 @@ export function readOptions(parameters: string[], environment: Record<string, st
   if (onConflict !== undefined && onConflict !== "keep" && onConflict !== "overwrite") {
     throw invalid("on-conflict", onConflict, "neither keep nor overwrite");
   }
-  for (const option of ["org-id", "on-conflict"] as const) {
-    if (runId !== undefined && given[option] !== undefined) {
+  const { anonymous } = given;
+  if (anonymous !== undefined && anonymous !== "include" && anonymous !== "only" && anonymous !== "exclude") {
+    throw invalid("anonymous", anonymous, "neither include, only nor exclude");
+  }
+  for (const option of ["org-id", "on-conflict", "move-to-default", "anonymous"] as const) {
+    if (runId !== undefined && given[option]) {
       throw new UsageError(`Cannot use --${option} with --revert: a run is taken back as a whole`);
     }
+  }
+  if (given["move-to-default"] && onConflict !== "overwrite") {
+    throw new UsageError("Cannot use --move-to-default without --on-conflict overwrite: nobody else is moved");
+  }
+  if (given.sql && given.concurrency !== undefined) {
+    throw new UsageError("Cannot use --concurrency with --sql, which sends no requests to the Auth server");
   }
   const concurrency = readNumber("concurrency", 20);
   const maxSeconds = readNumber("max-seconds", 130);
@@ -82,10 +95,13 @@ export function readOptions(parameters: string[], environment: Record<string, st
     fields: {
       ...(orgId === undefined ? {} : { org_id: orgId }),
       ...(onConflict === undefined ? {} : { on_conflict: onConflict }),
+      ...(given["move-to-default"] ? { move_to_default: true } : {}),
+      ...(anonymous === undefined ? {} : { anonymous }),
       ...(concurrency === undefined ? {} : { concurrency }),
       ...(maxSeconds === undefined ? {} : { max_seconds: maxSeconds }),
       ...(given["dry-run"] ? { dry_run: true } : {}),
       ...(runId === undefined ? {} : { mode: "revert" as const, run_id: runId }),
+      ...(given.sql ? { mode: "sql" as const } : {}),
       ...(report === undefined ? {} : { report: true }),
     },
     report,
@@ -104,9 +120,12 @@ function parse(parameters: string[]) {
         "dry-run": flag,
         "org-id": text,
         "on-conflict": text,
+        "move-to-default": flag,
+        anonymous: text,
         concurrency: text,
         "max-seconds": text,
         revert: text,
+        sql: flag,
         report: text,
         help: flag,
       },

@@ -52,7 +52,11 @@ function conclude(end: RunEnd, { fields, report: file }: Options, report: Report
   switch (end.kind) {
     case "done": {
       const { summary, problems } = end;
-      const code = tell(describeSummary(summary, { revert: fields.mode === "revert", reported: file !== undefined }));
+      const code = tell(describeSummary(summary, {
+        revert: fields.run_id !== undefined,
+        inSql: fields.mode === "sql",
+        reported: file !== undefined,
+      }));
       report?.finish(hideKeys(formatReport(problems), keys));
       if (report) say(`All problems (${formatCount(problems.length)}) are in ${file}`);
       return code;

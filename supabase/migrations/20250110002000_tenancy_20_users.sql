@@ -111,36 +111,13 @@ comment on view tenancy.user_preflight is
 ' they count. Whose app_metadata has numbers that a double does not hold: the Auth server rounds them with every update, and a revert does not'
 ' give them back. Whose sign-in lost its entry in app_metadata.providers.';
 
-create or replace view tenancy.users_without_org as
-select
-    auth_users.user_id,
-    auth_users.raw_app_meta_data -> 'org_id' as current_value,
-    placed_users.org_id,
-    case
-        when auth_users.unreachable is not null then 'unreachable'
-        when placed_users.org_id is null then 'unplaced'
-        when tenancy.organization_named(auth_users.raw_app_meta_data ->> 'org_id') is not null then 'conflict'
-    end as obstacle,
-    coalesce(
-        auth_users.unreachable,
-        case when placed_users.org_id is null then 'is in no organization' end,
-        case when coalesce(btrim(auth_users.raw_app_meta_data ->> 'org_id'), '') = '' then 'has no organization in app_metadata' end,
-        format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
-    ) as reason
-from tenancy.auth_users
-join tenancy.placed_users on placed_users.user_id = auth_users.user_id
-where lower(auth_users.raw_app_meta_data ->> 'org_id') is distinct from placed_users.org_id::text
-    or placed_users.org_id is null and not placed_users.is_anonymous;
-comment on view tenancy.users_without_org is
-'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them. obstacle NULL: missing, or none that exists, an'
-' update fixes it; conflict: it is another, kept unless the run overwrites; unplaced: tenancy.org_of gives none (anonymous users are not'
-' listed for that), and a run leaves them alone; unreachable: see tenancy.user_preflight.';
-
 create table if not exists tenancy.user_metadata_runs (
     run_id uuid primary key default gen_random_uuid(),
     reverted_run_id uuid references tenancy.user_metadata_runs (run_id),
     only_org_id uuid,
     on_conflict text not null check (on_conflict in ('keep', 'overwrite')),
+    move_to_default boolean not null default false,
+    anonymous text not null default 'include' check (anonymous in ('include', 'only', 'exclude')),
     pass smallint not null default 1,
     last_user_id uuid not null default '00000000-0000-0000-0000-000000000000',
     started_at timestamptz not null default clock_timestamp(),
@@ -150,6 +127,9 @@ comment on table tenancy.user_metadata_runs is
 'The runs of the edge function. One run may take several calls: the next call with the same request goes on where this one stopped.';
 comment on column tenancy.user_metadata_runs.reverted_run_id is 'The run that this one puts back; NULL: it gives users their organization.';
 comment on column tenancy.user_metadata_runs.only_org_id is 'Only the users of this organization; NULL: all.';
+comment on column tenancy.user_metadata_runs.move_to_default is
+'True: a run that overwrites also gives the default organization to users who have another one. False: they keep it.';
+comment on column tenancy.user_metadata_runs.anonymous is 'Whether the run is for anonymous users as well, for them only, or not for them.';
 comment on column tenancy.user_metadata_runs.last_user_id is 'Users up to this id have been claimed in this round.';
 
 create table if not exists tenancy.user_metadata_audit (
@@ -172,7 +152,8 @@ comment on table tenancy.user_metadata_audit is
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
 ' failed: the last error is in error. deleted: gone, or soft-deleted, before it could be updated.';
-comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id when the run last claimed the user; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.attempts is 'Requests to the Auth server; none in the mode "sql".';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
 create or replace view tenancy.users_to_revert as
@@ -234,25 +215,3 @@ comment on function tenancy.stale_sessions(interval) is
 ' expired: it has the organization of before, or none, until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
 ' No row: policies may rely on the token.';
 
-create or replace view tenancy.user_findings as
-select
-    case users_without_org.obstacle
-        when 'conflict' then 'user_conflict'
-        when 'unplaced' then 'user_unplaced'
-        when 'unreachable' then 'user_unreachable'
-        else 'user_without_org'
-    end as code,
-    case when users_without_org.obstacle in ('conflict', 'unplaced') then 'decide' else 'breaks' end as severity,
-    users_without_org.user_id::text as object, 'auth.users' as table_name,
-    case
-        when users_without_org.obstacle is null then 'has no organization in app_metadata'
-        else users_without_org.reason
-    end as problem,
-    case
-        when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
-        when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
-        when users_without_org.obstacle = 'conflict' then format('should have %s: call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs', users_without_org.org_id)
-        else 'fix the named columns of the user (text: an empty string; a time: now(); identity_data: an object), then call the function update-user-org-metadata'
-    end as remedy
-from tenancy.users_without_org;
-comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org as findings.';

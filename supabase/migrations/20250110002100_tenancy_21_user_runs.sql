@@ -1,29 +1,109 @@
--- Purpose: phase 5: what the edge function update-user-org-metadata calls: runs, pages of users, their outcome.
+-- Purpose: phase 5: who is to be updated, and what the edge function update-user-org-metadata calls: runs, pages of users, their outcome.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation; app_metadata.org_id is one more key, and a run's previous values are in the audit.
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-do $do$
-begin
-    create type tenancy.user_change as (
-        user_id uuid,
-        current_value jsonb,
-        new_value jsonb,
-        obstacle text,
-        reason text
-    );
-    comment on type tenancy.user_change is 'A user of tenancy.users_without_org or users_to_revert, as tenancy.claim_users has them.';
-exception
-    when duplicate_object then null;
-end
-$do$;
+create or replace view tenancy.users_without_org as
+select
+    lacking.user_id, lacking.current_value, lacking.org_id, lacking.obstacle,
+    case lacking.obstacle
+        when 'unreachable' then lacking.unreachable
+        else concat_ws(
+            ', ',
+            case
+                when lacking.claim is null then 'has no organization in app_metadata'
+                when lacking.claimed_org_id is null then format('has organization %s, which does not exist', lacking.claim)
+                else format('has organization %s', lacking.claim)
+            end,
+            case
+                when lacking.org_id is null then 'is in none'
+                when lacking.org_id = lacking.default_org_id then format('should have the default one, %s', lacking.org_id)
+                else format('should have %s', lacking.org_id)
+            end
+        )
+    end as reason,
+    lacking.is_anonymous,
+    lacking.org_id is null and lacking.obstacle = 'unplaced'
+    and (
+        lacking.is_anonymous or mapping_state.is_filled
+        or exists (select from tenancy.user_orgs where user_orgs.user_id = lacking.user_id)
+    ) as on_purpose
+from (
+    select
+        auth_users.user_id, auth_users.raw_app_meta_data -> 'org_id' as current_value, auth_users.unreachable,
+        placed_users.org_id, placed_users.is_anonymous, its.claim, its.claimed_org_id, settings.default_org_id,
+        case
+            when placed_users.org_id is null and its.claimed_org_id is null then 'unplaced'
+            when auth_users.unreachable is not null then 'unreachable'
+            when its.claimed_org_id is not null or its.claim is not null and placed_users.org_id = settings.default_org_id then 'conflict'
+        end as obstacle
+    from tenancy.auth_users
+    join tenancy.placed_users on placed_users.user_id = auth_users.user_id
+    cross join tenancy.settings
+    cross join lateral (
+        select
+            nullif(btrim(auth_users.raw_app_meta_data ->> 'org_id'), '') as claim,
+            case
+                when auth_users.raw_app_meta_data ->> 'org_id' <> '' then tenancy.organization_named(auth_users.raw_app_meta_data ->> 'org_id')
+            end as claimed_org_id
+    ) as its
+    where lower(its.claim) is distinct from placed_users.org_id::text
+        or placed_users.org_id is null and not placed_users.is_anonymous
+) as lacking
+cross join tenancy.mapping_state;
+comment on view tenancy.users_without_org is
+'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them, or whom it gives none. obstacle NULL: missing, or'
+' none that exists, an update fixes it; conflict: it is another, kept unless the run overwrites, or any at all where tenancy.org_of gives the'
+' default one, kept unless the run also moves users there; unplaced: in no organization, and a run leaves them alone; unreachable: see tenancy.user_preflight. on_purpose: in none because the mapping says so or leaves them out; nothing is missing'
+' then. Anonymous users in none are listed only where app_metadata names an organization.';
+
+create or replace function tenancy.user_counts()
+returns jsonb language sql stable security invoker set search_path = '' as $function$
+    select jsonb_build_object(
+        'users', (select count(*) from auth.users where users.deleted_at is null),
+        'users_without_org', count(*) filter (where not users_without_org.on_purpose),
+        'users_in_no_org',
+        (select count(*) from tenancy.placed_users where placed_users.is_anonymous and placed_users.org_id is null)
+        + count(*) filter (where users_without_org.on_purpose and not users_without_org.is_anonymous)
+        - count(*) filter (where users_without_org.is_anonymous and users_without_org.org_id is null and not users_without_org.on_purpose)
+    )
+    from tenancy.users_without_org
+$function$;
+comment on function tenancy.user_counts() is
+'How many users there are, how many of them lack their organization in app_metadata, and how many are in no organization on purpose: anonymous'
+' ones, and those whom the mapping leaves out.';
+
+create or replace view tenancy.user_findings as
+select
+    case users_without_org.obstacle
+        when 'conflict' then 'user_conflict'
+        when 'unplaced' then 'user_unplaced'
+        when 'unreachable' then 'user_unreachable'
+        else 'user_without_org'
+    end as code,
+    case when users_without_org.obstacle in ('conflict', 'unplaced') then 'decide' else 'breaks' end as severity,
+    users_without_org.user_id::text as object, 'auth.users' as table_name,
+    users_without_org.reason as problem,
+    case
+        when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
+        when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
+        when users_without_org.obstacle = 'conflict' then format(
+            'call the function with "on_conflict": "overwrite"%s, or place the user in tenancy.user_orgs',
+            case when users_without_org.org_id = (select settings.default_org_id from tenancy.settings) then ', "move_to_default": true' end
+        )
+        else 'fix the named columns of the user (text: an empty string; a time: now(); identity_data: an object), then call the function update-user-org-metadata'
+    end as remedy
+from tenancy.users_without_org;
+comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org as findings.';
 
 create or replace function tenancy.start_user_run(
     only_org_id uuid default null,
     on_conflict text default 'keep',
-    reverted_run_id uuid default null
+    reverted_run_id uuid default null,
+    move_to_default boolean default false,
+    anonymous text default 'include'
 )
 returns uuid language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -39,6 +119,8 @@ begin
     where runs.finished_at is null
         and runs.only_org_id is not distinct from start_user_run.only_org_id
         and runs.on_conflict = start_user_run.on_conflict
+        and runs.move_to_default = start_user_run.move_to_default
+        and runs.anonymous = start_user_run.anonymous
         and runs.reverted_run_id is not distinct from start_user_run.reverted_run_id
     order by runs.started_at desc
     limit 1;
@@ -74,62 +156,70 @@ begin
     if start_user_run.reverted_run_id is null and start_user_run.only_org_id is null and (select settings.new_users = 'personal' from tenancy.settings) then
         perform tenancy.create_personal_organizations();
     end if;
-    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, reverted_run_id)
-    values (start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.reverted_run_id)
+    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, move_to_default, anonymous, reverted_run_id)
+    values (
+        start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.move_to_default, start_user_run.anonymous,
+        start_user_run.reverted_run_id
+    )
     returning user_metadata_runs.run_id into run;
     return run;
 end
 $function$;
-comment on function tenancy.start_user_run(uuid, text, uuid) is
+comment on function tenancy.start_user_run(uuid, text, uuid, boolean, text) is
 'Takes the lock that keeps runs apart until this connection ends, and returns the unfinished run of the same request, or a new'
 ' one; with reverted_run_id, one that puts back what that run changed. Returns NULL while another connection has the lock.';
 
 create or replace function tenancy.next_users(run tenancy.user_metadata_runs, page_size integer)
-returns tenancy.user_change[]
+returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text, reason text)
 -- A plan for each page: how far it is from the end of the list is a parameter.
 language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_custom_plan as $function$
+#variable_conflict use_column
+declare
+    default_org_id constant uuid := (select settings.default_org_id from tenancy.settings);
 begin
     -- Two queries and not one over both lists, or none of them would be read in order and only as far as the page goes.
     if run.reverted_run_id is null then
-        return array(
-            select row(
-                users_without_org.user_id, users_without_org.current_value,
-                to_jsonb(users_without_org.org_id),
-                users_without_org.obstacle, users_without_org.reason
-            )::tenancy.user_change
-            from tenancy.users_without_org
-            where users_without_org.user_id > run.last_user_id
-                and users_without_org.org_id is not null
-                and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
-                and not exists (
-                    select from tenancy.user_problems
-                    where user_problems.run_id = run.run_id
-                        and user_problems.user_id = users_without_org.user_id
-                )
-            order by users_without_org.user_id
-            limit page_size
-        );
-    end if;
-    return array(
-        select row(
-            users_to_revert.user_id, users_to_revert.current_value, users_to_revert.new_value,
-            users_to_revert.obstacle, users_to_revert.reason
-        )::tenancy.user_change
-        from tenancy.users_to_revert
-        where users_to_revert.run_id = run.reverted_run_id
-            and users_to_revert.user_id > run.last_user_id
+        return query
+        select
+            lacking.user_id, lacking.current_value, to_jsonb(lacking.org_id),
+            case
+                when lacking.obstacle = 'conflict' and run.on_conflict = 'overwrite'
+                    and (run.move_to_default or lacking.org_id is distinct from default_org_id)
+                    then 'pending'
+                else coalesce(lacking.obstacle, 'pending')
+            end,
+            lacking.reason
+        from tenancy.users_without_org as lacking
+        where lacking.user_id > run.last_user_id
+            and (lacking.org_id is not null or lacking.obstacle = 'conflict')
+            and (run.only_org_id is null or lacking.org_id = run.only_org_id)
+            and (run.anonymous = 'include' or lacking.is_anonymous = (run.anonymous = 'only'))
             and not exists (
                 select from tenancy.user_problems
-                where user_problems.run_id = run.run_id
-                    and user_problems.user_id = users_to_revert.user_id
+                where user_problems.run_id = run.run_id and user_problems.user_id = lacking.user_id
             )
-        order by users_to_revert.user_id
-        limit page_size
-    );
+        order by lacking.user_id
+        limit page_size;
+        return;
+    end if;
+    return query
+    select
+        users_to_revert.user_id, users_to_revert.current_value, users_to_revert.new_value,
+        coalesce(users_to_revert.obstacle, 'pending'), users_to_revert.reason
+    from tenancy.users_to_revert
+    where users_to_revert.run_id = run.reverted_run_id
+        and users_to_revert.user_id > run.last_user_id
+        and not exists (
+            select from tenancy.user_problems
+            where user_problems.run_id = run.run_id and user_problems.user_id = users_to_revert.user_id
+        )
+    order by users_to_revert.user_id
+    limit page_size;
 end
 $function$;
 comment on function tenancy.next_users(tenancy.user_metadata_runs, integer) is
-'The users behind the last one that the run has claimed, by id, with what it would give each.';
+'The users behind the last one that the run has claimed, by id, with what it would give each. outcome: pending, or why the run leaves the user'
+' alone. page_size NULL: all of them.';
 
 create or replace function tenancy.claim_users(run_id uuid, page_size integer)
 returns table (user_id uuid, new_value jsonb, outcome text, attempts integer)
@@ -137,35 +227,32 @@ language plpgsql volatile security invoker set search_path = '' as $function$
 #variable_conflict use_column
 declare
     run tenancy.user_metadata_runs;
-    page tenancy.user_change[];
 begin
     select runs.*
     into run
     from tenancy.user_metadata_runs as runs
     where runs.run_id = claim_users.run_id;
-    page := tenancy.next_users(run, page_size);
-
-    update tenancy.user_metadata_runs as runs
-    set last_user_id = page[cardinality(page)].user_id
-    where runs.run_id = run.run_id and page <> '{}';
 
     return query
+    with page as materialized (
+        select next_users.*
+        from tenancy.next_users(run, page_size)
+    ),
+    moved as (
+        update tenancy.user_metadata_runs as runs
+        set last_user_id = last.user_id
+        from (select page.user_id from page order by page.user_id desc limit 1) as last
+        where runs.run_id = run.run_id
+    )
     insert into tenancy.user_metadata_audit as audit (run_id, user_id, outcome, previous_value, new_value, error)
     select
-        run.run_id, claimed.user_id, claimed.outcome, claimed.current_value, claimed.new_value,
-        case when claimed.outcome <> 'pending' then claimed.reason end
-    from (
-        select
-            candidate.*,
-            case
-                when candidate.obstacle = 'conflict' and run.on_conflict = 'overwrite' then 'pending'
-                else coalesce(candidate.obstacle, 'pending')
-            end as outcome
-        from unnest(page) as candidate
-    ) as claimed
+        run.run_id, page.user_id, page.outcome, page.current_value, page.new_value,
+        case when page.outcome <> 'pending' then page.reason end
+    from page
     on conflict on constraint user_metadata_audit_pkey do update
     set
         outcome = excluded.outcome,
+        previous_value = excluded.previous_value,
         new_value = excluded.new_value,
         error = excluded.error,
         recorded_at = excluded.recorded_at
@@ -231,8 +318,9 @@ returns bigint language sql stable security invoker set search_path = '' as $fun
         select users_without_org.user_id
         from tenancy.users_without_org
         where run.reverted_run_id is null
-            and users_without_org.org_id is not null
+            and (users_without_org.org_id is not null or users_without_org.obstacle = 'conflict')
             and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
+            and (run.anonymous = 'include' or users_without_org.is_anonymous = (run.anonymous = 'only'))
         union all
         select users_to_revert.user_id
         from tenancy.users_to_revert
@@ -254,11 +342,13 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
         'remaining', tenancy.users_remaining(run.run_id),
         'updated', count(*) filter (where audit.outcome = 'updated'),
         'conflicts', count(*) filter (where audit.outcome = 'conflict'),
+        'conflicts_with_default', count(*) filter (
+            where audit.outcome = 'conflict' and run.reverted_run_id is null
+                and audit.new_value = (select to_jsonb(settings.default_org_id) from tenancy.settings)
+        ),
         'unreachable', count(*) filter (where audit.outcome = 'unreachable'),
         'failed', count(*) filter (where audit.outcome = 'failed'),
         'deleted', count(*) filter (where audit.outcome = 'deleted'),
-        'users', (select count(*) from auth.users),
-        'users_without_org', (select count(*) from tenancy.users_without_org),
         'problems', coalesce(
             (
                 select jsonb_agg(to_jsonb(problem))
@@ -272,7 +362,7 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
             ),
             '[]'
         )
-    )
+    ) || tenancy.user_counts()
     from tenancy.user_metadata_runs as run
     left join tenancy.user_metadata_audit as audit
         using (run_id)
@@ -285,29 +375,27 @@ comment on function tenancy.user_run_summary(uuid) is
 create or replace function tenancy.user_run_preview(
     only_org_id uuid default null,
     on_conflict text default 'keep',
-    reverted_run_id uuid default null
+    reverted_run_id uuid default null,
+    move_to_default boolean default false,
+    anonymous text default 'include'
 )
 returns jsonb language sql stable security invoker set search_path = '' as $function$
     select jsonb_build_object(
         'would_update', count(*) filter (where preview.outcome = 'pending'),
         'conflicts', count(*) filter (where preview.outcome = 'conflict'),
-        'unreachable', count(*) filter (where preview.outcome = 'unreachable'),
-        'users', (select count(*) from auth.users),
-        'users_without_org', (select count(*) from tenancy.users_without_org)
-    )
-    from (
-        select case
-            when users_without_org.obstacle = 'conflict' and user_run_preview.on_conflict = 'overwrite' then 'pending'
-            else coalesce(users_without_org.obstacle, 'pending')
-        end as outcome
-        from tenancy.users_without_org
-        where user_run_preview.reverted_run_id is null
-            and users_without_org.org_id is not null
-            and (only_org_id is null or users_without_org.org_id = only_org_id)
-        union all
-        select coalesce(users_to_revert.obstacle, 'pending')
-        from tenancy.users_to_revert
-        where users_to_revert.run_id = user_run_preview.reverted_run_id
-    ) as preview
+        'conflicts_with_default', count(*) filter (
+            where preview.outcome = 'conflict' and run.reverted_run_id is null
+                and preview.new_value = (select to_jsonb(settings.default_org_id) from tenancy.settings)
+        ),
+        'unreachable', count(*) filter (where preview.outcome = 'unreachable')
+    ) || tenancy.user_counts()
+    from jsonb_populate_record(
+        null::tenancy.user_metadata_runs,
+        jsonb_build_object(
+            'last_user_id', '00000000-0000-0000-0000-000000000000', 'only_org_id', only_org_id, 'on_conflict', on_conflict,
+            'move_to_default', move_to_default, 'anonymous', anonymous, 'reverted_run_id', reverted_run_id
+        )
+    ) as run
+    cross join lateral tenancy.next_users(run, null) as preview
 $function$;
-comment on function tenancy.user_run_preview(uuid, text, uuid) is 'What a run of this request would do now; writes nothing.';
+comment on function tenancy.user_run_preview(uuid, text, uuid, boolean, text) is 'What a run of this request would do now; writes nothing.';

@@ -64,6 +64,7 @@ export const emptyReport: ReportDocument = {
   tablesInAll: undefined,
   users: 0,
   usersWithoutOrg: [],
+  usersInNoOrg: 0,
   tables: [],
   plan: [],
   findings: [],
@@ -86,6 +87,7 @@ export const hostileReport: ReportDocument = {
   tablesInAll: { org: 3, excluded: 1 },
   users: 3,
   usersWithoutOrg: [{ obstacle: "conflict", users: 1 }],
+  usersInNoOrg: 1,
   tables: [hostile, hebrew].map((name) => ({
     name,
     rows: 1234,

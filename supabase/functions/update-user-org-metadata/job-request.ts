@@ -11,6 +11,8 @@ const fieldNames = [
   "run_id",
   "org_id",
   "on_conflict",
+  "move_to_default",
+  "anonymous",
   "page_size",
   "concurrency",
   "max_seconds",
@@ -26,13 +28,17 @@ type Fields = Partial<Record<FieldName, unknown>>;
 export async function readJobRequest(request: Request): Promise<JobRequest> {
   const fields = parseFields(await readText(request));
   return {
+    inSql: fields.mode === "sql",
     revertedRunId: readRevertedRun(fields),
     orgId: readOrganization(fields),
     onConflict: readOnConflict(fields),
+    moveToDefault: readMoveToDefault(fields),
+    anonymous: readAnonymous(fields),
     pageSize: readInteger(fields, "page_size", { fallback: 500, most: 1000 }),
-    concurrency: readInteger(fields, "concurrency", { fallback: 5, most: 20 }),
+    concurrency: readConcurrency(fields),
     maxSeconds: readInteger(fields, "max_seconds", { fallback: 60, most: 130 }),
-    maxUsers: readInteger(fields, "max_users", { fallback: 2000, most: 1_000_000 }),
+    // The database does the work of the mode "sql", so that the worker's CPU time does not limit it.
+    maxUsers: readInteger(fields, "max_users", { fallback: fields.mode === "sql" ? 1_000_000 : 2000, most: 1_000_000 }),
     dryRun: readBoolean(fields, "dry_run"),
     report: readBoolean(fields, "report"),
   };
@@ -71,19 +77,25 @@ function parseFields(body: string): Fields {
   return fields;
 }
 
-/** The run to revert; null: the mode is "update". */
-function readRevertedRun({ mode, run_id, org_id, on_conflict }: Fields): string | null {
-  if (mode !== undefined && mode !== "update" && mode !== "revert") {
-    throw invalid("mode", mode, 'neither "update" nor "revert"');
+/** The run to revert; null: users are given their organization. */
+function readRevertedRun({ mode, run_id, ...others }: Fields): string | null {
+  if (mode !== undefined && mode !== "update" && mode !== "revert" && mode !== "sql") {
+    throw invalid("mode", mode, 'neither "update", "revert" nor "sql"');
   }
-  if (mode !== "revert") {
-    if (run_id !== undefined) throw invalid("run_id", run_id, 'only with the mode "revert"');
-    return null;
-  }
+  if (mode !== "revert" && run_id === undefined) return null;
+  if (mode !== "revert" && mode !== "sql") throw invalid("run_id", run_id, 'only with the modes "revert" and "sql"');
   if (!isUuid(run_id)) throw invalid("run_id", run_id ?? null, "not the UUID of the run to revert");
-  if (org_id !== undefined) throw invalid("org_id", org_id, 'not with the mode "revert"');
-  if (on_conflict !== undefined) throw invalid("on_conflict", on_conflict, 'not with the mode "revert"');
+  for (const name of ["org_id", "on_conflict", "move_to_default", "anonymous"] as const) {
+    if (others[name] !== undefined) throw invalid(name, others[name], "not with a run to revert");
+  }
   return run_id;
+}
+
+function readConcurrency(fields: Fields): number {
+  if (fields.mode === "sql" && fields.concurrency !== undefined) {
+    throw invalid("concurrency", fields.concurrency, 'not with the mode "sql", which sends no requests');
+  }
+  return readInteger(fields, "concurrency", { fallback: 5, most: 20 });
 }
 
 function readOrganization({ org_id = null }: Fields): string | null {
@@ -94,6 +106,19 @@ function readOrganization({ org_id = null }: Fields): string | null {
 function readOnConflict({ on_conflict = "keep" }: Fields): JobRequest["onConflict"] {
   if (on_conflict === "keep" || on_conflict === "overwrite") return on_conflict;
   throw invalid("on_conflict", on_conflict, 'neither "keep" nor "overwrite"');
+}
+
+function readMoveToDefault(fields: Fields): boolean {
+  const moves = readBoolean(fields, "move_to_default");
+  if (moves && fields.on_conflict !== "overwrite") {
+    throw invalid("move_to_default", moves, 'only with the on_conflict "overwrite"');
+  }
+  return moves;
+}
+
+function readAnonymous({ anonymous = "include" }: Fields): JobRequest["anonymous"] {
+  if (anonymous === "include" || anonymous === "only" || anonymous === "exclude") return anonymous;
+  throw invalid("anonymous", anonymous, 'neither "include", "only" nor "exclude"');
 }
 
 /** A whole number from 1 up to the most. */

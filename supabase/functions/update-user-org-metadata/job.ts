@@ -2,10 +2,13 @@ import type { AuthAdmin } from "./auth-admin.ts";
 import type { Log } from "./log.ts";
 import { Pipeline } from "./pipeline.ts";
 import { type Progress, startProgress } from "./progress.ts";
+import { writeInSql } from "./sql-run.ts";
 import type { Stop, Timing } from "./timing.ts";
 import type { RunPreview, RunRequest, RunSummary, UserProblem, Users } from "./users.ts";
 
 export interface JobRequest extends RunRequest {
+  /** Write in the database, and not through the Auth server. */
+  inSql: boolean;
   /** Users claimed and settled together. */
   pageSize: number;
   /** Requests to the Auth server at a time. */
@@ -63,7 +66,9 @@ export async function updateUsers(request: JobRequest, ports: JobPorts, observer
   const progress = startProgress(await users.summary(runId), startedAt);
   observer.onStart(progress);
 
-  const { pages, refusal } = await new Pipeline(request, ports, progress, stop).run();
+  const { pages, refusal } = request.inSql
+    ? await writeInSql(request, ports, progress, stop)
+    : await new Pipeline(request, ports, progress, stop).run();
   if (refusal !== null) {
     log("error", "key_refused", { run_id: runId, error: refusal });
     return { kind: "refused", message: refusal };

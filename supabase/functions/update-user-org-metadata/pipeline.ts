@@ -48,7 +48,7 @@ interface WrittenPage {
   refusal: string | null;
 }
 
-interface PipelineEnd {
+export interface PipelineEnd {
   /** Pages that were claimed. */
   pages: number;
   /** Why the Auth server refuses every request; null: it does not. */

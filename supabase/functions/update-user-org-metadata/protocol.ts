@@ -3,14 +3,18 @@ import type { RunPreview, RunSummary, UserProblem } from "./users.ts";
 
 /** The body of a request; an absent field has its default. */
 export interface RequestBody {
-  /** Give users their organization (default), or take back what a run changed. */
-  mode?: "update" | "revert";
-  /** The run that the mode "revert" takes back. */
+  /** Give users their organization (default), or take back what a run changed; "sql" does either without the Auth server. */
+  mode?: "update" | "revert" | "sql";
+  /** The run that is taken back; only with the modes "revert" and "sql". */
   run_id?: string;
   /** Only the users of this organization; null: all. */
   org_id?: string | null;
   /** For a user who has another organization: keep it and report a conflict (default), or overwrite it. */
   on_conflict?: "keep" | "overwrite";
+  /** Overwrite also where the user is to have the default organization; only with on_conflict "overwrite". */
+  move_to_default?: boolean;
+  /** Anonymous users as well (default), only them, or not them. */
+  anonymous?: "include" | "only" | "exclude";
   page_size?: number;
   concurrency?: number;
   max_seconds?: number;

@@ -1,5 +1,5 @@
 import postgres from "postgres";
-import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users } from "./users.ts";
+import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users, WrittenUsers } from "./users.ts";
 
 /** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
 export async function openUsers(databaseUrl: string): Promise<Users> {
@@ -28,7 +28,7 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
   };
   const ask = async <Rows extends readonly object[] = Record<string, unknown>[]>(
     query: TemplateStringsArray,
-    ...values: (string | number | null)[]
+    ...values: (string | number | boolean | null)[]
   ) => {
     await assertConnected();
     return await connection<Rows>(query, ...values);
@@ -43,14 +43,18 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
       const [row] = await ask`select from tenancy.user_metadata_runs where run_id = ${runId}`;
       return row !== undefined;
     },
-    preview: async ({ orgId, onConflict, revertedRunId }) => {
+    preview: async ({ orgId, onConflict, revertedRunId, moveToDefault, anonymous }) => {
       const [row] = await ask`
-        select tenancy.user_run_preview(${orgId}, ${onConflict}, ${revertedRunId}) as preview
+        select tenancy.user_run_preview(
+          ${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}, ${anonymous}
+        ) as preview
       `;
       return row?.["preview"] as RunPreview;
     },
-    start: async ({ orgId, onConflict, revertedRunId }) => {
-      const [row] = await ask`select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}) as run_id`;
+    start: async ({ orgId, onConflict, revertedRunId, moveToDefault, anonymous }) => {
+      const [row] = await ask`
+        select tenancy.start_user_run(${orgId}, ${onConflict}, ${revertedRunId}, ${moveToDefault}, ${anonymous}) as run_id
+      `;
       return (row?.["run_id"] ?? null) as string | null;
     },
     claim: async (runId, pageSize) =>
@@ -65,6 +69,12 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
         select user_id, outcome from tenancy.settle_users(${runId}, ${JSON.stringify(rows)}::text::jsonb)
       `;
       return new Map(settled.map((row) => [row["user_id"] as string, row["outcome"] as Outcome]));
+    },
+    write: async (runId, pageSize) => {
+      const [page] = await ask<WrittenUsers[]>`
+        select claimed, settled, failed from tenancy.write_users(${runId}, ${pageSize})
+      `;
+      return page ?? { claimed: 0, settled: 0, failed: 0 };
     },
     endRound: async (runId) => {
       const [row] = await ask`select tenancy.end_user_pass(${runId}) as ended`;

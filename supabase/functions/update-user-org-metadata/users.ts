@@ -4,6 +4,10 @@ export interface RunRequest {
   orgId: string | null;
   /** A user who has another organization: keep it and report a conflict, or overwrite it. */
   onConflict: "keep" | "overwrite";
+  /** Overwrite also where the user is to have the default organization. */
+  moveToDefault: boolean;
+  /** Anonymous users as well, only them, or not them. */
+  anonymous: "include" | "only" | "exclude";
   /** Take back what this run changed, where nothing has changed since; null: give users their organization. */
   revertedRunId: string | null;
 }
@@ -29,6 +33,13 @@ export interface SettledUser {
   final: boolean;
 }
 
+/** A page that the database has claimed, written and settled; pending users are not among the settled ones. */
+export interface WrittenUsers {
+  claimed: number;
+  settled: number;
+  failed: number;
+}
+
 /** The run over all its calls, as tenancy.user_run_summary gives it. */
 export interface RunSummary {
   run_id: string;
@@ -36,11 +47,15 @@ export interface RunSummary {
   remaining: number;
   updated: number;
   conflicts: number;
+  /** Those of the conflicts who should have the default organization. */
+  conflicts_with_default: number;
   unreachable: number;
   failed: number;
   deleted: number;
   users: number;
   users_without_org: number;
+  /** On purpose: anonymous ones, and those whom the mapping leaves out. They are not among users_without_org. */
+  users_in_no_org: number;
   problems: UserProblem[];
 }
 
@@ -55,9 +70,13 @@ export interface UserProblem {
 export interface RunPreview {
   would_update: number;
   conflicts: number;
+  /** Those of the conflicts who should have the default organization. */
+  conflicts_with_default: number;
   unreachable: number;
   users: number;
   users_without_org: number;
+  /** On purpose: anonymous ones, and those whom the mapping leaves out. They are not among users_without_org. */
+  users_in_no_org: number;
 }
 
 /** The port to the database, which has the list of users to update, the audit and the lock. */
@@ -71,6 +90,8 @@ export interface Users {
   claim(runId: string, pageSize: number): Promise<ClaimedUser[]>;
   /** Settles users by what the database holds. Returns the outcomes by user id. */
   settle(runId: string, results: SettledUser[]): Promise<Map<string, Outcome>>;
+  /** Claims, writes and settles the next page, without the Auth server. Nobody claimed: the end of a round. */
+  write(runId: string, pageSize: number): Promise<WrittenUsers>;
   /** Ends a round. True if it was the last one. */
   endRound(runId: string): Promise<boolean>;
   summary(runId: string): Promise<RunSummary>;

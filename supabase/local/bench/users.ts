@@ -225,20 +225,32 @@ async function compareWithBareLoad(stage: Stage): Promise<string> {
   await measureBareLoad(stage, fewUsers, 10);
   await measureFunction(stage, fewUsers, {});
   for (const concurrency of [5, 10]) {
-    const rates = { bare: [] as number[], ours: [] as number[] };
+    const rates = { bare: [] as number[], ours: [] as number[], inSql: [] as number[] };
     for (let turn = 1; turn <= runs; turn++) {
       rates.bare.push(await measureBareLoad(stage, comparedUsers, concurrency));
       const measured = await measureFunction(stage, comparedUsers, { concurrency, max_users: comparedUsers });
       rates.ours.push(measured.users / measured.seconds);
+      const inSql = await measureFunction(stage, comparedUsers, { mode: "sql" });
+      rates.inSql.push(inSql.users / inSql.seconds);
       say(
         `  concurrency ${concurrency}, run ${turn} of ${runs}: ` +
-          `bare ${rates.bare.at(-1)?.toFixed(0)} users a second, function ${rates.ours.at(-1)?.toFixed(0)}`,
+          `bare ${rates.bare.at(-1)?.toFixed(0)} users a second, function ${rates.ours.at(-1)?.toFixed(0)}, ` +
+          `its mode sql ${rates.inSql.at(-1)?.toFixed(0)}`,
       );
     }
     const [bare, ours] = [median(rates.bare), median(rates.ours)];
-    rows.push([String(concurrency), formatCount(Math.round(bare)), formatCount(Math.round(ours)), times(ours / bare)]);
+    rows.push([
+      String(concurrency),
+      formatCount(Math.round(bare)),
+      formatCount(Math.round(ours)),
+      times(ours / bare),
+      formatCount(Math.round(median(rates.inSql))),
+    ]);
   }
-  return markdown(["requests at a time", "bare load, users per second", "the function", "ratio"], rows);
+  return markdown(
+    ["requests at a time", "bare load, users per second", "the function", "ratio", "its mode sql, which sends none"],
+    rows,
+  );
 }
 
 const times = (ratio: number) => `${ratio.toFixed(2)} ×`;

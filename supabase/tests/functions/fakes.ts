@@ -11,6 +11,7 @@ import type {
   SettledUser,
   UserProblem,
   Users,
+  WrittenUsers,
 } from "../../functions/update-user-org-metadata/users.ts";
 
 /** A clock that only sleeping moves. */
@@ -32,9 +33,11 @@ export function createClock(random = 0.5): Timing & { slept: number[] } {
 export const preview: RunPreview = {
   would_update: 3,
   conflicts: 1,
+  conflicts_with_default: 0,
   unreachable: 2,
   users: 7,
   users_without_org: 6,
+  users_in_no_org: 0,
 };
 
 /** The database port over a few users in memory: who has which organization is what `written` holds. */
@@ -100,6 +103,14 @@ export class FakeUsers implements Users {
     return outcomes;
   }
 
+  async write(runId: string, pageSize: number): Promise<WrittenUsers> {
+    const page = await this.claim(runId, pageSize);
+    const pending = page.filter(({ outcome }) => outcome === "pending");
+    for (const { userId, value } of pending) this.written.set(userId, value as string);
+    await this.settle(runId, pending.map(({ userId }) => ({ userId, attempts: 0, error: null, final: false })));
+    return { claimed: page.length, settled: page.length, failed: 0 };
+  }
+
   async endRound(): Promise<boolean> {
     this.finished = true;
     return true;
@@ -113,11 +124,13 @@ export class FakeUsers implements Users {
       remaining: this.ids.length - this.outcomes.size + count("pending"),
       updated: count("updated"),
       conflicts: count("conflict"),
+      conflicts_with_default: 0,
       unreachable: count("unreachable"),
       failed: count("failed"),
       deleted: count("deleted"),
       users: this.ids.length,
       users_without_org: this.ids.length - this.written.size,
+      users_in_no_org: 0,
       problems: [],
     };
   }

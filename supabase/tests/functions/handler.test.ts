@@ -10,17 +10,22 @@ const summary: RunSummary = {
   remaining: 0,
   updated: 2,
   conflicts: 0,
+  conflicts_with_default: 0,
   unreachable: 0,
   failed: 0,
   deleted: 0,
   users: 2,
   users_without_org: 0,
+  users_in_no_org: 0,
   problems: [],
 };
 const defaults: JobRequest = {
+  inSql: false,
   revertedRunId: null,
   orgId: null,
   onConflict: "keep",
+  moveToDefault: false,
+  anonymous: "include",
   pageSize: 500,
   concurrency: 5,
   maxSeconds: 60,
@@ -111,10 +116,13 @@ describe("the request", () => {
     ["an empty object", "{}", defaults],
     [
       "every field",
-      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
+      '{"org_id": "A0000000-0000-0000-0000-000000000001", "on_conflict": "overwrite", "move_to_default": true, "anonymous": "only", "page_size": 1000, "concurrency": 1, "max_seconds": 130, "max_users": 7, "dry_run": true, "report": true, "mode": "update"}',
       {
         orgId: "A0000000-0000-0000-0000-000000000001",
         onConflict: "overwrite",
+        moveToDefault: true,
+        anonymous: "only",
+        inSql: false,
         pageSize: 1000,
         concurrency: 1,
         revertedRunId: null,
@@ -130,6 +138,16 @@ describe("the request", () => {
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001"}',
       { ...defaults, revertedRunId: "b0000000-0000-4000-8000-000000000001" },
     ],
+    ["the mode sql, which the worker's CPU time does not limit", '{"mode": "sql"}', {
+      ...defaults,
+      inSql: true,
+      maxUsers: 1_000_000,
+    }],
+    [
+      "a run to revert in the mode sql",
+      '{"mode": "sql", "run_id": "b0000000-0000-4000-8000-000000000001", "max_users": 5}',
+      { ...defaults, inSql: true, revertedRunId: "b0000000-0000-4000-8000-000000000001", maxUsers: 5 },
+    ],
   ])("%s is understood", async (_name, body, expected) => {
     const { status, job } = await call(body === undefined ? {} : { body });
     expect(status).toBe(200);
@@ -144,7 +162,7 @@ describe("the request", () => {
     [
       '{"pagesize": 10}',
       "unknown_field",
-      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, page_size, concurrency, max_seconds, max_users, dry_run, report',
+      'Cannot use the field "pagesize": the fields are mode, run_id, org_id, on_conflict, move_to_default, anonymous, page_size, concurrency, max_seconds, max_users, dry_run, report',
     ],
     ['{"page_size": "10"}', "invalid_field", 'Cannot parse page_size "10": not a whole number from 1 to 1000'],
     ['{"page_size": 0}', "invalid_field", "Cannot parse page_size 0: not a whole number from 1 to 1000"],
@@ -155,20 +173,42 @@ describe("the request", () => {
     ['{"max_users": 0}', "invalid_field", "Cannot parse max_users 0: not a whole number from 1 to 1000000"],
     ['{"dry_run": "yes"}', "invalid_field", 'Cannot parse dry_run "yes": neither true nor false'],
     ['{"on_conflict": "skip"}', "invalid_field", 'Cannot parse on_conflict "skip": neither "keep" nor "overwrite"'],
+    [
+      '{"move_to_default": true, "on_conflict": "keep"}',
+      "invalid_field",
+      'Cannot parse move_to_default true: only with the on_conflict "overwrite"',
+    ],
+    [
+      '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "move_to_default": false}',
+      "invalid_field",
+      "Cannot parse move_to_default false: not with a run to revert",
+    ],
+    ['{"anonymous": true}', "invalid_field", 'Cannot parse anonymous true: neither "include", "only" nor "exclude"'],
     ['{"org_id": "default"}', "invalid_field", 'Cannot parse org_id "default": not a UUID'],
     ['{"report": 1}', "invalid_field", "Cannot parse report 1: neither true nor false"],
-    ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update" nor "revert"'],
+    ['{"mode": "undo"}', "invalid_field", 'Cannot parse mode "undo": neither "update", "revert" nor "sql"'],
+    [
+      '{"mode": "sql", "run_id": "b0000000-0000-4000-8000-000000000001", "anonymous": "only"}',
+      "invalid_field",
+      'Cannot parse anonymous "only": not with a run to revert',
+    ],
+    ['{"mode": "sql", "run_id": null}', "invalid_field", "Cannot parse run_id null: not the UUID of the run to revert"],
+    [
+      '{"mode": "sql", "concurrency": 5}',
+      "invalid_field",
+      'Cannot parse concurrency 5: not with the mode "sql", which sends no requests',
+    ],
     ['{"mode": "revert"}', "invalid_field", "Cannot parse run_id null: not the UUID of the run to revert"],
-    ['{"run_id": "x"}', "invalid_field", 'Cannot parse run_id "x": only with the mode "revert"'],
+    ['{"run_id": "x"}', "invalid_field", 'Cannot parse run_id "x": only with the modes "revert" and "sql"'],
     [
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "on_conflict": "overwrite"}',
       "invalid_field",
-      'Cannot parse on_conflict "overwrite": not with the mode "revert"',
+      'Cannot parse on_conflict "overwrite": not with a run to revert',
     ],
     [
       '{"mode": "revert", "run_id": "b0000000-0000-4000-8000-000000000001", "org_id": null}',
       "invalid_field",
-      'Cannot parse org_id null: not with the mode "revert"',
+      "Cannot parse org_id null: not with a run to revert",
     ],
     ['{"org_id": 7}', "invalid_field", "Cannot parse org_id 7: not a UUID"],
   ])("%s gets 400 with the value and the rule", async (body, code, message) => {
@@ -208,7 +248,15 @@ describe("the answer", () => {
   });
 
   test("is the preview of a dry run", async () => {
-    const preview = { would_update: 3, conflicts: 1, unreachable: 0, users: 9, users_without_org: 4 };
+    const preview = {
+      would_update: 3,
+      conflicts: 1,
+      conflicts_with_default: 0,
+      unreachable: 0,
+      users: 9,
+      users_without_org: 4,
+      users_in_no_org: 2,
+    };
     const { status, body } = await call({ body: '{"dry_run": true}' }, async () => ({ kind: "preview", preview }));
     expect(status).toBe(200);
     expect(body).toEqual({ dry_run: true, ...preview });

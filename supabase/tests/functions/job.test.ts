@@ -6,9 +6,12 @@ import type { Stop } from "../../functions/update-user-org-metadata/timing.ts";
 import { createClock, createFakeAuthAdmin, createObserver, FakeUsers, preview } from "./fakes.ts";
 
 const request: JobRequest = {
+  inSql: false,
   revertedRunId: null,
   orgId: null,
   onConflict: "keep",
+  moveToDefault: false,
+  anonymous: "include",
   pageSize: 4,
   concurrency: 2,
   maxSeconds: 60,
@@ -256,6 +259,36 @@ describe("updateUsers", () => {
     const unasked = createObserver();
     await updateUsers(request, ports, unasked);
     expect(unasked.problems).toEqual([]);
+  });
+
+  test("works in the mode sql page by page, without the Auth server, as far as it may and as long as it has time", async () => {
+    const users = new FakeUsers(ids(10), "org", { user0: "conflict" });
+    const authAdmin = createFakeAuthAdmin(users);
+    const timing = createClock();
+    const ports = { users, authAdmin, timing, log: silent };
+    const inSql = { ...request, inSql: true };
+    const observer = createObserver();
+    expect(await updateUsers({ ...inSql, maxUsers: 5 }, ports, observer)).toMatchObject({
+      pages: 2,
+      retryInSeconds: 0,
+      summary: { done: false, updated: 4, conflicts: 1, remaining: 5 },
+    });
+    expect(observer.started).toMatchObject([{ done: 5, total: 10, failed: 0, doneNow: 5 }]);
+    const write = users.write.bind(users);
+    users.write = async (...page) => {
+      await timing.sleep(1000);
+      return await write(...page);
+    };
+    expect(await updateUsers({ ...inSql, maxSeconds: 1 }, ports)).toMatchObject({
+      pages: 1,
+      summary: { remaining: 1 },
+    });
+    const gone = createObserver();
+    gone.stop.abort();
+    expect(await updateUsers(inSql, ports, gone)).toMatchObject({ pages: 0, summary: { done: false, remaining: 1 } });
+    expect(await updateUsers(inSql, ports)).toMatchObject({ pages: 1, summary: { done: true, updated: 9 } });
+    expect(users.pages).toEqual([4, 1, 4, 1]);
+    expect(authAdmin.calls).toEqual([]);
   });
 
   test("knows a run that does not exist from one that does", async () => {

@@ -61,7 +61,7 @@ test("the summary has tables, rows, organizations, users, time, checks and findi
     Tables: "3 org-scoped, 1 excluded",
     "Rows in org-scoped tables": "2,468",
     Organizations: "2",
-    Users: "3, 2 with their organization in app_metadata",
+    Users: "3, 1 with their organization in app_metadata, 1 in none on purpose",
     "What ran": "5 statements in 1 h; at work: 6.511 s; waited for locks: 3 s; pauses: 59 min 50 s",
     "Checks of tenancy.verify()": "1 of 3 pass",
     Findings: "stops the push: 1, breaks: 1, leaks: 1, to decide: 1, in the way now: 1",

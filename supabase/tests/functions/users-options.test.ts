@@ -21,14 +21,28 @@ describe("readOptions", () => {
   );
 
   test("makes the function's fields of all options", () => {
-    const parameters = ["--org-id", runId, "--on-conflict", "overwrite", "--concurrency", "20", "--max-seconds", "1"];
+    const parameters = [
+      "--org-id",
+      runId,
+      "--on-conflict",
+      "overwrite",
+      "--move-to-default",
+      "--concurrency",
+      "20",
+      "--max-seconds",
+      "1",
+    ];
     expect(readOptions([...parameters, "--dry-run"], environment).fields).toEqual({
       org_id: runId,
       on_conflict: "overwrite",
+      move_to_default: true,
       concurrency: 20,
       max_seconds: 1,
       dry_run: true,
     });
+    expect(readOptions(["--sql"], environment).fields).toEqual({ mode: "sql" });
+    expect(readOptions(["--sql", "--revert", runId], environment).fields).toEqual({ mode: "sql", run_id: runId });
+    expect(readOptions(["--anonymous", "exclude"], environment).fields).toEqual({ anonymous: "exclude" });
     expect(readOptions(["--revert", runId, "--report", "a.csv"], environment)).toMatchObject({
       fields: { mode: "revert", run_id: runId, report: true },
       report: "a.csv",
@@ -44,6 +58,12 @@ describe("readOptions", () => {
     [["--max-seconds", "0"], 'Cannot parse --max-seconds "0": not a whole number from 1 to 130'],
     [["--revert", runId, "--org-id", runId], "Cannot use --org-id with --revert"],
     [["--revert", runId, "--on-conflict", "keep"], "Cannot use --on-conflict with --revert"],
+    [["--revert", runId, "--move-to-default"], "Cannot use --move-to-default with --revert"],
+    [["--move-to-default"], "Cannot use --move-to-default without --on-conflict overwrite"],
+    [["--move-to-default", "--on-conflict", "keep"], "Cannot use --move-to-default without --on-conflict overwrite"],
+    [["--anonymous", "no"], 'Cannot parse --anonymous "no": neither include, only nor exclude'],
+    [["--revert", runId, "--anonymous", "only"], "Cannot use --anonymous with --revert"],
+    [["--sql", "--concurrency", "5"], "Cannot use --concurrency with --sql"],
     [["--report", "a.csv", "--dry-run"], "a dry run counts the users and names none"],
     [["--url", "ref"], 'Cannot use --url "ref": not a URL such as https://ref.supabase.co'],
     [["--url", "ftp://ref"], "neither https:// nor http://"],

@@ -21,11 +21,13 @@ const finished = (fields: Record<string, unknown> = {}) => ({
   remaining: 0,
   updated: 12,
   conflicts: 0,
+  conflicts_with_default: 0,
   unreachable: 0,
   failed: 0,
   deleted: 0,
   users: 12,
   users_without_org: 0,
+  users_in_no_org: 0,
   problems: [],
   pages: 1,
   seconds: 3,
@@ -267,7 +269,16 @@ describe("runUsers", () => {
   });
 
   test("reads a dry run's counts", async () => {
-    const counts = { dry_run: true, would_update: 3, conflicts: 1, unreachable: 0, users: 12, users_without_org: 4 };
+    const counts = {
+      dry_run: true,
+      would_update: 3,
+      conflicts: 1,
+      conflicts_with_default: 0,
+      unreachable: 0,
+      users: 12,
+      users_without_org: 4,
+      users_in_no_org: 2,
+    };
     const { end } = await run([unreachable, json(200, counts)], { fields: { dry_run: true } });
     expect(end).toEqual({
       kind: "preview",

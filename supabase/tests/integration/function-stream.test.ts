@@ -3,7 +3,7 @@ import type { Sql } from "postgres";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { demoPassword } from "../../local/application.ts";
 import { type FunctionUnderTest, startFunction } from "../function.ts";
-import { contradictMapping, otherOrgId } from "../organizations.ts";
+import { contradictMapping, defaultOrgId, otherOrgId } from "../organizations.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
 describe("update-user-org-metadata as a stream", () => {
@@ -46,7 +46,7 @@ describe("update-user-org-metadata as a stream", () => {
     expect(events.find(({ event }) => event === "problem")).toMatchObject({
       user_id: userId(1),
       outcome: "conflict",
-      reason: `has organization ${otherOrgId} already`,
+      reason: `has organization ${otherOrgId}, should have the default one, ${defaultOrgId}`,
     });
     expect(events.at(-1)).toMatchObject({ event: "finished", done: true, updated: 39, conflicts: 1 });
   });

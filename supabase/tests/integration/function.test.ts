@@ -108,7 +108,16 @@ describe("update-user-org-metadata over HTTP", () => {
     await sql`update auth.users set instance_id = null where id = ${userId(3)}`;
     expect(await call({ dry_run: true })).toEqual({
       status: 200,
-      reply: { dry_run: true, would_update: 3, conflicts: 1, unreachable: 1, users: 5, users_without_org: 5 },
+      reply: {
+        dry_run: true,
+        would_update: 3,
+        conflicts: 1,
+        conflicts_with_default: 1,
+        unreachable: 1,
+        users: 5,
+        users_without_org: 5,
+        users_in_no_org: 0,
+      },
     });
     expect(requests).toEqual([]);
     expect(await outcomes()).toEqual({});
@@ -126,7 +135,11 @@ describe("update-user-org-metadata over HTTP", () => {
       unreachable: 1,
       users_without_org: 2,
       problems: [
-        { user_id: userId(2), outcome: "conflict", reason: `has organization ${otherOrgId} already` },
+        {
+          user_id: userId(2),
+          outcome: "conflict",
+          reason: `has organization ${otherOrgId}, should have the default one, ${defaultOrgId}`,
+        },
         {
           user_id: userId(3),
           outcome: "unreachable",
@@ -176,7 +189,12 @@ describe("update-user-org-metadata over HTTP", () => {
   test("overwrites another organization when told to, and keeps it on record", async () => {
     await addUsers(sql, numberedUsers(1), demoPassword);
     await contradictMapping(sql, userId(1));
-    expect((await call({ on_conflict: "overwrite" })).reply).toMatchObject({ updated: 1, conflicts: 0 });
+    expect(
+      (await call({ on_conflict: "overwrite" })).reply,
+      "nobody is moved to the default organization unasked",
+    ).toMatchObject({ updated: 0, conflicts: 1, conflicts_with_default: 1 });
+    const overwrite = { on_conflict: "overwrite", move_to_default: true };
+    expect((await call(overwrite)).reply).toMatchObject({ updated: 1, conflicts: 0, conflicts_with_default: 0 });
     const [user] = await sql`select raw_app_meta_data from auth.users`;
     expect(user?.["raw_app_meta_data"]).toEqual({
       provider: "email",
@@ -184,7 +202,7 @@ describe("update-user-org-metadata over HTTP", () => {
       plan: { name: "pro" },
       org_id: defaultOrgId,
     });
-    const [audit] = await sql`select previous_value from tenancy.user_metadata_audit`;
+    const [audit] = await sql`select previous_value from tenancy.user_metadata_audit where outcome = 'updated'`;
     expect(audit).toEqual({ previous_value: otherOrgId });
   });
 
@@ -192,24 +210,44 @@ describe("update-user-org-metadata over HTTP", () => {
     await addUsers(sql, numberedUsers(4), demoPassword);
     await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
     await sql`insert into tenancy.user_orgs (user_id, org_id) select id, ${otherOrgId} from auth.users where right(id::text, 1) > '2'`;
-    expect((await call({ org_id: otherOrgId })).reply).toMatchObject({ done: true, updated: 2, users_without_org: 2 });
-    expect((await call({})).reply, "whom the mapping leaves out is in none").toMatchObject({
-      done: true,
-      updated: 0,
-      users_without_org: 2,
-    });
+    const leftOut = { done: true, users_without_org: 0, users_in_no_org: 2 };
+    expect((await call({ org_id: otherOrgId })).reply).toMatchObject({ ...leftOut, updated: 2 });
+    expect((await call({})).reply, "whom the mapping leaves out is in none").toMatchObject({ ...leftOut, updated: 0 });
     await sql`select tenancy.enable_new_users('default')`;
-    expect((await call({})).reply).toMatchObject({ done: true, updated: 2, users_without_org: 0 });
+    expect((await call({})).reply).toMatchObject({ done: true, updated: 2, users_without_org: 0, users_in_no_org: 0 });
     await sql`select tenancy.disable_new_users()`;
     const users = await sql`select raw_app_meta_data ->> 'org_id' as org_id from auth.users order by id`;
     expect(users.map((row) => row["org_id"])).toEqual([defaultOrgId, defaultOrgId, otherOrgId, otherOrgId]);
+  });
+
+  test("is for anonymous users as well, for them only, or not for them", async () => {
+    await addUsers(sql, numberedUsers(4), demoPassword);
+    await sql`update auth.users set is_anonymous = true where id in (${userId(2)}, ${userId(3)}, ${userId(4)})`;
+    await sql`select tenancy.enable_new_users('default', true)`;
+    await contradictMapping(sql, userId(4));
+    const counts = async (anonymous: string) => (await call({ anonymous, dry_run: true })).reply;
+    expect(await counts("include")).toMatchObject({ would_update: 3, conflicts: 1, users_without_org: 4 });
+    expect(await counts("only")).toMatchObject({ would_update: 2, conflicts: 1, users_without_org: 4 });
+    expect(await counts("exclude")).toMatchObject({ would_update: 1, conflicts: 0, users_without_org: 4 });
+
+    expect((await call({ anonymous: "exclude" })).reply).toMatchObject({ done: true, updated: 1, remaining: 0 });
+    expect(await outcomes()).toEqual({ 1: "updated" });
+    expect((await call({ anonymous: "only" })).reply).toMatchObject({ done: true, updated: 2, conflicts: 1 });
+    await sql`select tenancy.disable_new_users()`;
+  });
+
+  test("counts anonymous users apart who are in none on purpose", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    await sql`update auth.users set is_anonymous = true where id = ${userId(2)}`;
+    expect((await call()).reply).toMatchObject({ updated: 2, users: 3, users_without_org: 0, users_in_no_org: 1 });
+    expect(requests).not.toContain(`PUT /admin/users/${userId(2)}`);
   });
 
   test("puts back what a run changed, and leaves alone what has changed since", async () => {
     await addUsers(sql, numberedUsers(4), demoPassword);
     await contradictMapping(sql, userId(1));
     const before = await sql`select id, raw_app_meta_data from auth.users order by id`;
-    const { reply: run } = await call({ on_conflict: "overwrite" });
+    const { reply: run } = await call({ on_conflict: "overwrite", move_to_default: true });
     expect(run).toMatchObject({ done: true, updated: 4 });
     await sql`update auth.users set raw_app_meta_data = raw_app_meta_data || '{"org_id": "other", "plan": "x"}' where id = ${
       userId(2)
@@ -230,6 +268,85 @@ describe("update-user-org-metadata over HTTP", () => {
       code: "unknown_run",
       message: `Cannot revert the run "${userId(9)}": there is no such run`,
     });
+  });
+
+  test("writes in the database in the mode sql: no request, no number rounded, nothing else changed", async () => {
+    const exact = '{"plan": "pro", "legacy_id": 9007199254740993}';
+    await addUsers(sql, numberedUsers(5), demoPassword);
+    await contradictMapping(sql, userId(2));
+    await sql`update auth.users set raw_app_meta_data = ${exact}::text::jsonb, updated_at = '2020-01-01' where id = ${
+      userId(1)
+    }`;
+    const before = await sql`select to_jsonb(users)::text as row from auth.users order by id`;
+    const { reply: preview } = await call({ mode: "sql", dry_run: true });
+    expect(preview).toEqual((await call({ dry_run: true })).reply);
+    expect(preview).toMatchObject({ would_update: 4, conflicts: 1 });
+    expect(await outcomes()).toEqual({});
+
+    const { reply: first } = await call({ mode: "sql", page_size: 2, max_users: 2 });
+    expect(first).toMatchObject({ done: false, updated: 1, conflicts: 1, remaining: 3, pages: 1 });
+    const { reply: run } = await call({ mode: "sql", page_size: 2 });
+    expect(run).toMatchObject({ run_id: first["run_id"], done: true, updated: 4, remaining: 0, pages: 2 });
+    expect(await outcomes()).toEqual({ 1: "updated", 2: "conflict", 3: "updated", 4: "updated", 5: "updated" });
+    const [user] = await sql`select raw_app_meta_data::text as metadata, updated_at from auth.users where id = ${
+      userId(1)
+    }`;
+    expect(user).toEqual({
+      metadata: `{"plan": "pro", "org_id": "${defaultOrgId}", "legacy_id": 9007199254740993}`,
+      updated_at: new Date("2020-01-01"),
+    });
+    expect(Object.keys(run), "the answer has the keys of any other").toEqual(Object.keys((await call()).reply));
+
+    const { reply: revert } = await call({ mode: "sql", run_id: run["run_id"] });
+    expect(revert).toMatchObject({ done: true, updated: 4, conflicts: 0, failed: 0 });
+    expect(await sql`select to_jsonb(users)::text as row from auth.users order by id`).toEqual(before);
+    expect(requests).toEqual([]);
+  });
+
+  test("loses nothing in the mode sql that somebody else writes at the same moment", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    await sql`insert into public.organizations (id, name) values (${otherOrgId}, 'other') on conflict do nothing`;
+    const other = JSON.stringify({ org_id: otherOrgId });
+    const reply = await sql.begin(async (theirs) => {
+      await theirs`update auth.users set raw_app_meta_data = raw_app_meta_data || ${other}::text::jsonb where id = ${
+        userId(1)
+      }`;
+      await theirs`update auth.users set raw_app_meta_data = raw_app_meta_data || '{"plan": "free"}' where id = ${
+        userId(2)
+      }`;
+      const calling = call({ mode: "sql" });
+      for (let waits = 0; waits === 0;) {
+        const [row] = await theirs`
+          select count(*)::integer as waits from pg_locks where not granted and transactionid = pg_current_xact_id()::xid
+        `;
+        waits = row?.["waits"] as number;
+      }
+      return { calling };
+    }).then(async ({ calling }) => (await calling).reply);
+    expect(reply).toMatchObject({ done: true, updated: 2, failed: 0, users_without_org: 0 });
+    const users = await sql`
+      select raw_app_meta_data -> 'org_id' as org_id, raw_app_meta_data -> 'plan' as plan from auth.users order by id
+    `;
+    expect(users).toEqual([
+      { org_id: otherOrgId, plan: { name: "pro" } },
+      { org_id: defaultOrgId, plan: "free" },
+      { org_id: defaultOrgId, plan: { name: "pro" } },
+    ]);
+  });
+
+  test("does not wait in the mode sql for whoever keeps a user locked", async () => {
+    await addUsers(sql, numberedUsers(3), demoPassword);
+    const reply = await sql.begin(async (theirs) => {
+      await theirs`select from auth.users where id = ${userId(2)} for update`;
+      return (await call({ mode: "sql" })).reply;
+    });
+    expect(reply).toMatchObject({
+      done: true,
+      updated: 2,
+      failed: 1,
+      problems: [{ user_id: userId(2), outcome: "failed", reason: "canceling statement due to lock timeout" }],
+    });
+    expect((await call({ mode: "sql" })).reply).toMatchObject({ done: true, updated: 1, users_without_org: 0 });
   });
 
   test("gives new users an organization once the operator has switched that on", async () => {

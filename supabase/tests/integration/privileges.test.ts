@@ -228,7 +228,13 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
       await addUsers(database.sql, numberedUsers(3));
       const users = await openUsers(database.url);
       try {
-        const request = { orgId: null, onConflict: "keep", revertedRunId: null } as const;
+        const request = {
+          orgId: null,
+          onConflict: "keep",
+          moveToDefault: false,
+          anonymous: "include",
+          revertedRunId: null,
+        } as const;
         expect(await users.preview(request)).toMatchObject({ would_update: 3, users: 3, users_without_org: 3 });
         const runId = await users.start(request) ?? "";
         const page = await users.claim(runId, 10);
@@ -244,6 +250,8 @@ describe.each(["opens new objects to the API's roles", "leaves new objects close
           ended = await users.endRound(runId);
         }
         expect(await users.summary(runId)).toMatchObject({ updated: 3, users_without_org: 0, problems: [] });
+        const revert = await users.start({ ...request, revertedRunId: runId }) ?? "";
+        expect(await users.write(revert, 10)).toEqual({ claimed: 3, settled: 3, failed: 0 });
       } finally {
         await users.close();
       }

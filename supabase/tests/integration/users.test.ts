@@ -72,11 +72,13 @@ describe("npm run users", () => {
     remaining: 0,
     updated: 1200,
     conflicts: 0,
+    conflicts_with_default: 0,
     unreachable: 0,
     failed: 0,
     deleted: 0,
     users: 1200,
     users_without_org: 0,
+    users_in_no_org: 0,
     problems: [],
     pages: 12,
     seconds: 12,
@@ -175,7 +177,14 @@ describe("npm run users", () => {
     answer = (body, response) => {
       expect(body).toEqual({ dry_run: true });
       response.setHeader("content-type", "application/json");
-      const rest = { conflicts: 0, unreachable: 0, users: 1200, users_without_org: would_update };
+      const rest = {
+        conflicts: 0,
+        conflicts_with_default: 0,
+        unreachable: 0,
+        users: 1200,
+        users_without_org: would_update,
+        users_in_no_org: 0,
+      };
       response.end(JSON.stringify({ dry_run: true, would_update, ...rest }));
     };
     expect(await start(["--dry-run"]).ended).toBe(0);

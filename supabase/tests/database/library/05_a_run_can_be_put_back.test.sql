@@ -89,11 +89,11 @@ select results_eq(
     $$
         select key, value
         from jsonb_each_text(
-            tenancy.user_run_preview(reverted_run_id => (select id from run)) - 'users' - 'users_without_org'
+            tenancy.user_run_preview(reverted_run_id => (select id from run)) - 'users' - 'users_without_org' - 'users_in_no_org'
         )
         order by key
     $$,
-    $$ values ('conflicts', '1'), ('unreachable', '0'), ('would_update', '3') $$,
+    $$ values ('conflicts', '1'), ('conflicts_with_default', '0'), ('unreachable', '0'), ('would_update', '3') $$,
     'the preview counts what the revert would do'
 );
 

@@ -1,10 +1,14 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(22);
+select plan(28);
 
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
+-- Whoever is there has theirs.
+update auth.users
+set raw_app_meta_data = coalesce(raw_app_meta_data, '{}') || jsonb_build_object('org_id', settings.default_org_id)
+from tenancy.settings;
 create function pg_temp.id_of(number integer)
 returns uuid
 language sql
@@ -71,22 +75,22 @@ select is(
 );
 select results_eq(
     $$
-        select right(user_id::text, 1), obstacle, reason
+        select right(user_id::text, 1), obstacle, on_purpose, reason
         from tenancy.users_without_org
         where user_id between pg_temp.id_of(1) and pg_temp.id_of(9)
         order by 1
     $$,
     $$
         values
-            ('1', 'conflict', 'has organization b0000000-0000-4000-8000-000000000002 already'),
-            ('2', 'unplaced', 'is in no organization'),
-            ('4', 'unplaced', 'is in no organization'),
-            ('5', 'unplaced', 'is in no organization'),
-            ('6', 'unplaced', 'is in no organization'),
-            ('7', 'unplaced', 'is in no organization'),
-            ('9', 'unplaced', 'is in no organization')
+            ('1', 'conflict', false, 'has organization b0000000-0000-4000-8000-000000000002, should have b0000000-0000-4000-8000-000000000001'),
+            ('2', 'conflict', false, 'has organization b0000000-0000-4000-8000-000000000002, is in none'),
+            ('4', 'unplaced', true, 'has no organization in app_metadata, is in none'),
+            ('5', 'unplaced', true, 'has organization b0000000-0000-4000-8000-00000000dead, which does not exist, is in none'),
+            ('6', 'unplaced', true, 'has organization everything, which does not exist, is in none'),
+            ('7', 'unplaced', true, 'has no organization in app_metadata, is in none'),
+            ('9', 'unplaced', true, 'has organization {"id": 1}, which does not exist, is in none')
     $$,
-    'who is in none is named, except anonymous users; another organization than the mapping''s is a conflict'
+    'who is in none is named, except anonymous users, and on purpose; a token with another organization than the mapping''s is a conflict'
 );
 select is(
     (select severity from org_migration.mapping_findings where code = 'users_left_out'),
@@ -103,21 +107,52 @@ select matches(
 );
 select matches(
     (select detail from tenancy.verify() where check_name = 'users'),
-    format(', %s in none, ', (select count(*) from tenancy.users_without_org where obstacle = 'unplaced')),
-    'which the check of users has as well'
+    format('; %s in no organization on purpose$', (select count(*) from tenancy.placed_users where org_id is null) - 1),
+    'the check of users counts them apart, anonymous users among them, and not the one whose token has an organization'
+);
+select ok(
+    not (select passed from tenancy.verify() where check_name = 'users'),
+    'and fails while somebody has another organization than the mapping says, or one without being in any'
 );
 select is_empty(
     $$
         select *
         from tenancy.next_users(
-            row(gen_random_uuid(), null, null, 'keep', 1, '00000000-0000-0000-0000-000000000000', now(), null)::tenancy.user_metadata_runs,
-            1000000
-        ) as page
-        cross join lateral unnest(page) as candidate
-        where candidate.user_id in (select user_id from tenancy.placed_users where org_id is null)
+            jsonb_populate_record(
+                null::tenancy.user_metadata_runs, '{"on_conflict": "keep", "last_user_id": "00000000-0000-0000-0000-000000000000"}'
+            ),
+            null
+        )
+        where user_id in (select user_id from tenancy.placed_users where org_id is null and user_id <> pg_temp.id_of(2))
     $$,
-    'and a run of the function leaves them alone'
+    'a run of the function leaves who is in none alone'
 );
+savepoint before_purpose;
+delete from auth.users where id in (pg_temp.id_of(1), pg_temp.id_of(2));
+update tenancy.user_orgs set org_id = 'b0000000-0000-4000-8000-000000000002' where user_id = pg_temp.id_of(98);
+select ok(
+    (select passed from tenancy.verify() where check_name = 'users'),
+    'the check of users passes when only those are left who are in none on purpose'
+);
+select tenancy.enable_new_users('application');
+delete from tenancy.user_orgs;
+select matches(
+    (select detail from tenancy.verify() where check_name = 'users'),
+    '^5 of \d+ users .*0 missing, 0 conflicts, 5 unplaced, 0 unreachable.; 1 in no organization on purpose$',
+    'nobody is left out by a mapping that nobody has made'
+);
+select ok(
+    not (select passed from tenancy.verify() where check_name = 'users'),
+    'so the check fails'
+);
+select is(
+    (select tenancy.user_counts() ->> 'users_in_no_org'), '1', 'the anonymous user is still in none on purpose'
+);
+insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.id_of(4), null);
+select is(
+    (select tenancy.user_counts() ->> 'users_in_no_org'), '2', 'and so is who has no organization in the mapping, as after the loss of theirs'
+);
+rollback to before_purpose;
 
 -- The modes.
 select tenancy.enable_new_users('default');

@@ -82,13 +82,14 @@ select results_eq(
     $$
         select key, value
         from jsonb_each_text(
-            tenancy.user_run_preview('b0000000-0000-4000-8000-000000000001') - 'users' - 'users_without_org'
+            tenancy.user_run_preview('b0000000-0000-4000-8000-000000000001') - 'users' - 'users_without_org' - 'users_in_no_org'
         )
         order by key
     $$,
     $$
         values
             ('conflicts', '1'),
+            ('conflicts_with_default', '0'),
             ('unreachable', '1'),
             ('would_update', '2')
     $$,
@@ -205,13 +206,14 @@ select results_eq(
     $$
         select key, value
         from jsonb_each_text(
-            tenancy.user_run_summary((select id from run)) - array['run_id', 'problems', 'users', 'users_without_org']
+            tenancy.user_run_summary((select id from run)) - array['run_id', 'problems', 'users', 'users_without_org', 'users_in_no_org']
         )
         order by key
     $$,
     $$
         values
             ('conflicts', '1'),
+            ('conflicts_with_default', '0'),
             ('deleted', '0'),
             ('done', 'true'),
             ('failed', '1'),

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(6);
+select plan(8);
 -- Whoever is there belongs to the default organization.
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -20,7 +20,8 @@ insert into tenancy.user_orgs (user_id, org_id)
 select pg_temp.id_of(number), 'b0000000-0000-4000-8000-000000000001'::uuid
 from generate_series(1, 5) as number
 union all
-select pg_temp.id_of(6), null;
+select pg_temp.id_of(number), null
+from generate_series(6, 7) as number;
 insert into auth.users (
     instance_id, id, aud, role, email, confirmation_token, recovery_token, email_change_token_new, email_change,
     raw_app_meta_data, raw_user_meta_data, created_at, updated_at
@@ -35,7 +36,8 @@ from (
         (3, '{}', null),
         (4, '{"org_id": "B0000000-0000-4000-8000-000000000001"}', ''),
         (5, '{"org_id": "b0000000-0000-4000-8000-00000000dead"}', ''),
-        (6, '{"org_id": "b0000000-0000-4000-8000-000000000009"}', '')
+        (6, '{"provider": "email"}', ''),
+        (7, '{"org_id": "b0000000-0000-4000-8000-000000000009"}', '')
 ) as users (number, app_metadata, token);
 
 select results_eq(
@@ -51,7 +53,8 @@ select results_eq(
             ('2', 'user_conflict', 'decide', 'auth.users'),
             ('3', 'user_unreachable', 'breaks', 'auth.users'),
             ('5', 'user_without_org', 'breaks', 'auth.users'),
-            ('6', 'user_unplaced', 'decide', 'auth.users')
+            ('6', 'user_unplaced', 'decide', 'auth.users'),
+            ('7', 'user_conflict', 'decide', 'auth.users')
     $$,
     'a user without organization, with another, with none that exists, in none, or out of reach is a finding'
 );
@@ -63,6 +66,16 @@ select is(
     (select remedy from tenancy.user_findings where object = '00000000-0000-4000-8000-000000000006'),
     'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users',
     'who is in none is to be placed, and not to be updated'
+);
+select is(
+    (select problem from tenancy.user_findings where object = '00000000-0000-4000-8000-000000000005'),
+    'has organization b0000000-0000-4000-8000-00000000dead, which does not exist, should have b0000000-0000-4000-8000-000000000001',
+    'of an organization that is gone the finding says so, and which one the user should have'
+);
+select is(
+    (select problem from tenancy.user_findings where object = '00000000-0000-4000-8000-000000000001'),
+    'has no organization in app_metadata, should have b0000000-0000-4000-8000-000000000001',
+    'of none that is there as well'
 );
 select bag_eq(
     $$ select code, severity from tenancy.findings where code like 'user\_%' and table_name = 'auth.users' $$,
