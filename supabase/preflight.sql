@@ -902,36 +902,50 @@ chosen (new_users) as (
     api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
-    namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
-    references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select
-    owner_columns.relation, owner_columns.attnum from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation,
-    reference.attnums[1] from reference join owner_column on owner_column.relation = reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select
-    reference.relation, reference.parent from reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select
-    child.relation, grandparent.parent from reference as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as
-    materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation
-    and not exists ( select from ancestor where ancestor.relation = arms.relation and ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where
-    arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation = arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where
-    for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized ( select org_id_columns.relation, org_id_columns.root,
-    org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as materialized ( select application_tables.relation,
-    application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null,
-    class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where
-    org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or
-    index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name,
-    its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join
-    pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name,
-    max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->>
-    'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition,
-    substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral (
-    select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when
-    placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as
-    element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*,
-    row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by
-    measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from
-    regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ),
-    index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in (select user_column.attnum
-    from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail ) as
-    definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others, coalesce(
-    min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
+    namespace.nspname), review_deletion as (with recursive reference as materialized ( select its.conrelid, its.confrelid, its.confdeltype, coalesce(nullif(its.confdelsetcols, '{}'), its.conkey) as
+    set_attnums from pg_catalog.pg_constraint as its where its.contype = 'f' and its.confdeltype in ('c', 'n', 'd') ), gone (relation) as ( select table_members.relation::oid from table_members where
+    table_members.scope = 'org' union select reference.conrelid from gone join reference on reference.confrelid = gone.relation and reference.confdeltype = 'c' ), fired as ( select its.tgfoid as function,
+    its.tgrelid as relation, 'deletes' as how from gone join pg_catalog.pg_trigger as its on its.tgrelid = gone.relation and its.tgtype & 8 <> 0 and its.tgenabled <> 'D' union select its.tgfoid,
+    its.tgrelid, 'updates' from gone join reference on reference.confrelid = gone.relation and reference.confdeltype in ('n', 'd') join pg_catalog.pg_trigger as its on its.tgrelid = reference.conrelid and
+    its.tgtype & 16 <> 0 and its.tgenabled <> 'D' and (its.tgattr = '' or its.tgattr::smallint[] && reference.set_attnums) ), code as materialized ( select application_functions.oid,
+    application_functions.name, application_functions.source from application_functions where application_functions.oid is not null ), call as materialized ( select function_calls.caller,
+    function_calls.callee from function_calls ), run (fired_function, function) as ( select code.oid, code.oid from code where code.oid in (select fired.function from fired) and code.source !~*
+    '\morganizations\M' union select run.fired_function, code.oid from run join call on call.caller = run.function join code on code.oid = call.callee and code.source !~* '\morganizations\M' ) select
+    'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
+    'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
+    ' that has such a row can be deleted', mention.table_name, string_agg( distinct format('%s is %s', fired.relation::regclass, case fired.how when 'deletes' then 'deleted' else 'updated' end), ' or of '
+    ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
+    ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
+    run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name), review_choices as (with reference as materialized (
+    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.parent_attnums, references_between_tables.constraint_oid,
+    references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum from owner_columns ), user_column as
+    materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join owner_column on owner_column.relation =
+    reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from reference union select child.relation,
+    parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference as child join reference as parent on
+    parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and
+    not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where ancestor.relation = arms.relation and
+    ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation =
+    arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column
+    as materialized ( select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ),
+    application as materialized ( select application_tables.relation, application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation,
+    org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null, class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join
+    pg_catalog.pg_class as class on class.oid = org_column.relation where org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as
+    attnums, index.indnkeyatts as columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred,
+    index.indrelid) as predicate, its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on
+    org_root.relation = index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u',
+    'x')) as constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not
+    coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select
+    coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said
+    (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from
+    string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and
+    placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth =
+    0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and
+    measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by
+    part.position) as depth from regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split
+    where index.indisvalid ), index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in
+    (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others),
+    defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others,
+    coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
     min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
     column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
     coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
@@ -988,27 +1002,27 @@ chosen (new_users) as (
     reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as
     its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from
     review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select
-    leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename,
-    session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name,
-    ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0
-    ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as
-    to_do from pg_catalog.pg_stat_activity as session where session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union
-    all select format('prepared transaction %s', prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end'
-    from pg_catalog.pg_prepared_xacts as prepared where prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows,
-    table_sizes.table_bytes, table_sizes.index_bytes, listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision /
-    greatest(table_sizes.table_bytes, 1)) as percent from application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root =
-    application_tables.relation left join listed_registry on listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where
-    application_tables.qualified_name not in ( select push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table',
-    'new_users_unset') and push_findings.table_name is not null ) ), direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by
-    sources.ordinal) as joins, string_agg(replace(sources.org_id, 'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ),
-    looked_at as ( select sources.root, string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by
-    sources.ordinal) as org_ids, string_agg( case when sources.kind = 'parent' then format(
-    E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true', sources.ordinal, concat_ws(', ', case when
-    parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
-    replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else replace(sources.joins, '{child}', 'todo') end, ''
-    order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on parent.relation = sources.parent group by sources.root ),
-    decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100 / candidates.percent::numeric as conflicts from
-    candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
+    review_deletion.* from review_deletion union all select leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format(
+    '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select
+    format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and
+    held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
+    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
+    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
+    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
+    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
+    listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
+    application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
+    listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
+    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table', 'new_users_unset') and push_findings.table_name is not null ) ),
+    direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins, string_agg(replace(sources.org_id,
+    'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
+    string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
+    case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
+    sources.ordinal, concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
+    '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
+    replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
+    parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
+    / candidates.percent::numeric as conflicts from candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as

@@ -537,7 +537,7 @@ begin
     end loop;
 
     -- The application already expects org_id: the record carries the lead's from the moment both tables have the column.
-    -- Security definer, since nobody writes the record by hand.
+    -- Of one that goes with its whole organization there is none to keep. Security definer, since nobody writes the record by hand.
     create function public.log_lead_change()
     returns trigger
     language plpgsql
@@ -545,6 +545,11 @@ begin
     set search_path = ''
     as $function$
     begin
+        if tg_op <> 'INSERT' and to_jsonb(old) ? 'org_id' then
+            if not exists (select from public.organizations where organizations.id = (to_jsonb(old) ->> 'org_id')::uuid) then
+                return null;
+            end if;
+        end if;
         insert into public.compliance_audit_logs
         select entry.*
         from jsonb_populate_record(

@@ -388,6 +388,8 @@ choices as materialized (
 )
 select breaks.* from breaks
 union all
+select review_deletion.* from tenancy.review_deletion
+union all
 select leaks.* from leaks
 union all
 select choices.* from choices;

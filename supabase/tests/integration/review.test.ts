@@ -58,6 +58,7 @@ const expected: { name: string; list?: string; findings: string[] }[] = [
     findings: [
       'own_rows_policy | "Users manage own activities" | public.activities',
       'own_rows_policy | "Users see what they did" | public.audit_log',
+      "trigger_stops_organization_delete | public.audit_deal() | public.audit_log",
       "trigger_without_org_id | public.audit_deal() | public.audit_log",
       "other_membership | public.company_members | public.company_members",
       'own_rows_policy | "Users manage own contacts" | public.contacts',

@@ -13,7 +13,7 @@ select
 from pg_class
 where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     and relkind = 'v'
-    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_policies', 'review_leaks', 'review_choices'));
+    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_policies', 'review_leaks', 'review_deletion', 'review_choices'));
 
 -- Every code there is, once. Who adds one adds it here, and to the documentation.
 create temp table codes (view_name, code) as
@@ -91,6 +91,7 @@ values
     ('review_breaks', 'column_grants'),
     ('review_breaks', 'published'),
     ('review_breaks', 'reference_sets_org_id_null'),
+    ('review_deletion', 'trigger_stops_organization_delete'),
     ('review_leaks', 'view_without_security_invoker'),
     ('review_leaks', 'materialized_view'),
     ('review_policies', 'row_security_off'),

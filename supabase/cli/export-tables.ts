@@ -1,0 +1,181 @@
+import { createHash } from "node:crypto";
+import type { TransactionSql } from "postgres";
+import type { Column, ExportedTable, Kind } from "./export-manifest.ts";
+
+const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
+const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
+
+/** Makes rows read the same in every database, and refuses to read only a part of them. */
+export async function prepareSession(sql: TransactionSql): Promise<void> {
+  await sql.unsafe(`
+    set local statement_timeout = 0;
+    set local search_path = '';
+    set local row_security = off;
+    set local datestyle = 'ISO, YMD';
+    set local intervalstyle = 'postgres';
+    set local timezone = 'UTC';
+    set local extra_float_digits = 1;
+    set local bytea_output = 'hex';
+    set local lc_monetary = 'C';
+  `).simple();
+}
+
+/** The tables that an organization's rows are in, in the order in which they are to be loaded. */
+export async function findTables(sql: TransactionSql, withUsers: boolean): Promise<ExportedTable[]> {
+  const rows = await sql<{ name: string; kind: Kind; owner: string; key: string[] }[]>`
+    with listed (relation, kind, owner, place, position) as (
+      select 'auth.users'::regclass, 'account', 'id', 1, 1 where ${withUsers}
+      union all
+      select 'auth.identities'::regclass, 'account', 'user_id', 1, 2 where ${withUsers}
+      union all
+      select 'public.organizations'::regclass, 'organization', 'id', 2, 1
+      union all
+      select personal.relation, 'personal', personal.column_name, 3, row_number() over (order by personal.qualified_name)
+      from (
+        select distinct on (application_tables.relation) application_tables.relation, application_tables.qualified_name, owner_columns.column_name
+        from tenancy.application_tables
+        join tenancy.owner_columns on owner_columns.relation = application_tables.relation
+        where application_tables.scope = 'excluded'
+        order by application_tables.relation, not owner_columns.is_not_null, owner_columns.rank, owner_columns.attnum
+      ) as personal
+      union all
+      select org_scoped_tables.relation, 'org-scoped', 'org_id', 4, org_scoped_tables.position from tenancy.org_scoped_tables
+      union all
+      select 'tenancy.memberships'::regclass, 'membership', 'org_id', 5, 1
+      union all
+      select 'tenancy.user_orgs'::regclass, 'membership', 'org_id', 5, 2
+    )
+    select
+      format('%I.%I', namespace.nspname, class.relname) as name, listed.kind, listed.owner,
+      array(
+        select attribute.attname::text
+        from pg_index
+        join pg_attribute as attribute on attribute.attrelid = pg_index.indrelid and attribute.attnum = any (pg_index.indkey)
+        where pg_index.indrelid = listed.relation and pg_index.indisprimary
+        order by attribute.attnum
+      ) as key
+    from listed
+    join pg_class as class on class.oid = listed.relation
+    join pg_namespace as namespace on namespace.oid = class.relnamespace
+    order by listed.place, listed.position
+  `;
+  const tables: ExportedTable[] = [];
+  for (const row of rows) tables.push({ ...row, columns: await readColumns(sql, row.name) });
+  return tables;
+}
+
+/** The columns of a table, in the order of their names, as in another database they may stand in another one. */
+export async function readColumns(sql: TransactionSql, table: string): Promise<Column[]> {
+  const rows = await sql<Column[]>`
+    select attname::text as name, format_type(atttypid, atttypmod) as type, attgenerated <> '' as generated
+    from pg_attribute
+    where attrelid = to_regclass(${table}) and attnum > 0 and not attisdropped
+    order by attname collate "C"
+  `;
+  return [...rows];
+}
+
+/** The columns that are written: what is generated is not. */
+export const columnList = ({ columns }: ExportedTable): string =>
+  columns.filter(({ generated }) => !generated).map(({ name }) => quote(name)).join(", ");
+
+/** The condition for a row, named so, to be the organization's. */
+export function condition(
+  { kind, owner }: ExportedTable,
+  row: string,
+  scope: { org: string; users: string[] },
+): string {
+  const column = `${row}.${quote(owner)}`;
+  return kind === "personal" || kind === "account"
+    ? `${column}::text = any (array[${scope.users.map(literal).join(", ")}]::text[])`
+    : `${column} = ${literal(scope.org)}`;
+}
+
+/** Reads the organization's rows of a table, in an order that is the same in every database. */
+export async function readRows(
+  sql: TransactionSql,
+  table: ExportedTable,
+  scope: { org: string; users: string[] },
+  onChunk: (chunk: Buffer) => Promise<void> | void = () => {},
+): Promise<{ rows: number; sha256: string }> {
+  const key = table.key.length > 0
+    ? table.key
+    : table.columns.filter(({ generated }) => !generated).map(({ name }) => name);
+  const order = key.map((name) => `held.${quote(name)}::text collate "C"`).join(", ");
+  const query = `copy (select ${columnList(table)} from ${table.name} as held where ${
+    condition(table, "held", scope)
+  } order by ${order}) to stdout`;
+  const hash = createHash("sha256");
+  let rows = 0;
+  for await (const chunk of await sql.unsafe(query).readable()) {
+    const bytes = chunk as Buffer;
+    hash.update(bytes);
+    // Each row ends with a line feed, and within one it is written as \n.
+    for (const byte of bytes) if (byte === 10) rows++;
+    await onChunk(bytes);
+  }
+  return { rows, sha256: hash.digest("hex") };
+}
+
+/** Rows of the organization that reference rows which are not there. */
+export interface Missing {
+  table: string;
+  parent: string;
+  key: string;
+  rows: number;
+}
+
+/** What the exported rows reference, and does not come along or, within: is not in the database at all. */
+export async function findMissing(
+  sql: TransactionSql,
+  tables: ExportedTable[],
+  scope: { org: string; users: string[] },
+  where: "in the export" | "in the database",
+): Promise<Missing[]> {
+  const keys = await sql<{ table: string; parent: string; key: string; present: string; matches: string }[]>`
+    select
+      format('%I.%I', child_schema.nspname, child.relname) as table,
+      format('%I.%I', parent_schema.nspname, parent.relname) as parent,
+      its.conname as key,
+      (
+        select string_agg(format('child.%I is not null', attribute.attname), ' and ')
+        from unnest(its.conkey) as column_ (attnum)
+        join pg_attribute as attribute on attribute.attrelid = its.conrelid and attribute.attnum = column_.attnum
+      ) as present,
+      (
+        select string_agg(
+          format('parent.%I operator(%I.%s) child.%I', parent_column.attname, operator_schema.nspname, equality.oprname, child_column.attname), ' and '
+        )
+        from unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
+        join pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
+        join pg_attribute as parent_column on parent_column.attrelid = its.confrelid and parent_column.attnum = pair.parent_key
+        join pg_operator as equality on equality.oid = pair.equality
+        join pg_namespace as operator_schema on operator_schema.oid = equality.oprnamespace
+      ) as matches
+    from pg_constraint as its
+    join pg_class as child on child.oid = its.conrelid
+    join pg_namespace as child_schema on child_schema.oid = child.relnamespace
+    join pg_class as parent on parent.oid = its.confrelid
+    join pg_namespace as parent_schema on parent_schema.oid = parent.relnamespace
+    where its.contype = 'f' and its.conparentid = 0
+    order by 1, 3
+  `;
+  const missing: Missing[] = [];
+  for (const { table, parent, key, present, matches } of keys) {
+    const child = tables.find(({ name }) => name === table);
+    if (child === undefined) continue;
+    const exported = where === "in the export" ? tables.find(({ name }) => name === parent) : undefined;
+    const reached = exported
+      ? ` and ${condition(exported, "parent", scope)}`
+      : where === "in the export"
+      ? " and false"
+      : "";
+    const [counted] = await sql.unsafe<{ rows: number }[]>(`
+      select count(*)::integer as rows from ${table} as child
+      where ${condition(child, "child", scope)} and ${present}
+        and not exists (select from ${parent} as parent where ${matches}${reached})
+    `);
+    if (counted && counted.rows > 0) missing.push({ table, parent, key, rows: counted.rows });
+  }
+  return missing;
+}
