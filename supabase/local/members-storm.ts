@@ -12,6 +12,8 @@ import type { Services } from "./stack.ts";
 
 const functionName = "update-user-org-metadata";
 const organizations = organizationIds(20);
+/** Those of the people to whom everything may happen at once, few enough to meet. */
+const fewOrganizations = organizations.slice(0, 3);
 const password = "correct horse";
 /** People who do things at the same moment. */
 const lanes = 6;
@@ -23,6 +25,8 @@ interface Person {
   /** Known of those who act one thing after the other; of the others only the database knows. */
   known?: { members: Set<string>; active: string | null };
 }
+
+const choices = ({ known }: Person) => known ? organizations : fewOrganizations;
 
 export interface Storm {
   /** How often each thing was done. */
@@ -135,7 +139,7 @@ async function actOnce(context: Context, own: Person[]): Promise<void> {
       count("sign-ups");
       return;
     }
-    const shared = everyone.filter(({ known }) => !known).slice(-20);
+    const shared = everyone.filter(({ known }) => !known).slice(-3);
     const person = shared.length > 0 && below(2) === 0 ? pick(shared) : pick(own);
     let left = below(100);
     const [name = "", , act] = acts.find(([, share]) => (left -= share) < 0) ?? [];
@@ -166,8 +170,9 @@ async function signUp(context: Context, isKnown: boolean): Promise<Person> {
   return isKnown ? { ...person, known: { members: new Set([company]), active: company } } : person;
 }
 
-async function switchOrganization({ sql, pick, below }: Context, { id, known }: Person): Promise<string | undefined> {
-  const to = known && known.members.size > 0 && below(4) > 0 ? pick([...known.members]) : pick(organizations);
+async function switchOrganization({ sql, pick, below }: Context, person: Person): Promise<string | undefined> {
+  const { id, known } = person;
+  const to = known && known.members.size > 0 && below(4) > 0 ? pick([...known.members]) : pick(choices(person));
   const claims = JSON.stringify({ sub: id, role: "authenticated" });
   const error = await sql.begin(async (transaction) => {
     await transaction`select set_config('request.jwt.claims', ${claims}, true)`;
@@ -180,16 +185,18 @@ async function switchOrganization({ sql, pick, below }: Context, { id, known }: 
   return known.members.has(to) === !error ? undefined : `a switch to ${to} was ${error ? "refused" : "not refused"}`;
 }
 
-async function invite({ sql, pick }: Context, { id, known }: Person): Promise<undefined> {
-  const company = pick(organizations);
+async function invite({ sql, pick }: Context, person: Person): Promise<undefined> {
+  const { id, known } = person;
+  const company = pick(choices(person));
   await sql`
     insert into public.company_members values (${id}, ${company}, 'guest') on conflict do nothing
   `;
   known?.members.add(company);
 }
 
-async function remove({ sql, pick }: Context, { id, known }: Person): Promise<undefined> {
-  const company = known && known.members.size > 0 ? pick([...known.members]) : pick(organizations);
+async function remove({ sql, pick }: Context, person: Person): Promise<undefined> {
+  const { id, known } = person;
+  const company = known && known.members.size > 0 ? pick([...known.members]) : pick(choices(person));
   await sql`delete from public.company_members where (user_id, company_id) = (${id}, ${company})`;
   known?.members.delete(company);
   if (known?.active === company) known.active = null;
@@ -208,8 +215,9 @@ async function changeRole({ sql, pick }: Context, { id }: Person): Promise<undef
 }
 
 /** What an operator does in the database, of which the next run tells the Auth server. */
-async function place({ sql, pick }: Context, { id, known }: Person): Promise<undefined> {
-  const to = known ? pick([...known.members, null]) : pick(organizations);
+async function place({ sql, pick }: Context, person: Person): Promise<undefined> {
+  const { id, known } = person;
+  const to = known ? pick([...known.members, null]) : pick(fewOrganizations);
   await sql.begin(async (transaction) => {
     const [membership] = await transaction`
       select from tenancy.memberships where (user_id, org_id) = (${id}, ${to}) for key share
