@@ -53,6 +53,21 @@ export function asUser(row: Record<string, unknown>, failure: string): UserRow {
   return row as unknown as UserRow;
 }
 
+/** Loads a user by itself, which takes the identities and factors with it, and fails where GoTrue cannot read one of those. */
+export async function loadUser(sql: ISql, row: Record<string, unknown>, failure: string): Promise<UserRow> {
+  const user = asUser(row, failure);
+  const [unreadable] = await sql`
+    select from auth.identities
+    where user_id = ${user.id}
+      and (created_at is null or updated_at is null or jsonb_typeof(identity_data) not in ('object', 'null'))
+    union all
+    select from auth.mfa_factors
+    where user_id = ${user.id} and (friendly_name is null or secret is null)
+  `;
+  if (unreadable) throw new AuthError(500, "unexpected_failure", failure);
+  return user;
+}
+
 export async function identitiesOf(sql: ISql, user: UserRow): Promise<Record<string, unknown>[]> {
   return await sql`
     select

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { AuthError, authorize, type AuthReply, type Call, readBody, readObject, reply } from "./auth-call.ts";
-import { asUser, identitiesOf, nilId, userJson } from "./auth-rows.ts";
+import { identitiesOf, loadUser, nilId, userJson } from "./auth-rows.ts";
 import { startSession } from "./auth-tokens.ts";
 import { confirmEmail, insertIdentity, insertUser, leaveAnonymity, reload, updateProviders } from "./auth-writes.ts";
 
@@ -95,7 +95,7 @@ export async function openLink(call: Call): Promise<AuthReply> {
       ? await transaction`select * from auth.users where email_change_token_new = ${hash}`
       : await transaction`select * from auth.users where confirmation_token = ${hash}`;
     if (!row) throw new AuthError(403, "otp_expired", "Email link is invalid or has expired");
-    const user = asUser(row, "Database error finding user from email link");
+    const user = await loadUser(transaction, row, "Database error finding user from email link");
     if (type === "email_change") {
       const email = row["email_change"] as string;
       await insertIdentity(transaction, user, "email", { sub: user.id, email, email_verified: true });
@@ -117,7 +117,7 @@ export async function updateOwnUser(call: Call): Promise<AuthReply> {
   const { sql } = call;
   const [row] = await sql`select * from auth.users where id = ${String(claims["sub"] ?? nilId)}`;
   if (!row) throw new AuthError(403, "user_not_found", "User from sub claim in JWT does not exist");
-  const user = asUser(row, "Database error loading user");
+  const user = await loadUser(sql, row, "Database error loading user");
   if (!user.is_anonymous || email === "") throw new AuthError(501, "not_implemented", "Not in the stand-in");
   await sql`
     update auth.users

@@ -3,7 +3,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { type JWTPayload, SignJWT } from "jose";
 import type { ISql, JSONValue } from "postgres";
 import { AuthError, authorize, type AuthReply, type Call, readBody, reply } from "./auth-call.ts";
-import { asUser, identitiesOf, nilId, userJson } from "./auth-rows.ts";
+import { identitiesOf, loadUser, nilId, userJson } from "./auth-rows.ts";
 
 type AuthenticationMethod = "password" | "token_refresh" | "otp" | "oauth" | "anonymous";
 
@@ -11,7 +11,7 @@ export async function ownUser(call: Call): Promise<AuthReply> {
   const claims = await authorize(call, false);
   const [row] = await call.sql`select * from auth.users where id = ${String(claims["sub"] ?? nilId)}`;
   if (!row) throw new AuthError(403, "user_not_found", "User from sub claim in JWT does not exist");
-  const user = asUser(row, "Database error loading user");
+  const user = await loadUser(call.sql, row, "Database error loading user");
   return reply(userJson(user, await identitiesOf(call.sql, user)));
 }
 
@@ -32,7 +32,7 @@ export async function signIn(call: Call): Promise<AuthReply> {
       and encrypted_password = extensions.crypt(${String(password ?? "")}, encrypted_password)
   `;
   if (!row) throw new AuthError(400, "invalid_credentials", "Invalid login credentials");
-  const user = asUser(row, "Database error querying schema");
+  const user = await loadUser(sql, row, "Database error querying schema");
   if (user.banned_until && user.banned_until > new Date()) throw new AuthError(400, "user_banned", "User is banned");
   if (!user.confirmed_at) throw new AuthError(400, "email_not_confirmed", "Email not confirmed");
   return await sql.begin(async (transaction) => await startSession(call, transaction, user.id, "password"));
@@ -117,7 +117,7 @@ async function tokenReply(
 ): Promise<AuthReply> {
   const { userId, sessionId, refreshToken, method } = session;
   const [row] = await sql`select * from auth.users where id = ${userId}`;
-  const user = asUser(row ?? {}, "Database error granting user");
+  const user = await loadUser(sql, row ?? {}, "Database error granting user");
   const issuedAt = Math.floor(Date.now() / 1000);
   const claims = await runHook(sql, tokenHook, user.id, method, {
     sub: user.id,

@@ -1,7 +1,7 @@
 /** The admin API over users: list, create, read, update, delete. */
 import { randomUUID } from "node:crypto";
 import { AuthError, authorize, type AuthReply, type Call, readBody, readObject, reply } from "./auth-call.ts";
-import { asUser, identitiesOf, nilId, userJson, type UserRow } from "./auth-rows.ts";
+import { asUser, identitiesOf, loadUser, nilId, userJson, type UserRow } from "./auth-rows.ts";
 import { audit, confirmEmail, insertIdentity, insertUser, mergeMetadata, updateAppMetadata } from "./auth-writes.ts";
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -144,5 +144,5 @@ async function findUser(call: Call): Promise<UserRow> {
   if (!uuid.test(call.id)) throw new AuthError(404, "validation_failed", "user_id must be an UUID");
   const [row] = await call.sql`select * from auth.users where id = ${call.id} and instance_id = ${nilId}`;
   if (!row) throw new AuthError(404, "user_not_found", "User not found");
-  return asUser(row, "Database error loading user");
+  return await loadUser(call.sql, row, "Database error loading user");
 }

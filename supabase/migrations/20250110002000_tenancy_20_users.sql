@@ -22,7 +22,13 @@ select
                 when jsonb_typeof(users.raw_app_meta_data) not in ('object', 'null')
                     or jsonb_typeof(users.raw_user_meta_data) not in ('object', 'null')
                     then 'metadata that is no JSON object: the Auth server cannot read the user'
-            end
+            end,
+            (
+                select 'auth.identities.identity_data that is no JSON object: the Auth server cannot read the user'
+                from auth.identities
+                where identities.user_id = users.id
+                having bool_or(jsonb_typeof(identities.identity_data) not in ('object', 'null'))
+            )
         ),
         ''
     ) as unreachable
@@ -42,18 +48,68 @@ cross join lateral (
         case when users.phone_change_token is null then 'phone_change_token' end,
         case when users.reauthentication_token is null then 'reauthentication_token' end,
         case when users.created_at is null then 'created_at' end,
-        case when users.updated_at is null then 'updated_at' end
+        case when users.updated_at is null then 'updated_at' end,
+        -- It reads a user with their identities and factors. Aggregates, since of EXISTS a page of users would read the whole table.
+        (
+            select concat_ws(
+                ', ',
+                case when bool_or(identities.created_at is null) then 'auth.identities.created_at' end,
+                case when bool_or(identities.updated_at is null) then 'auth.identities.updated_at' end
+            )
+            from auth.identities
+            where identities.user_id = users.id
+            having bool_or(identities.created_at is null or identities.updated_at is null)
+        ),
+        (
+            select concat_ws(
+                ', ',
+                case when bool_or(mfa_factors.friendly_name is null) then 'auth.mfa_factors.friendly_name' end,
+                case when bool_or(mfa_factors.secret is null) then 'auth.mfa_factors.secret' end
+            )
+            from auth.mfa_factors
+            where mfa_factors.user_id = users.id
+            having bool_or(mfa_factors.friendly_name is null or mfa_factors.secret is null)
+        )
     ) as columns
-) as unreadable;
-comment on view tenancy.auth_users is 'Every user, and why the Auth server''s admin API cannot update them; NULL: it can.';
+) as unreadable
+where users.deleted_at is null;
+comment on view tenancy.auth_users is
+'Every user, and why the Auth server''s admin API cannot update them; NULL: it can. Without soft-deleted ones: the Auth server has emptied their'
+' app_metadata, and nobody signs in as one of them again.';
 
 create or replace view tenancy.user_preflight as
 select auth_users.user_id, auth_users.unreachable as reason
 from tenancy.auth_users
-where auth_users.unreachable is not null;
+where auth_users.unreachable is not null
+union all
+select
+    auth_users.user_id,
+    format(
+        'app_metadata has %s, which the Auth server does not keep exactly when it writes the user: make it text',
+        string_agg(distinct left(number.value::text, 30), ', ')
+    )
+from tenancy.auth_users
+cross join lateral jsonb_path_query(auth_users.raw_app_meta_data, '$.** ? (@.type() == "number")') as number (value)
+-- It keeps numbers as doubles, and writes the shortest text of each. No double is as long as that.
+where case when length(number.value::text) > 300 then true else number.value::float8::text::numeric <> number.value::numeric end
+group by auth_users.user_id
+union all
+select
+    auth_users.user_id,
+    format(
+        'app_metadata.providers lacks %s of auth.identities: a sign-in lost its change to an update at the same moment; the next sign-in through a'
+        ' provider puts it back', string_agg(distinct identities.provider, ', ')
+    )
+from tenancy.auth_users
+join auth.identities on identities.user_id = auth_users.user_id
+where jsonb_typeof(auth_users.raw_app_meta_data -> 'providers') = 'array'
+    and not auth_users.raw_app_meta_data -> 'providers' ? identities.provider
+group by auth_users.user_id;
 comment on view tenancy.user_preflight is
-'Users whom the Auth server''s admin API cannot update, and why: rows that were inserted by hand or by an import. Nobody can'
-' sign in as one of them either. Fix the named columns (token columns: an empty string) and they count.';
+'Users to look at before a run and after it, and why. Whom the Auth server''s admin API cannot update: rows that were inserted by hand or by an'
+' import; nobody can sign in as one of them either; fix the named columns (text: an empty string; a time: now(); identity_data: an object) and'
+' they count. Whose app_metadata has numbers that a double does not hold: the Auth server rounds them with every update, and a revert does not'
+' give them back. Whose sign-in lost its entry in app_metadata.providers.';
 
 create or replace view tenancy.users_without_org as
 select
@@ -68,7 +124,7 @@ select
     coalesce(
         auth_users.unreachable,
         case when placed_users.org_id is null then 'is in no organization' end,
-        case when coalesce(auth_users.raw_app_meta_data ->> 'org_id', '') = '' then 'has no organization in app_metadata' end,
+        case when coalesce(btrim(auth_users.raw_app_meta_data ->> 'org_id'), '') = '' then 'has no organization in app_metadata' end,
         format('has organization %s already', auth_users.raw_app_meta_data ->> 'org_id')
     ) as reason
 from tenancy.auth_users
@@ -115,7 +171,7 @@ comment on table tenancy.user_metadata_audit is
 ' afterwards, so it tells the truth also when the function is killed between the two.';
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
-' failed: the last error is in error. deleted: gone before it could be updated.';
+' failed: the last error is in error. deleted: gone, or soft-deleted, before it could be updated.';
 comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run; NULL where there was none.';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
@@ -132,7 +188,7 @@ select
         auth_users.unreachable,
         format(
             'has %s now, which is not what the run gave',
-            coalesce('organization ' || (auth_users.raw_app_meta_data ->> 'org_id'), 'no organization')
+            coalesce('organization ' || nullif(btrim(auth_users.raw_app_meta_data ->> 'org_id'), ''), 'no organization')
         )
     ) as reason
 from tenancy.user_metadata_audit as audit
@@ -196,7 +252,7 @@ select
         when users_without_org.obstacle is null then 'call the function update-user-org-metadata'
         when users_without_org.obstacle = 'unplaced' then 'place the user in tenancy.user_orgs, or choose with tenancy.enable_new_users'
         when users_without_org.obstacle = 'conflict' then format('should have %s: call the function with "on_conflict": "overwrite", or place the user in tenancy.user_orgs', users_without_org.org_id)
-        else 'fix the named columns of the user (token columns: an empty string), then call the function update-user-org-metadata'
+        else 'fix the named columns of the user (text: an empty string; a time: now(); identity_data: an object), then call the function update-user-org-metadata'
     end as remedy
 from tenancy.users_without_org;
 comment on view tenancy.user_findings is 'The rows of tenancy.users_without_org as findings.';

@@ -183,6 +183,7 @@ returns table (user_id uuid, outcome text) language sql volatile security invoke
         outcome = case
             when users.id is null then 'deleted'
             when lower(users.raw_app_meta_data ->> 'org_id') is not distinct from lower(audit.new_value #>> '{}') then 'updated'
+            when users.deleted_at is not null then 'deleted'
             when result.error is not null and result.final then 'failed'
             else 'pending'
         end,

@@ -76,6 +76,7 @@ begin
         and users.id not in (select user_orgs.user_id from tenancy.user_orgs)
         -- Rows of who was there when rows were decided are in the default organization: they are to be placed by hand.
         and coalesce(users.created_at > decided_at, true)
+        and (users.deleted_at is null or decided_at is null)
         and tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is null;
 
     get diagnostics created = row_count;
@@ -83,9 +84,9 @@ begin
 end
 $function$;
 comment on function tenancy.create_personal_organizations() is
-'Gives every user who is in no organization one of its own, named by email, phone or id; not those whom app_metadata.org_id places, and'
-' anonymous ones only with settings.new_users_anonymous. Returns how many. To be called before phase 2, and again whenever there are new'
-' users. Raises object_not_in_prerequisite_state while the mapping is empty and rows belong to the default organization. Fails where'
+'Gives every user who is in no organization one of its own, named by email, phone or id; not those whom app_metadata.org_id places,'
+' anonymous ones only with settings.new_users_anonymous, and soft-deleted ones only until their rows are decided. Returns how many. To be'
+' called before phase 2, and again whenever there are new users. Raises object_not_in_prerequisite_state while the mapping is empty and rows belong to the default organization. Fails where'
 ' public.organizations requires more than id and name.';
 
 create or replace function tenancy.set_org_of_new_user()

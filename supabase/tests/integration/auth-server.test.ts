@@ -92,6 +92,33 @@ describe("the Auth server's stand-in", () => {
     await database.sql`delete from auth.users where id = ${id}`;
   });
 
+  test.each([
+    ["identities", "created_at = null", 500],
+    ["identities", "updated_at = null", 500],
+    ["identities", "identity_data = '[]'", 500],
+    ["identities", "last_sign_in_at = null, identity_data = 'null'", 200],
+    ["mfa_factors", "friendly_name = null", 500],
+    ["mfa_factors", "secret = null", 500],
+    ["mfa_factors", "phone = null", 200],
+  ])(
+    "answers for a user with a row of %s where %s with %i, as GoTrue does, and lists the user",
+    async (table, change, status) => {
+      const { sql } = database;
+      const id = await createUser("reads@example.com");
+      await sql`
+      insert into auth.mfa_factors (id, user_id, friendly_name, factor_type, status, created_at, updated_at, secret)
+      values (gen_random_uuid(), ${id}, '', 'totp', 'verified', now(), now(), 'secret')
+    `;
+      expect((await admin("GET", `/${id}`)).status).toBe(200);
+      await sql.unsafe(`update auth.${table} set ${change} where user_id = '${id}'`);
+      for (const [method, body] of [["GET"], ["PUT", { app_metadata: { org_id: "x" } }]] as const) {
+        expect((await admin(method, `/${id}`, body)).status).toBe(status);
+      }
+      expect((await admin("GET", "?page=1&per_page=1")).status).toBe(200);
+      await sql`delete from auth.users where id = ${id}`;
+    },
+  );
+
   test("writes the whole of app_metadata from what it read, so that the last writer wins", async () => {
     const id = await createUser("lost-update@example.com");
     beforeWrite = async () => {

@@ -93,6 +93,42 @@ describe("update-user-org-metadata, when the Auth server or time is short,", () 
     expect((await call()).reply).toMatchObject({ done: true, updated: 1 });
   });
 
+  test("lists afterwards whose sign-in it undid, and nobody once the next sign-in has put that back", async () => {
+    await addUsers(sql, numberedUsers(2), demoPassword);
+    await sql`
+      insert into auth.identities (provider_id, user_id, identity_data, provider, created_at, updated_at)
+      select id, id, '{}', 'email', now(), now() from auth.users
+    `;
+    /** Writes the providers of a user as an OAuth sign-in does: those of all identities. */
+    const writeProviders = async () =>
+      await sql`
+        update auth.users
+        set raw_app_meta_data = raw_app_meta_data || jsonb_build_object(
+          'providers', (select jsonb_agg(provider) from auth.identities where user_id = users.id)
+        )
+        where id = ${userId(1)}
+      `;
+    behaviour.beforeWrite = async () => {
+      behaviour.beforeWrite = async () => {};
+      await sql`
+        insert into auth.identities (provider_id, user_id, identity_data, provider, created_at, updated_at)
+        values ('google', ${userId(1)}, '{}', 'google', now(), now())
+      `;
+      await writeProviders();
+    };
+    const listed = async () => await sql`select user_id, reason from tenancy.user_preflight`;
+    expect(await listed()).toEqual([]);
+    expect((await call({ concurrency: 1 })).reply).toMatchObject({ done: true, updated: 2 });
+    expect(await listed()).toEqual([
+      {
+        user_id: userId(1),
+        reason: expect.stringMatching(/^app_metadata\.providers lacks google of auth\.identities/),
+      },
+    ]);
+    await writeProviders();
+    expect(await listed()).toEqual([]);
+  });
+
   /** Ends the function's connection to the database, as a restart or a failover does. */
   const loseConnection = () =>
     runAsSuperuser(

@@ -141,6 +141,38 @@ describe("update-user-org-metadata over HTTP", () => {
     expect(conflict).toEqual({ org_id: otherOrgId });
   });
 
+  test("sends no request for users whose identities or factors the Auth server cannot read", async () => {
+    await addUsers(sql, numberedUsers(7), demoPassword);
+    await sql`
+      insert into auth.identities (provider_id, user_id, identity_data, provider, created_at, updated_at)
+      select id, id, '{}', 'email', now(), now() from auth.users
+    `;
+    await sql`
+      insert into auth.mfa_factors (id, user_id, friendly_name, factor_type, status, created_at, updated_at, secret)
+      select gen_random_uuid(), id, '', 'totp', 'verified', now(), now(), '' from auth.users
+    `;
+    await sql`update auth.identities set created_at = null, updated_at = null where user_id = ${userId(2)}`;
+    await sql`update auth.identities set identity_data = '[]' where user_id = ${userId(3)}`;
+    await sql`update auth.mfa_factors set friendly_name = null where user_id = ${userId(4)}`;
+    await sql`update auth.mfa_factors set secret = null where user_id = ${userId(5)}`;
+    await sql`update auth.users set recovery_token = null where id = ${userId(5)}`;
+    await sql`update auth.identities set last_sign_in_at = null, identity_data = 'null' where user_id = ${userId(6)}`;
+    await sql`update auth.mfa_factors set phone = null, web_authn_credential = null where user_id = ${userId(7)}`;
+    const cannot = "NULL: the Auth server cannot read the user";
+    const reasons = [
+      [userId(2), `auth.identities.created_at, auth.identities.updated_at ${cannot}`],
+      [userId(3), "auth.identities.identity_data that is no JSON object: the Auth server cannot read the user"],
+      [userId(4), `auth.mfa_factors.friendly_name ${cannot}`],
+      [userId(5), `recovery_token, auth.mfa_factors.secret ${cannot}`],
+    ];
+    expect((await sql`select user_id, reason from tenancy.user_preflight order by user_id`).map(Object.values)).toEqual(
+      reasons,
+    );
+    const { reply } = await call();
+    expect(reply).toMatchObject({ done: true, updated: 3, unreachable: 4, failed: 0 });
+    expect(requests.sort()).toEqual([1, 6, 7].map((number) => `PUT /admin/users/${userId(number)}`));
+  });
+
   test("overwrites another organization when told to, and keeps it on record", async () => {
     await addUsers(sql, numberedUsers(1), demoPassword);
     await contradictMapping(sql, userId(1));

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(10);
+select plan(11);
 -- Whoever is there belongs to the default organization.
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -65,6 +65,14 @@ select is(
     'a run has given four users their organization'
 );
 
+update auth.users
+set raw_app_meta_data = '{"org_id": " "}'
+where id = pg_temp.id_of(3);
+select is(
+    (select reason from tenancy.users_to_revert where run_id = (select id from run) and obstacle = 'conflict'),
+    'has no organization now, which is not what the run gave',
+    'a blank is no organization'
+);
 update auth.users
 set raw_app_meta_data = '{"org_id": "b0000000-0000-4000-8000-000000000007"}'
 where id = pg_temp.id_of(3);

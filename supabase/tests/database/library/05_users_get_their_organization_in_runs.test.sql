@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(18);
+select plan(20);
 -- Whoever is there belongs to the default organization.
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -61,6 +61,18 @@ select results_eq(
     $$ values ('1', null), ('2', null), ('3', 'conflict'), ('4', 'unreachable') $$,
     'users without their organization are found: missing or unknown, in conflict, or out of reach'
 );
+select is(
+    (select reason from tenancy.users_without_org where user_id = pg_temp.id_of(3)),
+    'has organization b0000000-0000-4000-8000-000000000003 already',
+    'the reason of a conflict names the other organization'
+);
+update auth.users set raw_app_meta_data = '{"org_id": " "}' where id = pg_temp.id_of(2);
+select is(
+    (select reason from tenancy.users_without_org where user_id = pg_temp.id_of(2)),
+    'has no organization in app_metadata',
+    'and a blank is none'
+);
+update auth.users set raw_app_meta_data = '{"org_id": null}' where id = pg_temp.id_of(2);
 select is(
     (select reason from tenancy.user_preflight where user_id = pg_temp.id_of(4)),
     'confirmation_token NULL: the Auth server cannot read the user',
