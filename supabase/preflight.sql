@@ -15,7 +15,8 @@ with recursive listed (schema_name, table_name, scope, priority, reason, org_fro
         (null::text, null::text, null::text, null::text, null::text, null::text[])
 ),
 mapping (query) as (
-    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line.
+    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line. Memberships
+    -- are not known here: rows of who is in several organizations are counted as of the active one.
     select $mapping$
     select null::uuid, null::uuid where false
     $mapping$
@@ -28,16 +29,16 @@ chosen (new_users) as (
     'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
     scan_mb_per_second, 50000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select
     null::regclass, null::boolean where false), backfills (relation, state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false),
-    user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
-    'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where one.document::text like '%found%' ),
-    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as privileges_before, to_regclass(format('%I.%I',
-    listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state as (select exists (select from user_orgs where
-    user_orgs.org_id is not null) as is_filled), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text collate
-    "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on
-    namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select
-    settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from
-    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and
-    dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
+    memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral
+    query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where one.document::text like
+    '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as privileges_before,
+    to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state as (select exists (select from
+    user_orgs where user_orgs.org_id is not null) as is_filled), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name,
+    relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join
+    pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and
+    namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct
+    from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid
+    and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
     pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as
     parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition,
     coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate
@@ -171,29 +172,43 @@ chosen (new_users) as (
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
-    org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), decisions as (select decided.relation as root, (select
-    mapping_state.is_filled from mapping_state) or coalesce( tables_before.follows_org_id, decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select
-    claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row, concat_ws(', else ', described.sources, 'the default organization') as in_words, tables_before.relation is not
-    null as has_begun from application_tables as decided left join tables_before on tables_before.relation = decided.relation left join ( select sources.root, string_agg(sources.description, ', else '
-    order by sources.ordinal) as sources from sources group by sources.root ) as described on described.root = decided.relation where decided.scope = 'org'), decision_rules as (select
-    decided_table.relation as root, format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id,
-    format('case when false then null %s else %L::pg_catalog.uuid end', decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else
-    format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as
-    is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format( 'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict,
-    format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates, format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins from
-    application_tables as decided_table cross join settings left join ( select rule.root, count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by
-    rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by
-    rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as
-    org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ),
-    ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids, string_agg(replace(rule.joins, '{child}', 'todo'), '' order by
-    rule.ordinal) as joins from sources as rule group by rule.root ) as decided on decided.root = decided_table.relation where decided_table.scope = 'org'), filler_forms as (select decision_rules.root,
-    format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid, decision_rules.joins ) as form
-    from decision_rules), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as
-    present, format( 'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then
-    format(' default %L::uuid', settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo,
-    'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root,
-    org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false),
-    format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when org_id.default_expression is not null then
+    org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), source_rules as (with source as ( select sources.*,
+    string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as
+    parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as
+    (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description,
+    source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id from source union all select source.root, source.ordinal, true, source.attnums,
+    source.description || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins,
+    ''), case when member.org_id is null then source.org_id else format( 'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
+    ' and other_%2$s.org_id operator(pg_catalog.<>) %4$s) then null else %5$s end', source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id ) end, coalesce(member.org_id,
+    source.org_id), source.condition, source.user_id from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
+    E'\nleft join lateral (select memberships.org_id from memberships'
+    ' where memberships.user_id operator(pg_catalog.=) %1$s and memberships.org_id operator(pg_catalog.=) any (array[%2$s])'
+    ' order by pg_catalog.array_position(array[%2$s], memberships.org_id) limit 1) as member_%3$s on true', source.user_id, source.parents, source.ordinal ) where source.kind = 'owner' and source.parents
+    is not null ) as member (org_id, joins) on true), decisions as (select decided.relation as root, (select mapping_state.is_filled from mapping_state) or coalesce( tables_before.follows_org_id,
+    decided.relation in (select following_tables.relation from following_tables) ) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) as is_per_row,
+    concat_ws(', else ', described.sources, 'the default organization') as in_words, tables_before.relation is not null as has_begun from application_tables as decided left join tables_before on
+    tables_before.relation = decided.relation left join ( select rule.root, string_agg(rule.description, ', else ' order by rule.ordinal) as sources from source_rules as rule where rule.by_memberships =
+    exists (select from memberships) group by rule.root ) as described on described.root = decided.relation where decided.scope = 'org'), decision_rules as (select decided_table.relation as root,
+    format('case when false then null %s else %L::pg_catalog.uuid end', decided.cautiously, settings.default_org_id) as org_id, format('case when false then null %s else %L::pg_catalog.uuid end',
+    decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when
+    decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format(
+    'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
+    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins, variant.by_memberships from application_tables as decided_table cross join settings cross
+    join (values (false), (true)) as variant (by_memberships) left join ( select rule.root, rule.by_memberships, count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition,
+    replace(rule.cautious_org_id, '{child}', 'todo')), '' order by rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
+    string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
+    string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ')
+    from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids,
+    replace( string_agg(rule.joins, '' order by rule.ordinal) || string_agg(rule.member_joins, '' order by rule.ordinal), '{child}', 'todo' ) as joins from source_rules as rule group by rule.root,
+    rule.by_memberships ) as decided on decided.root = decided_table.relation and decided.by_memberships = variant.by_memberships where decided_table.scope = 'org'), filler_forms as (select decided.root,
+    max(decided.form) filter (where not decided.by_memberships) as form, max(decided.form) filter (where decided.by_memberships) as members_form from ( select decision_rules.root,
+    decision_rules.by_memberships, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid,
+    decision_rules.joins ) as form from decision_rules ) as decided group by decided.root), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation,
+    org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format( 'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()',
+    org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid', settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then
+    format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join decisions on decisions.root = org_id.root cross join
+    settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$',
+    false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when org_id.default_expression is not null then
     format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root and org_id.attnum is not null union all
     select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and coalesce(existing.intact, false), case when
     settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s', coalesce(existing.tgname,

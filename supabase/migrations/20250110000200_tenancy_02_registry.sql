@@ -1,6 +1,6 @@
--- Purpose: which tables belong to organizations (registry) and who belongs to which (user_orgs).
+-- Purpose: which tables belong to organizations (registry), who belongs to which (user_orgs), and who is in several (memberships).
 -- Touches: new objects in the schema tenancy; a trigger on public.organizations, for the users of one that is deleted.
--- Locks:   SHARE ROW EXCLUSIVE on organizations for a millisecond, for the foreign key of user_orgs and a trigger.
+-- Locks:   SHARE ROW EXCLUSIVE on organizations for a millisecond, for the foreign key of user_orgs and memberships and a trigger.
 -- Undo:    as tenancy_01_foundation.
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
@@ -50,9 +50,22 @@ create index if not exists user_orgs_org_id_idx on tenancy.user_orgs (org_id);
 comment on table tenancy.user_orgs is
 'The mapping: which organization a user belongs to, for rows and for JWTs alike. Empty: everything belongs to the default organization.'
 ' No foreign key to auth.users, so that the rows of a user who is gone can still be placed. Rows without organization do not fill it.';
-comment on column tenancy.user_orgs.switched_at is 'When the user last switched organizations, or lost the active one; NULL: never.';
+comment on column tenancy.user_orgs.switched_at is 'When the user last switched organizations, lost the active one, or got another role in it, with settings.org_role; NULL: never.';
 comment on column tenancy.user_orgs.org_id is
 'NULL: in no organization, as the users of one that was deleted, until somebody places them.';
+
+create table if not exists tenancy.memberships (
+    user_id uuid not null,
+    org_id uuid not null references public.organizations (id) on delete cascade,
+    role text,
+    created_at timestamptz not null default now(),
+    primary key (user_id, org_id)
+);
+create index if not exists memberships_org_id_idx on tenancy.memberships (org_id);
+comment on table tenancy.memberships is
+'Every organization that a user is in. tenancy.user_orgs has the active one of them, which rows and tokens go by. Empty: users are in the one'
+' of user_orgs and cannot switch. No foreign key to auth.users, as user_orgs.';
+comment on column tenancy.memberships.role is 'What the user is there, in the application''s own words; app_metadata.org_role, if settings.org_role is on.';
 
 create or replace function tenancy.organization_named(claim text)
 returns uuid language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$

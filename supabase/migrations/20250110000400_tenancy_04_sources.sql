@@ -285,7 +285,7 @@ comment on view tenancy.sources is
 'Where a row''s organization can come from, per org-scoped table in the order that decides: the entries of registry.org_from, or, without'
 ' those, what is detected: columns that name an organization, owners (of its own before those through other tables, NOT NULL first, then'
 ' user_id, owner_id, created_by), org-scoped parents in the order of their columns, and last users whom a table on the way names in a column'
-' that is not unique. joins, org_id, condition (it decides) and user_id are forms over the row, {child}.';
+' that is not unique. Of an owner who is in several organizations org_migration.source_rules lets a parent decide. joins, org_id, condition (it decides) and user_id are forms over the row, {child}.';
 
 create or replace view org_migration.following_tables as
 with recursive followed (relation) as (
@@ -333,30 +333,6 @@ select coalesce(
 ) as row_count
 where to_regclass('public.organizations') is not null;
 comment on view org_migration.claimed_organizations is 'How many users have another organization than the default one in app_metadata. No row without organizations.';
-
-create or replace view tenancy.decisions as
-select
-    decided.relation as root,
-    (select mapping_state.is_filled from tenancy.mapping_state)
-        or coalesce(
-            tables_before.follows_org_id,
-            decided.relation in (select following_tables.relation from org_migration.following_tables)
-        )
-        or coalesce((select claimed_organizations.row_count > 0 from org_migration.claimed_organizations), false) as is_per_row,
-    concat_ws(', else ', described.sources, 'the default organization') as in_words,
-    tables_before.relation is not null as has_begun
-from tenancy.application_tables as decided
-left join org_migration.tables_before on tables_before.relation = decided.relation
-left join (
-    select sources.root, string_agg(sources.description, ', else ' order by sources.ordinal) as sources
-    from tenancy.sources
-    group by sources.root
-) as described on described.root = decided.relation
-where decided.scope = 'org';
-comment on view tenancy.decisions is
-'What decides each org-scoped table''s rows, in words. is_per_row: true while there is a mapping, a user has another organization than the'
-' default one in app_metadata, or a row can follow one that had its organization before; false: all rows belong to the default organization,'
-' and phase 2 says so in the catalog. has_begun: phase 2 has looked at the table.';
 
 create or replace function tenancy.cross_org_references(target regclass default null)
 returns table (

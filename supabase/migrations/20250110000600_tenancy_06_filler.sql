@@ -5,6 +5,77 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
+create or replace view org_migration.source_rules as
+with source as (
+    select
+        sources.*,
+        string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents,
+        string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as parents_in_words,
+        string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later
+            as no_parent_yet
+    from tenancy.sources
+    window later as (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following)
+)
+select
+    source.root, source.ordinal, false as by_memberships, source.attnums, source.description, source.joins, '' as member_joins,
+    source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id
+from source
+union all
+select
+    source.root, source.ordinal, true, source.attnums,
+    source.description
+        || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end,
+    source.joins, coalesce(member.joins, ''),
+    case
+        when member.org_id is null then source.org_id
+        else format(
+            'case when (%1$s) and exists (select from tenancy.memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
+            ' and other_%2$s.org_id operator(pg_catalog.<>) %4$s) then null else %5$s end',
+            source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id
+        )
+    end,
+    coalesce(member.org_id, source.org_id), source.condition, source.user_id
+from source
+left join lateral (
+    select
+        format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id),
+        format(
+            E'\nleft join lateral (select memberships.org_id from tenancy.memberships'
+            ' where memberships.user_id operator(pg_catalog.=) %1$s and memberships.org_id operator(pg_catalog.=) any (array[%2$s])'
+            ' order by pg_catalog.array_position(array[%2$s], memberships.org_id) limit 1) as member_%3$s on true',
+            source.user_id, source.parents, source.ordinal
+        )
+    where source.kind = 'owner' and source.parents is not null
+) as member (org_id, joins) on true;
+comment on view org_migration.source_rules is
+'tenancy.sources as rules, without and with memberships. by_memberships: of an owner who is in several organizations the first parent after'
+' the owner decides that is in one of them, else the active organization; cautious_org_id waits for such parents.';
+
+create or replace view tenancy.decisions as
+select
+    decided.relation as root,
+    (select mapping_state.is_filled from tenancy.mapping_state)
+        or coalesce(
+            tables_before.follows_org_id,
+            decided.relation in (select following_tables.relation from org_migration.following_tables)
+        )
+        or coalesce((select claimed_organizations.row_count > 0 from org_migration.claimed_organizations), false) as is_per_row,
+    concat_ws(', else ', described.sources, 'the default organization') as in_words,
+    tables_before.relation is not null as has_begun
+from tenancy.application_tables as decided
+left join org_migration.tables_before on tables_before.relation = decided.relation
+left join (
+    select rule.root, string_agg(rule.description, ', else ' order by rule.ordinal) as sources
+    from org_migration.source_rules as rule
+    where rule.by_memberships = exists (select from tenancy.memberships)
+    group by rule.root
+) as described on described.root = decided.relation
+where decided.scope = 'org';
+comment on view tenancy.decisions is
+'What decides each org-scoped table''s rows, in words. is_per_row: true while there is a mapping, a user has another organization than the'
+' default one in app_metadata, or a row can follow one that had its organization before; false: all rows belong to the default organization,'
+' and phase 2 says so in the catalog. has_begun: phase 2 has looked at the table.';
+
 create or replace view org_migration.decision_rules as
 select
     decided_table.relation as root,
@@ -20,14 +91,17 @@ select
     end as is_conflict,
     format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
     format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids,
-    coalesce(decided.joins, '') as joins
+    coalesce(decided.joins, '') as joins,
+    variant.by_memberships
 from tenancy.application_tables as decided_table
 cross join tenancy.settings
+cross join (values (false), (true)) as variant (by_memberships)
 -- All sources once, and not once per table.
 left join (
     select
-        rule.root, count(*) as sources,
-        string_agg(format(E'\nwhen %s then %s', rule.condition, rule.org_id), '' order by rule.ordinal) as cautiously,
+        rule.root, rule.by_memberships, count(*) as sources,
+        string_agg(format(E'\nwhen %s then %s', rule.condition, replace(rule.cautious_org_id, '{child}', 'todo')), '' order by rule.ordinal)
+            as cautiously,
         string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
         string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions,
         string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
@@ -42,21 +116,25 @@ left join (
             order by rule.ordinal
         ) as candidates,
         string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids,
-        string_agg(replace(rule.joins, '{child}', 'todo'), '' order by rule.ordinal) as joins
-    from tenancy.sources as rule
-    group by rule.root
-) as decided on decided.root = decided_table.relation
+        replace(
+            string_agg(rule.joins, '' order by rule.ordinal) || string_agg(rule.member_joins, '' order by rule.ordinal), '{child}', 'todo'
+        ) as joins
+    from org_migration.source_rules as rule
+    group by rule.root, rule.by_memberships
+) as decided on decided.root = decided_table.relation and decided.by_memberships = variant.by_memberships
 where decided_table.scope = 'org';
 comment on view org_migration.decision_rules is
 'How each table''s rows are decided, as forms of SQL (tenancy.with_names) over the row, named todo, and its joins. org_id leaves a row'
 ' undecided (NULL) whose parent is there and has no organization yet; last_org_id passes such parents over. is_orphan: nothing decides.'
-' user_ids: the users whom it names.';
+' user_ids: the users whom it names. by_memberships: which of the two rows of a table counts while tenancy.memberships has rows, and which while it'
+' has none, so that nobody pays for memberships who has none.';
 
 create table if not exists org_migration.fillers (
     table_oid oid primary key,
     home_oid oid not null,
     entries jsonb not null,
     form text not null,
+    members_form text not null,
     counter regclass
 );
 comment on table org_migration.fillers is
@@ -65,18 +143,27 @@ comment on column org_migration.fillers.table_oid is 'The table''s oid, as a num
 comment on column org_migration.fillers.home_oid is
 'The oid of this table: a row with another one is of another database, where numbers mean other tables, and does not count.';
 comment on column org_migration.fillers.entries is 'The numbers of the columns of each entry of registry.org_from, as {"user_id": [3]}.';
+comment on column org_migration.fillers.members_form is 'The form while tenancy.memberships has rows; form is for while it has none.';
 comment on column org_migration.fillers.counter is 'The sequence that counts the rows it filled, see tenancy.filled_rows.';
 
 create or replace view org_migration.filler_forms as
 select
-    decision_rules.root,
-    format(
-        'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids,
-        decision_rules.root::oid, decision_rules.joins
-    ) as form
-from org_migration.decision_rules;
+    decided.root,
+    max(decided.form) filter (where not decided.by_memberships) as form,
+    max(decided.form) filter (where decided.by_memberships) as members_form
+from (
+    select
+        decision_rules.root, decision_rules.by_memberships,
+        format(
+            'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids,
+            decision_rules.root::oid, decision_rules.joins
+        ) as form
+    from org_migration.decision_rules
+) as decided
+group by decided.root;
 comment on view org_migration.filler_forms is
-'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, and the users whom it names.';
+'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, and the users whom it names. members_form:'
+' the same while tenancy.memberships has rows.';
 
 create or replace view tenancy.filled_rows as
 select class.oid::regclass as relation, coalesce(pg_sequence_last_value(counter.oid), 0) as rows
@@ -98,7 +185,8 @@ begin
 
     for prepared in
         select
-            filler_forms.root::oid, 'org_migration.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form, counter.oid::regclass
+            filler_forms.root::oid, 'org_migration.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form,
+            filler_forms.members_form, counter.oid::regclass
         from org_migration.filler_forms
         left join (
             select sources.root, jsonb_object_agg(sources.entry, sources.attnums) as entries
@@ -118,6 +206,7 @@ begin
         set
             entries = excluded.entries,
             form = excluded.form,
+            members_form = excluded.members_form,
             counter = excluded.counter;
     end loop;
 end
@@ -173,7 +262,7 @@ left join org_migration.fillers
     on fillers.table_oid = filler_forms.root::oid
     and fillers.home_oid = 'org_migration.fillers'::regclass
     and fillers.counter::oid in (select pg_class.oid from pg_catalog.pg_class)
-where fillers.form is distinct from filler_forms.form
+where (fillers.form, fillers.members_form) is distinct from (filler_forms.form, filler_forms.members_form)
     and exists (
         select from pg_catalog.pg_trigger
         where tgrelid = filler_forms.root and tgfoid = to_regprocedure('tenancy.fill_org_id()')
@@ -216,6 +305,8 @@ comment on function org_migration.org_of_orphan(uuid[]) is
 
 create or replace function org_migration.filler_query(root regclass)
 returns text language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+declare
+    by_memberships constant boolean := exists (select from tenancy.memberships);
 begin
     -- One session at a time, and never in the way of an insert: who does not get here does without what is noted.
     if pg_try_advisory_xact_lock(hashtext('org_migration.filler_query')) then
@@ -228,11 +319,15 @@ begin
     end if;
     return coalesce(
         (
-            select tenancy.with_names(fillers.form)
+            select tenancy.with_names(case when by_memberships then fillers.members_form else fillers.form end)
             from org_migration.fillers
             where fillers.table_oid = root::oid and fillers.home_oid = 'org_migration.fillers'::regclass
         ),
-        (select tenancy.with_names(filler_forms.form) from org_migration.filler_forms where filler_forms.root = filler_query.root),
+        (
+            select tenancy.with_names(case when by_memberships then filler_forms.members_form else filler_forms.form end)
+            from org_migration.filler_forms
+            where filler_forms.root = filler_query.root
+        ),
         'select null::uuid, true, null::uuid[]'
     );
 end
@@ -262,7 +357,10 @@ begin
             null;
     end;
     if new.org_id is null then
-        execute coalesce(tenancy.with_names(filler.form), org_migration.filler_query(root))
+        execute coalesce(
+            tenancy.with_names(case when exists (select from tenancy.memberships) then filler.members_form else filler.form end),
+            org_migration.filler_query(root)
+        )
         into new.org_id, is_orphan, user_ids
         using new;
     end if;

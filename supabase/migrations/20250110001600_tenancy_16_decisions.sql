@@ -50,7 +50,8 @@ begin
         where org_id.attname = 'org_id' and not org_id.attisdropped
     ) or exists (
         select from pg_catalog.pg_constraint
-        where confrelid = to_regclass('public.organizations') and conrelid <> to_regclass('tenancy.user_orgs')
+        where confrelid = to_regclass('public.organizations')
+            and conrelid not in ('tenancy.user_orgs'::regclass, 'tenancy.memberships'::regclass)
     ) then
         follows := target in (select following_tables.relation from org_migration.following_tables);
     end if;
@@ -126,6 +127,7 @@ returns void language sql volatile security invoker set search_path = '' as $fun
         select decision_rules.*
         from org_migration.decision_rules
         where decision_rules.root = coalesce(target, decision_rules.root)
+            and decision_rules.by_memberships = exists (select from tenancy.memberships)
     ),
     decision as materialized (
         select decisions.root, decisions.in_words
@@ -188,7 +190,7 @@ declare
             rules.is_conflict, target::oid, rules.joins
         )
         from org_migration.decision_rules as rules
-        where rules.root = target
+        where rules.root = target and rules.by_memberships = exists (select from tenancy.memberships)
     );
     counted record;
 begin

@@ -230,7 +230,7 @@ language sql stable security invoker set search_path = '' as $function$
     where token.issued_at < changed.at and token.issued_at + jwt_expiry > now()
 $function$;
 comment on function tenancy.stale_sessions(interval) is
-'Sessions whose access token was issued before their user''s app_metadata.org_id changed, by a run, a switch or a lost membership, and has not'
+'Sessions whose access token was issued before their user''s app_metadata.org_id changed, by a run, a switch, a lost membership or another role, and has not'
 ' expired: it has the organization of before, or none, until it is refreshed, at stale_until at the latest. jwt_expiry is the project''s, see config.toml or the dashboard.'
 ' No row: policies may rely on the token.';
 

@@ -105,13 +105,17 @@ begin
             (
                 'token_hook',
                 (
-                    select 'supabase_auth_admin cannot call tenancy.add_org_id_to_token, so nobody signs in: select tenancy.enable_token_hook(),'
-                        ' or switch the hook off on the dashboard, then select tenancy.disable_token_hook()'
+                    select format(
+                        'supabase_auth_admin cannot call tenancy.add_org_id_to_token, so nobody signs in: %s, or switch the hook off on the'
+                        ' dashboard, then select tenancy.disable_token_hook()',
+                        case when hook.name is null then 'it is gone or renamed, so make it again' else 'select tenancy.enable_token_hook()' end
+                    )
                     from tenancy.settings
+                    cross join to_regprocedure('tenancy.add_org_id_to_token(jsonb)') as hook (name)
                     where settings.token_hook
                         and not coalesce(
                             has_schema_privilege(to_regrole('supabase_auth_admin'), 'tenancy'::regnamespace, 'usage')
-                            and has_function_privilege(to_regrole('supabase_auth_admin'), to_regprocedure('tenancy.add_org_id_to_token(jsonb)'), 'execute'),
+                            and has_function_privilege(to_regrole('supabase_auth_admin'), hook.name, 'execute'),
                             false
                         )
                 )

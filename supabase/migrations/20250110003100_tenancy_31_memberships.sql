@@ -5,50 +5,59 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create table if not exists tenancy.memberships (
-    user_id uuid not null,
-    org_id uuid not null references public.organizations (id) on delete cascade,
-    role text,
-    created_at timestamptz not null default now(),
-    primary key (user_id, org_id)
-);
-create index if not exists memberships_org_id_idx on tenancy.memberships (org_id);
-comment on table tenancy.memberships is
-'Every organization that a user is in. tenancy.user_orgs has the active one of them, which rows and tokens go by. Empty: users are in the one'
-' of user_orgs and cannot switch. No foreign key to auth.users, as user_orgs.';
-comment on column tenancy.memberships.role is 'What the user is there, in the application''s own words; app_metadata.org_role, if settings.org_role is on.';
-
 create or replace function tenancy.follow_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
-    if tg_op <> 'INSERT' and (tg_op = 'DELETE' or (old.user_id, old.org_id) <> (new.user_id, new.org_id)) then
-        update tenancy.user_orgs
-        set org_id = null, switched_at = clock_timestamp()
-        where user_orgs.user_id = old.user_id and user_orgs.org_id = old.org_id;
-        if found then
-            perform tenancy.store_claim(old.user_id, null);
-        end if;
-    end if;
-    if tg_op <> 'DELETE' and not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id)
-        and tenancy.org_of(new.user_id) is null
-    then
+    if not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id) and tenancy.org_of(new.user_id) is null then
         insert into tenancy.user_orgs (user_id, org_id, switched_at)
         values (new.user_id, new.org_id, clock_timestamp())
         on conflict do nothing;
-        perform tenancy.store_claim(new.user_id, new.org_id);
+        -- Another session may have given the user another one meanwhile.
+        if found then
+            perform tenancy.store_claim(new.user_id, new.org_id);
+        end if;
+    elsif new.role is distinct from old.role and (select settings.org_role from tenancy.settings) then
+        update tenancy.user_orgs
+        set switched_at = clock_timestamp()
+        where (user_orgs.user_id, user_orgs.org_id) = (new.user_id, new.org_id);
     end if;
     return null;
 end
 $function$;
 comment on function tenancy.follow_membership() is
-'Trigger function: who loses the membership of the active organization is in none from then on, never in another by chance. A new membership'
-' moves nobody; it becomes the active one only of a user who has never been in any. Security definer, because whoever changes memberships may'
-' neither write user_orgs nor auth.users.';
+'Trigger function: a new membership moves nobody; it becomes the active one only of a user who has never been in any. Notes when the role in the'
+' next token changes, for tenancy.stale_sessions(). Security definer, because whoever changes memberships may neither write user_orgs nor'
+' auth.users.';
+
+create or replace function tenancy.follow_lost_membership()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+begin
+    update tenancy.user_orgs
+    set org_id = null, switched_at = clock_timestamp()
+    where user_orgs.user_id = old.user_id
+        and user_orgs.org_id = old.org_id
+        and not exists (select from tenancy.memberships where (memberships.user_id, memberships.org_id) = (old.user_id, old.org_id));
+    if found then
+        perform tenancy.store_claim(old.user_id, null);
+    end if;
+    return null;
+end
+$function$;
+comment on function tenancy.follow_lost_membership() is
+'Trigger function, at the end of the transaction, since many an application deletes its memberships and inserts them anew: who loses that of'
+' the active organization is in none from then on, never in another by chance. Security definer, as tenancy.follow_membership.';
 
 create or replace trigger follow_membership
-after insert or update or delete on tenancy.memberships
+after insert or update on tenancy.memberships
 for each row
 execute function tenancy.follow_membership();
+
+drop trigger if exists follow_lost_membership on tenancy.memberships;
+create constraint trigger follow_lost_membership
+after delete or update of user_id, org_id on tenancy.memberships
+deferrable initially deferred
+for each row
+execute function tenancy.follow_lost_membership();
 
 create or replace function tenancy.store_claim(user_id uuid, org_id uuid)
 returns void language sql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
@@ -71,10 +80,12 @@ returns void language plpgsql volatile security invoker set search_path = pg_cat
 declare
     caller constant uuid := (select auth.uid());
 begin
-    if not exists (
-        select from tenancy.memberships
-        where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
-    ) then
+    -- Whoever takes the membership away waits, or this does.
+    perform
+    from tenancy.memberships
+    where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
+    for key share;
+    if not found then
         raise exception 'you are not a member of the organization %', coalesce(switch_organization.org_id::text, 'NULL')
         using errcode = 'insufficient_privilege';
     end if;
@@ -111,21 +122,40 @@ create or replace function tenancy.copy_memberships(
 )
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
 declare
+    -- In the types of the columns, so that indexes are of use.
+    of_source constant text := (
+        select string_agg(
+            format(
+                ' and found.%I operator(pg_catalog.=) %s', its.attname,
+                format(case its.attname when user_column then '$1::%s' else '$2::%s' end, format_type(its.atttypid, its.atttypmod))
+            ), ''
+        )
+        from pg_attribute as its
+        where its.attrelid = source and its.attname in (user_column, org_column) and of_user is not null
+    );
     rows_of constant text := format(
         'select distinct on (1, 2) found.%1$I::uuid as user_id, found.%2$I::uuid as org_id, %3$s as role from %4$s as found'
         ' join public.organizations on organizations.id = found.%2$I::uuid'
-        ' where found.%1$I is not null and ($1 is null or (found.%1$I::text, found.%2$I::text) = ($1, $2)) order by 1, 2, 3',
-        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source
+        ' where found.%1$I is not null%5$s order by 1, 2, 3',
+        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source, of_source
     );
 begin
+    -- Of two sessions that each take away one of several rows, the second one has to see what the first one did.
+    perform
+    from tenancy.memberships
+    where memberships.user_id = of_user::uuid and memberships.org_id = of_org::uuid
+    for update;
     execute format(
-        'delete from tenancy.memberships where ($1 is null or (user_id::text, org_id::text) = ($1, $2))'
-        ' and not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))', rows_of
+        'delete from tenancy.memberships where %s'
+        ' not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))',
+        case when of_user is not null then 'user_id = $1::uuid and org_id = $2::uuid and' end, rows_of
     )
     using of_user, of_org;
     execute format(
-        'insert into tenancy.memberships (user_id, org_id, role) %s on conflict (user_id, org_id) do update set role = excluded.role'
-        ' where memberships.role is distinct from excluded.role', rows_of
+        'insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from (%s) as source'
+        ' left join tenancy.memberships as there on (there.user_id, there.org_id) = (source.user_id, source.org_id)'
+        ' where there.user_id is null or there.role is distinct from source.role'
+        ' on conflict (user_id, org_id) do update set role = excluded.role', rows_of
     )
     using of_user, of_org;
 end
@@ -197,6 +227,8 @@ begin
                 wanted.name, wanted.events, source, wanted.level, user_column, org_column, coalesce(role_column, '')
             );
         end loop;
+        -- Nobody writes to it from here on: what came meanwhile.
+        perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;
     perform tenancy.create_api_function(
         'switch_organization(org_id uuid)', 'void', 'volatile security definer', 'select tenancy.switch_organization(org_id)'
@@ -214,7 +246,7 @@ $function$;
 comment on function tenancy.enable_memberships(regclass, name, name, name) is
 'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
 ' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
-' from and kept in step with; NULL: you write tenancy.memberships yourself. Raises duplicate_function where public has others of these names.';
+' from and kept in step with; NULL: you write tenancy.memberships yourself. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
 
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -230,7 +262,8 @@ begin
     end loop;
     drop function if exists public.switch_organization(uuid);
     drop function if exists public.my_organizations();
-    delete from tenancy.memberships;
+    -- Which nobody loses: no trigger of a row fires.
+    truncate tenancy.memberships;
 end
 $function$;
 comment on function tenancy.disable_memberships() is
@@ -242,11 +275,14 @@ declare
     metadata jsonb := coalesce(nullif(event #> '{claims,app_metadata}', 'null'), '{}');
     placed record;
 begin
-    select user_orgs.org_id, memberships.role, settings.org_role
+    select user_orgs.org_id, memberships.role
     into placed
     from tenancy.settings
     join tenancy.user_orgs on user_orgs.user_id = (event ->> 'user_id')::uuid
-    left join tenancy.memberships on (memberships.user_id, memberships.org_id) = (user_orgs.user_id, user_orgs.org_id);
+    -- With NULL it looks up nothing.
+    left join tenancy.memberships
+        on memberships.user_id = case when settings.org_role then user_orgs.user_id end
+        and memberships.org_id = user_orgs.org_id;
     if not found then
         return event;
     end if;
@@ -254,7 +290,7 @@ begin
     metadata := metadata - 'org_id' - 'org_role';
     if placed.org_id is not null then
         metadata := metadata || jsonb_build_object('org_id', placed.org_id)
-            || case when placed.org_role and placed.role is not null then jsonb_build_object('org_role', placed.role) else '{}' end;
+            || case when placed.role is not null then jsonb_build_object('org_role', placed.role) else '{}' end;
     end if;
     return jsonb_set(event, '{claims,app_metadata}', metadata);
 exception
@@ -286,7 +322,9 @@ create or replace function tenancy.disable_token_hook()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 begin
     update tenancy.settings set token_hook = false;
-    revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin;
+    if to_regprocedure('tenancy.add_org_id_to_token(jsonb)') is not null then
+        revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin;
+    end if;
     revoke usage on schema tenancy from supabase_auth_admin;
 end
 $function$;

@@ -13,7 +13,8 @@ with recursive listed (schema_name, table_name, scope, priority, reason, org_fro
         (null::text, null::text, null::text, null::text, null::text, null::text[])
 ),
 mapping (query) as (
-    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line.
+    -- Your mapping, if you have one: the select that fills tenancy.user_orgs, without its semicolon, in place of this line. Memberships
+    -- are not known here: rows of who is in several organizations are counted as of the active one.
     select $mapping$
     select null::uuid, null::uuid where false
     $mapping$
@@ -38,6 +39,8 @@ settings as (
 tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false),
 backfills (relation, state) as (select null::regclass, null::text where false),
 fillers (table_oid, form) as (select null::oid, null::text where false),
+-- None of them are known before the push.
+memberships (user_id, org_id) as (select null::uuid, null::uuid where false),
 -- Of the views each only asks whether there is one.
 user_orgs (user_id, org_id) as (
     select gen_random_uuid(), gen_random_uuid()
@@ -96,7 +99,7 @@ from org_id_columns
 join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation
 where org_id_columns.is_leaf
 group by org_id_columns.root),
-{{views: decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
+{{views: source_rules decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
 table_parts as materialized (select push_parts.* from push_parts),
 {{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings source_findings unvalidated_checks row_findings name_findings}}
 counted_mapping as (

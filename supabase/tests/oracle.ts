@@ -41,6 +41,8 @@ export interface Knowledge {
   parents: Map<Reference, Map<string, Found>>;
   /** The mapping, and what app_metadata says of each user. */
   mapping: Map<string, string | null>;
+  /** The organizations that each user is a member of. */
+  memberships: Map<string, Set<string>>;
   claims: Map<string, unknown>;
   organizations: Set<string>;
   before: OrgIdsBefore;
@@ -91,6 +93,7 @@ export async function readKnowledge(
   const scoped = tables.map(inPublic);
   const catalog = await readCatalog(sql);
   const mapping = await sql`select user_id, org_id from tenancy.user_orgs`;
+  const memberships = await sql`select user_id, array_agg(org_id) as org_ids from tenancy.memberships group by user_id`;
   const users = await sql`select id, raw_app_meta_data -> 'org_id' as claim from auth.users`;
   const organizations = await sql`select id from public.organizations`;
   const keys = new Set(scoped.map(keyOf));
@@ -107,6 +110,7 @@ export async function readKnowledge(
     undecided: new Map(scoped.map((table) => [keyOf(table), table.orgFrom?.length === 0])),
     parents: new Map(catalog.references.map((reference) => [reference, rowsByKey(rows, reference)])),
     mapping: new Map(mapping.map((row) => [row["user_id"] as string, row["org_id"] as string | null])),
+    memberships: new Map(memberships.map((row) => [row["user_id"] as string, new Set(row["org_ids"] as string[])])),
     claims: new Map(users.map((row) => [row["id"] as string, row["claim"]])),
     organizations: new Set(organizations.map((row) => row["id"] as string)),
     before,
@@ -142,19 +146,31 @@ function follow({ parents }: Knowledge, from: Found | undefined, reference: Refe
 const named = ({ organizations }: Knowledge, text: unknown): string | undefined =>
   typeof text === "string" && uuid.test(text) && organizations.has(text.toLowerCase()) ? text.toLowerCase() : undefined;
 
+/** The user whom a source of a row names. */
+function userOf(knowledge: Knowledge, found: Found, { way, end }: Source): string | undefined {
+  if (typeof end !== "string") return undefined;
+  const user = goAlong(knowledge, found, way)?.row[end];
+  return typeof user === "string" && uuid.test(user) ? user.toLowerCase() : undefined;
+}
+
 /** The organization of a user: the mapping's, which may be none, else that of app_metadata. */
-function organizationOf(knowledge: Knowledge, user: unknown): string | undefined {
-  if (typeof user !== "string" || !uuid.test(user)) return undefined;
-  const mapped = knowledge.mapping.get(user.toLowerCase());
-  return mapped === undefined ? named(knowledge, knowledge.claims.get(user.toLowerCase())) : mapped ?? undefined;
+function organizationOf(knowledge: Knowledge, user: string | undefined): string | undefined {
+  if (user === undefined) return undefined;
+  const mapped = knowledge.mapping.get(user);
+  return mapped === undefined ? named(knowledge, knowledge.claims.get(user)) : mapped ?? undefined;
+}
+
+function goAlong(knowledge: Knowledge, found: Found, way: Reference[]): Found | undefined {
+  let at: Found | undefined = found;
+  for (const step of way) at = follow(knowledge, at, step);
+  return at;
 }
 
 /** What a source says of a row: an organization, or a parent that has it; undefined where it says nothing. */
-function ask(knowledge: Knowledge, found: Found, { way, end }: Source): string | Place | undefined {
-  let at: Found | undefined = found;
-  for (const step of way) at = follow(knowledge, at, step);
-  if (typeof end === "string") return organizationOf(knowledge, at?.row[end]);
-  const parent = follow(knowledge, at, end);
+function ask(knowledge: Knowledge, found: Found, source: Source): string | Place | undefined {
+  const { way, end } = source;
+  if (typeof end === "string") return organizationOf(knowledge, userOf(knowledge, found, source));
+  const parent = follow(knowledge, goAlong(knowledge, found, way), end);
   if (!parent) return undefined;
   return end.parent === organizationsKey ? parent.row["id"] as string : { key: end.parent, found: parent };
 }
@@ -166,11 +182,46 @@ const answers = (knowledge: Knowledge, { key, found }: Place): (string | Place)[
     ...(knowledge.sources.get(key) ?? []).map((source) => ask(knowledge, found, source)),
   ].filter((answer) => answer !== undefined);
 
+const inCircle = Symbol("in a circle");
+
+/**
+ * What decides a row: the first answer. Where that is the organization of an owner, the first parent after the owner that is in
+ * an organization of theirs comes before it, if that parent's does not go in a circle.
+ */
+function firstAnswer(
+  knowledge: Knowledge,
+  { key, found }: Place,
+  orgOf: (parent: Place) => string | undefined,
+  isThere: (parent: Place) => boolean = () => true,
+): string | Place | typeof inCircle | undefined {
+  const before = knowledge.before.get(key)?.get(found.text);
+  if (before !== undefined) return before;
+  const sources = knowledge.sources.get(key) ?? [];
+  for (const [number, source] of sources.entries()) {
+    const answer = ask(knowledge, found, source);
+    if (typeof answer !== "string") {
+      if (answer && isThere(answer)) return answer;
+      continue;
+    }
+    const memberships = knowledge.memberships.get(userOf(knowledge, found, source) ?? "");
+    for (const later of memberships ? sources.slice(number + 1).filter(({ kind }) => kind === "parent") : []) {
+      const parent = ask(knowledge, found, later) as Place | undefined;
+      if (!parent || !isThere(parent)) continue;
+      const orgId = orgOf(parent);
+      if (orgId === undefined) return inCircle;
+      if (memberships?.has(orgId)) return orgId;
+    }
+    return answer;
+  }
+  return undefined;
+}
+
 /** The organization that the rules give; none where they go in a circle. */
 function decide(
   knowledge: Knowledge,
   decisions: Map<object, string | undefined>,
   place: Place,
+  onTheWay: object[] = [],
 ): string | undefined {
   const path: object[] = [];
   let at: Place | string | undefined = place;
@@ -180,9 +231,12 @@ function decide(
       decision = decisions.get(at.found);
       break;
     }
-    if (path.includes(at.found)) break;
+    if (path.includes(at.found) || onTheWay.includes(at.found)) break;
     path.push(at.found);
-    at = answers(knowledge, at)[0] ?? knowledge.defaultOrgId;
+    const orgOf = (parent: Place) => decide(knowledge, decisions, parent, [...onTheWay, ...path]);
+    const answer: string | Place | typeof inCircle = firstAnswer(knowledge, at, orgOf) ?? knowledge.defaultOrgId;
+    if (answer === inCircle) break;
+    at = answer;
     if (typeof at === "string") decision = at;
   }
   for (const row of path) decisions.set(row, decision);
@@ -218,12 +272,11 @@ export function decideInsert(knowledge: Knowledge, table: OrgTable, text: string
   const key = keyOf(table);
   const found = knowledge.rows.get(key)?.find((candidate) => candidate.text === text);
   if (!found) throw new Error(`Cannot decide a row of ${key} that was not there: ${text}`);
-  for (const source of knowledge.sources.get(key) ?? []) {
-    const answer = ask(knowledge, found, source);
-    if (typeof answer === "string") return answer;
-    // A row that references itself is not there yet.
-    if (answer && answer.found !== found) return answer.found.row["org_id"] as string;
-  }
+  const orgOf = (parent: Place) => parent.found.row["org_id"] as string;
+  // A row that references itself is not there yet.
+  const answer = firstAnswer(knowledge, { key, found }, orgOf, (parent) => parent.found !== found);
+  if (typeof answer === "string") return answer;
+  if (typeof answer === "object") return orgOf(answer);
   return knowledge.undecided.get(key) || knowledge.mapping.size === 0 ? knowledge.defaultOrgId : undefined;
 }
 

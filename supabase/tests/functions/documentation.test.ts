@@ -108,6 +108,14 @@ describe("the lists of what runs the documented commands", () => {
   });
 });
 
+test("every example of a policy is tested as it stands", () => {
+  const policies = readPage("docs/memberships.md").match(/^create policy .*$/gm) ?? [];
+  const file = join(root, "supabase/tests/database/library/05_policies_of_members.test.sql");
+  const tested = readFileSync(file, "utf8").split("\n");
+  expect(policies).not.toEqual([]);
+  expect(policies.filter((policy) => !tested.includes(policy))).toEqual([]);
+});
+
 /** Every code of a finding, as the library's own test has them. */
 const codes = [
   ...readFileSync(

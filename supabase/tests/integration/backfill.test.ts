@@ -5,7 +5,9 @@ import { freePort, startPostgres } from "../../local/postgres.ts";
 import { root } from "../../local/project.ts";
 import { applyMigrations } from "../apply-migrations.ts";
 import { cloneDatabase } from "../databases.ts";
-import { defaultOrgId, tenOrganizations } from "../organizations.ts";
+import { mapUsers } from "../../local/mapping.ts";
+import { findWrongRows } from "../oracle.ts";
+import { defaultOrgId, north, south, tenOrganizations } from "../organizations.ts";
 import { copyProject } from "../../local/project-copy.ts";
 import { manyCalls } from "../rows.ts";
 
@@ -177,6 +179,53 @@ describe("with organizations to tell apart", () => {
       measured: true,
       triggers_fired: false,
     });
+  });
+
+  test("rows of who is in several organizations, by a table of the application, follow the rows that they reference", async () => {
+    const database = await clone("several_organizations");
+    const { sql } = database;
+    await sql.unsafe(`
+      create table public.company_members (user_id uuid, company_id uuid, position text, primary key (user_id, company_id));
+      update public.leads
+      set campaign_id = (select id from public.campaigns where campaigns.user_id <> leads.user_id order by id limit 1);
+    `).simple();
+    const copy = copyProject(`${inject("folder")}/several_organizations`);
+    copy.edit(
+      "_EDIT_list_of_tables.sql",
+      "values\n",
+      "values\n    ('public', 'company_members', 'excluded', null, 'who belongs where', null),\n",
+    );
+    copy.append(
+      "_EDIT_list_of_tables.sql",
+      `
+        ${mapUsers([north, south])}
+        insert into public.company_members (user_id, company_id) select user_id, org_id from tenancy.user_orgs;
+        insert into public.company_members (user_id, company_id)
+        select user_id, organizations.id
+        from tenancy.user_orgs
+        join public.organizations on organizations.id in ('${north}', '${south}')
+        where hashtext(user_id::text) % 3 = 0
+        on conflict do nothing;
+        select tenancy.enable_memberships('public.company_members', 'user_id', 'company_id', 'position');
+      `,
+    );
+    await applyMigrations(copy.folder, database.url);
+
+    const tables = (await sql`select table_name from tenancy.org_scoped_tables`).map((row) =>
+      row["table_name"] as string
+    );
+    expect(await findWrongRows(sql, tables, defaultOrgId)).toEqual([]);
+    const [leads] = await sql`
+      select
+        count(*) filter (where leads.org_id <> user_orgs.org_id)::integer as "following",
+        count(*) filter (where leads.org_id <> campaigns.org_id and members.user_id is not null)::integer as "wrong"
+      from public.leads
+      join public.campaigns on campaigns.id = leads.campaign_id
+      join tenancy.user_orgs on user_orgs.user_id = leads.user_id
+      left join tenancy.memberships as members on (members.user_id, members.org_id) = (leads.user_id, campaigns.org_id)
+    `;
+    expect(leads).toMatchObject({ following: expect.toSatisfy((rows: number) => rows > 5), wrong: 0 });
+    expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
   });
 
   test("a function of the application in a check finds its table where its own sessions do", async () => {

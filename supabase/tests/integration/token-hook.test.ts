@@ -7,6 +7,7 @@ import { become, rehearse } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { hookContract } from "../hook-contract.ts";
 import { north, south } from "../organizations.ts";
+import { readSection } from "../readme.ts";
 import { startTestServices } from "../services.ts";
 import { addUsers, numberedUsers, userId } from "../users.ts";
 
@@ -35,17 +36,18 @@ describe("the custom access token hook", () => {
     await database?.drop();
   });
 
-  const ask = async (grant: string, body: Record<string, string>) => {
-    const response = await fetch(`${services.api.url}/auth/v1/token?grant_type=${grant}`, {
+  const ask = async (grant: string, body: Record<string, string>, { api, keys } = services) => {
+    const response = await fetch(`${api.url}/auth/v1/token?grant_type=${grant}`, {
       method: "POST",
-      headers: { apikey: services.keys.publishableKey },
+      headers: { apikey: keys.publishableKey },
       body: JSON.stringify(body),
     });
     const reply = await response.json() as Record<string, string>;
     const claims = reply["access_token"] ? decodeJwt(reply["access_token"]) : {};
     return { status: response.status, refreshToken: reply["refresh_token"] ?? "", claims };
   };
-  const signIn = (number: number) => ask("password", { email: `user${number}@example.com`, password: demoPassword });
+  const signIn = (number: number, at = services) =>
+    ask("password", { email: `user${number}@example.com`, password: demoPassword }, at);
   const withOrganization = (orgId: string) => ({ app_metadata: { org_id: orgId } });
 
   for (const { name, run } of hookContract) {
@@ -85,6 +87,59 @@ describe("the custom access token hook", () => {
         { org: south, role: "guest" },
       ]);
     });
+  });
+
+  test("reads past whoever is changing the user's rows", async () => {
+    await sql.begin(async (transaction) => {
+      await transaction`update tenancy.user_orgs set org_id = ${north}`;
+      await transaction`update tenancy.memberships set role = 'other'`;
+      expect((await signIn(1)).claims).toMatchObject(withOrganization(south));
+      throw new Error("taken back");
+    }).catch(({ message }: Error) => expect(message).toBe("taken back"));
+  });
+
+  test.each([
+    [
+      "revoked",
+      "revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin",
+      "select tenancy.enable_token_hook()",
+    ],
+    [
+      "renamed",
+      "alter function tenancy.add_org_id_to_token(jsonb) rename to add_it",
+      "alter function tenancy.add_it(jsonb) rename to add_org_id_to_token",
+    ],
+  ])("is found by verify() where it is %s, which stops every sign-in", async (_what, breakIt, fixIt) => {
+    const isFound = async () =>
+      (await sql`select from tenancy.verify_schema() where check_name = 'token_hook' and not passed`).length > 0;
+    expect(await isFound()).toBe(false);
+    await sql.unsafe(breakIt);
+    expect((await signIn(1)).status).toBe(500);
+    expect(await isFound()).toBe(true);
+    await sql.unsafe(fixIt);
+    expect((await signIn(1)).claims).toMatchObject(withOrganization(south));
+    expect(await isFound()).toBe(false);
+  });
+
+  test("can be called by a hook of the application", async () => {
+    const block = readSection("## The token hook", "docs/memberships.md").blocks("sql").find((text) =>
+      text.includes("create function")
+    );
+    await sql.unsafe(block ?? "");
+    const own = await startTestServices(database.name, { tokenHook: "public.custom_access_token" });
+    try {
+      const { status, claims } = await signIn(1, own);
+      expect(status).toBe(200);
+      expect(claims).toMatchObject({ plan: "pro", ...withOrganization(south) });
+    } finally {
+      await own.stop();
+    }
+    expect(
+      await sql`
+      select grantee from information_schema.routine_privileges
+      where routine_name = 'custom_access_token' and grantee in ('PUBLIC', 'anon', 'authenticated')
+    `,
+    ).toEqual([]);
   });
 
   test("takes the organization from the next token of who loses it", async () => {

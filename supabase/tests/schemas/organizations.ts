@@ -20,6 +20,7 @@ export const organizationFeatures: Record<string, number> = {
   "users placed by app_metadata": 20,
   "claims that count as missing": 15,
   "users in no organization": 12,
+  "users in several organizations": 30,
 };
 
 const organizationTables: Record<string, string> = {
@@ -127,12 +128,21 @@ export function mapUsers(draft: Draft, mapping: string): Mapping {
   );
   const others = without.map((user) => ` and id <> ${literal(user)}`).join("");
   const rows = [...placed, ...without.map((user) => `(${literal(user)}, null)`)].join(", ");
+  const several = traits.has("users in several organizations") ? placed.length : 0;
+  if (several > 0) used.add("users in several organizations");
+  const memberships = random.shuffle(mapped.filter((user) => !without.includes(user))).slice(0, Math.ceil(several / 2))
+    .flatMap((user) =>
+      random.shuffle(organizations).slice(0, 1 + random.below(organizations.length)).map((id) =>
+        `(${literal(user)}, ${literal(id)})`
+      )
+    ).join(", ");
   const hasOwnTable = Object.keys(organizationTables).some((name) => used.has(name));
   const created = organizations.map((id) => `(${literal(id)}, 'Organization')`).join(", ");
   return {
     statements: [
       mapped.length > 0 && !hasOwnTable ? `insert into public.organizations (id, name) values ${created};` : "",
       rows ? `insert into tenancy.user_orgs (user_id, org_id) values ${rows};` : "",
+      memberships ? `insert into tenancy.memberships (user_id, org_id) values ${memberships};` : "",
       isPersonal ? "select tenancy.create_personal_organizations();" : "",
     ].join("\n"),
     query: [

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(26);
+select plan(34);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -76,7 +76,8 @@ select is(
     pg_temp.as_user(1, 'select tenancy.switch_organization(null)'), '42501: permission denied for schema tenancy', 'nothing else is callable'
 );
 
-insert into auth.sessions (id, user_id, created_at) values (gen_random_uuid(), pg_temp.person(1), now() - interval '1 minute');
+insert into auth.sessions (id, user_id, created_at)
+select gen_random_uuid(), pg_temp.person(number), now() - interval '1 minute' from generate_series(1, 4) as number;
 select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(1) $$, 'a session from before the switch is stale');
 select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(3) $$, 'one of whom nothing changed is not');
 
@@ -84,8 +85,28 @@ insert into office.members values (pg_temp.person(2), pg_temp.org(3), 'invited')
 select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'an invitation moves nobody');
 update office.members set position = 'member' where member = pg_temp.person(2) and company = pg_temp.org(3);
 select is((select role from tenancy.memberships where (user_id, org_id) = (pg_temp.person(2), pg_temp.org(3))), 'member', 'a role follows');
+update tenancy.user_orgs set switched_at = null where user_id = pg_temp.person(2);
+update office.members set position = 'owner' where member = pg_temp.person(2) and company = pg_temp.org(2);
+select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'which no token has, so that none is stale');
+update tenancy.settings set org_role = true;
+update office.members set position = 'guest' where member = pg_temp.person(2) and company = pg_temp.org(3);
+select is_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'nor is that of another organization in a token');
+update office.members set position = 'guest' where member = pg_temp.person(2) and company = pg_temp.org(2);
+select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'with settings.org_role a token with the old role is');
+update tenancy.user_orgs set switched_at = null where user_id = pg_temp.person(2);
+create temp table before as select * from tenancy.memberships;
+-- Deleted and inserted anew.
+delete from office.members;
+insert into office.members select user_id, org_id, role from pg_temp.before;
+set constraints all immediate;
+select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'who is deleted and inserted anew in one transaction stays where they are');
+truncate office.members;
+insert into office.members select user_id, org_id, role from pg_temp.before;
+select is(tenancy.org_of(pg_temp.person(2)), null, 'between two transactions they are in none');
+select pg_temp.as_user(2, format('select public.switch_organization(%L)', pg_temp.org(2)));
 delete from office.members where member = pg_temp.person(2) and company = pg_temp.org(2);
 select is(tenancy.org_of(pg_temp.person(2)), null, 'who loses the active organization is in none, not in another by chance');
+select isnt_empty($$ select from tenancy.stale_sessions() where user_id = pg_temp.person(2) $$, 'their session from before is stale');
 select is(
     (select raw_app_meta_data from auth.users where id = pg_temp.person(2)), '{"theme": "dark"}', 'and the next token has no claim'
 );
@@ -97,7 +118,11 @@ select is(tenancy.org_of(pg_temp.person(2)), null, 'a deleted organization leave
 truncate office.members;
 select is_empty($$ select from tenancy.memberships $$, 'a truncate is followed');
 
+insert into office.members select user_id, org_id, role from pg_temp.before where org_id <> pg_temp.org(3);
+select pg_temp.as_user(2, format('select public.switch_organization(%L)', pg_temp.org(2)));
 select tenancy.disable_memberships();
+select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'disable_memberships() leaves everyone where they are');
+select is_empty($$ select from pg_trigger where tgrelid = 'office.members'::regclass $$, 'and the table of the application as it was');
 select is(to_regprocedure('public.switch_organization(uuid)'), null, 'disable_memberships() takes the functions away');
 create function public.my_organizations() returns integer language sql as 'select 1';
 select throws_ok(

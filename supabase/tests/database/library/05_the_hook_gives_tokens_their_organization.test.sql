@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(16);
+select plan(27);
 select tenancy.disable_new_table_check();
 delete from tenancy.user_orgs;
 
@@ -59,11 +59,42 @@ set local role authenticated;
 select throws_ok($$ select tenancy.add_org_id_to_token('{}') $$, '42501', null, 'users cannot call it');
 set local role postgres;
 
+-- Hazards: while the hook is on, the Auth server calls it whatever became of it.
+create function pg_temp.verified() returns boolean language sql as
+$$ select passed from tenancy.verify_schema() where check_name = 'token_hook' $$;
+select is(pg_temp.verified(), true, 'a hook that can be called is as it should be');
 revoke execute on function tenancy.add_org_id_to_token(jsonb) from supabase_auth_admin;
-select is((select passed from tenancy.verify_schema() where check_name = 'token_hook'), false, 'a hook that cannot be called is found');
-select throws_like($$ select tenancy.roll_back(1) $$, 'cannot roll back to phase 1 while tokens get their organization%', 'and roll_back refuses');
+select is(pg_temp.verified(), false, 'one that is revoked is found');
+select matches(
+    (select detail from tenancy.verify_schema() where check_name = 'token_hook'), 'so nobody signs in: select tenancy.enable_token_hook\(\), or',
+    'with what to do'
+);
+select throws_like(
+    $$ select org_migration.assert_finishable(true, true) $$, '%token_hook: supabase_auth_admin cannot call%', 'and the last step refuses'
+);
+select tenancy.enable_token_hook();
+select is(pg_temp.verified(), true, 'enable_token_hook() puts it right');
+revoke usage on schema tenancy from supabase_auth_admin;
+select is(pg_temp.verified(), false, 'one whose schema is closed is found');
+select tenancy.enable_token_hook();
+alter function tenancy.add_org_id_to_token(jsonb) rename to add_it;
+select is(pg_temp.verified(), false, 'one that is renamed is found');
+select matches(
+    (select detail from tenancy.verify_schema() where check_name = 'token_hook'), 'it is gone or renamed, so make it again, or',
+    'with what to do'
+);
+alter function tenancy.add_it(jsonb) rename to add_org_id_to_token;
+select is(pg_temp.verified(), true, 'and renamed back it is as it was');
+
+select throws_like($$ select tenancy.roll_back(1) $$, 'cannot roll back to phase 1 while tokens get their organization%', 'roll_back refuses while it is on');
+drop function tenancy.add_org_id_to_token(jsonb);
+select is(pg_temp.verified(), false, 'one that is dropped is found');
+select throws_like($$ select tenancy.roll_back(1) $$, 'cannot roll back to phase 1 while tokens get their organization%', 'roll_back refuses then, too');
 select tenancy.disable_token_hook();
-select is((select passed from tenancy.verify_schema() where check_name = 'token_hook'), true, 'until it is off');
+select is(pg_temp.verified(), true, 'until it is off');
+select is(
+    has_schema_privilege('supabase_auth_admin', 'tenancy', 'usage'), false, 'which also works without the function, and closes the schema'
+);
 
 select * from finish();
 rollback;

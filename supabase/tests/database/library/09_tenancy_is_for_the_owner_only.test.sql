@@ -49,6 +49,7 @@ select results_eq(
             ('tenancy.copy_membership()'),
             ('tenancy.create_organization(text)'),
             ('tenancy.fill_org_id()'),
+            ('tenancy.follow_lost_membership()'),
             ('tenancy.follow_membership()'),
             ('tenancy.keep_org_of_new_user()'),
             ('tenancy.leave_users_without_organization()'),

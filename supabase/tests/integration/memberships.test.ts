@@ -1,0 +1,154 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Sql } from "postgres";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { connect } from "../../local/databases.ts";
+import { become, refusal } from "../attempts.ts";
+import { cloneDatabase, type Database } from "../databases.ts";
+import { north, south } from "../organizations.ts";
+import { addUsers, numberedUsers, userId } from "../users.ts";
+
+describe("memberships that two sessions change at the same moment", () => {
+  let database: Database;
+  let sql: Sql;
+  let first: Sql;
+  let second: Sql;
+
+  beforeAll(async () => {
+    database = await cloneDatabase("memberships", "migrated");
+    sql = database.sql;
+    first = connect(database.url);
+    second = connect(database.url);
+    await sql`insert into public.organizations (id, name) values (${north}, 'north'), (${south}, 'south')`;
+    await addUsers(sql, numberedUsers(2));
+    await sql`select tenancy.enable_memberships()`;
+  });
+
+  beforeEach(async () => {
+    await sql`delete from tenancy.memberships`;
+    await sql`delete from tenancy.user_orgs`;
+    await sql`update auth.users set raw_app_meta_data = raw_app_meta_data - 'org_id'`;
+    // With a mapping nobody is put into the default organization.
+    await sql`insert into tenancy.user_orgs (user_id, org_id) values (${userId(2)}, ${north})`;
+  });
+
+  afterAll(async () => {
+    await first?.end();
+    await second?.end();
+    await database?.drop();
+  });
+
+  const join = async (session: Sql, orgId: string) =>
+    await session`insert into tenancy.memberships (user_id, org_id) values (${userId(1)}, ${orgId})`;
+  const remove = async (session: Sql, orgId: string) =>
+    await session`delete from tenancy.memberships where (user_id, org_id) = (${userId(1)}, ${orgId})`;
+  const switchTo = async (session: Sql, orgId: string) => {
+    await become(session, "authenticated", { sub: userId(1), role: "authenticated" });
+    await session`select public.switch_organization(${orgId})`;
+  };
+
+  /** Lets the first session act and wait with its commit until the second one, which acts then, waits for it. */
+  const atOnce = async (act: (session: Sql) => Promise<unknown>, then: (session: Sql) => Promise<unknown>) => {
+    await first`begin`;
+    await act(first);
+    await second`begin`;
+    const [session] = await second`select pg_backend_pid() as pid`;
+    let over = false;
+    const error = refusal(then(second)).finally(() => over = true);
+    const waits = async () =>
+      (await sql`select from pg_stat_activity where pid = ${session?.["pid"]} and wait_event_type = 'Lock'`).length > 0;
+    while (!over && !(await waits())) await sleep(5);
+    const hasWaited = !over;
+    await first`commit`;
+    const refused = await error;
+    await second.unsafe(refused ? "rollback" : "commit");
+    return { hasWaited, refused: refused?.code };
+  };
+
+  /** The active organization, and the one that the next token has. */
+  const read = async () => {
+    const [row] = await sql`
+      select user_orgs.org_id as active, users.raw_app_meta_data ->> 'org_id' as claim
+      from auth.users
+      left join tenancy.user_orgs on user_orgs.user_id = users.id
+      where users.id = ${userId(1)}
+    `;
+    return { ...row };
+  };
+
+  test("a switch into an organization that the user is just removed from is refused", async () => {
+    await join(sql, north);
+    await join(sql, south);
+    const outcome = await atOnce((session) => remove(session, south), (session) => switchTo(session, south));
+    expect(outcome).toEqual({ hasWaited: true, refused: "42501" });
+    expect(await read()).toEqual({ active: north, claim: north });
+  });
+
+  test("a removal from the organization that the user has just switched to leaves them in none", async () => {
+    await join(sql, north);
+    await join(sql, south);
+    const outcome = await atOnce((session) => switchTo(session, south), (session) => remove(session, south));
+    expect(outcome).toEqual({ hasWaited: true, refused: undefined });
+    expect(await read()).toEqual({ active: null, claim: null });
+  });
+
+  test("a removal from the organization that the user has just left leaves them where they are", async () => {
+    await join(sql, north);
+    await join(sql, south);
+    const outcome = await atOnce((session) => switchTo(session, south), (session) => remove(session, north));
+    expect(outcome).toEqual({ hasWaited: false, refused: undefined });
+    expect(await read()).toEqual({ active: south, claim: south });
+  });
+
+  test("of two first memberships one becomes active, and is the one in the token", async () => {
+    const outcome = await atOnce((session) => join(session, north), (session) => join(session, south));
+    expect(outcome).toEqual({ hasWaited: true, refused: undefined });
+    expect(await read()).toEqual({ active: north, claim: north });
+  });
+
+  describe("by a table of the application, with a row per role", () => {
+    const rolesOf = async (session: Sql, role: string) =>
+      await session`delete from public.roles where (member, role) = (${userId(1)}, ${role})`;
+
+    beforeEach(async () => {
+      await sql.unsafe(`
+        drop table if exists public.roles;
+        create table public.roles (id integer generated always as identity, member text, company uuid, role text);
+        insert into public.roles (member, company, role) values ('${userId(1)}', '${north}', 'author'), ('${
+        userId(1)
+      }', '${north}', 'editor');
+      `).simple();
+    });
+
+    test("two that each take away one of them take away the membership", async () => {
+      await sql`select tenancy.enable_memberships('public.roles', 'member', 'company', 'role')`;
+      expect(await read()).toEqual({ active: north, claim: north });
+      const outcome = await atOnce((session) => rolesOf(session, "author"), (session) => rolesOf(session, "editor"));
+      expect(outcome).toEqual({ hasWaited: true, refused: undefined });
+      expect(await sql`select from tenancy.memberships`).toHaveLength(0);
+      expect(await read()).toEqual({ active: null, claim: null });
+    });
+
+    test("what is written while it is enabled is not missed", async () => {
+      const outcome = await atOnce(
+        (session) => session`insert into public.roles (member, company, role) values (${userId(1)}, ${south}, 'guest')`,
+        (session) => session`select tenancy.enable_memberships('public.roles', 'member', 'company', 'role')`,
+      );
+      expect(outcome).toEqual({ hasWaited: true, refused: undefined });
+      expect(await sql`select org_id, role from tenancy.memberships order by org_id`).toEqual([
+        { org_id: north, role: "author" },
+        { org_id: south, role: "guest" },
+      ]);
+    });
+  });
+
+  test("another role of a membership keeps nobody from switching to it", async () => {
+    await join(sql, north);
+    await join(sql, south);
+    const outcome = await atOnce(
+      (session) => session`update tenancy.memberships set role = 'guest' where org_id = ${south}`,
+      (session) => switchTo(session, south),
+    );
+    expect(outcome).toEqual({ hasWaited: false, refused: undefined });
+    expect(await read()).toEqual({ active: south, claim: south });
+  });
+});
