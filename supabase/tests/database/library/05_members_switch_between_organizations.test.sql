@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(34);
+select plan(35);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -54,6 +54,14 @@ select is(
     'org 1 admin t, org 2 guest f', 'my_organizations() lists one''s own'
 );
 select is(pg_temp.as_user(4, 'select count(*) from public.my_organizations()'), '0', 'and none of others');
+select is_empty(
+    $$
+        select from unnest('{anon,authenticated}'::text[]) as role
+        cross join unnest('{switch_organization(uuid),my_organizations(),auth_org_role()}'::text[]) as api
+        where has_function_privilege(role, 'public.' || api, 'execute') <> (role = 'authenticated')
+    $$,
+    'who is signed in may call the three functions, and nobody else'
+);
 
 select is(pg_temp.as_user(1, format('select public.switch_organization(%L)', pg_temp.org(2))), null, 'a member switches');
 select is(tenancy.org_of(pg_temp.person(1)), pg_temp.org(2), 'rows and tokens go by it');
