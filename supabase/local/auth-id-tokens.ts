@@ -2,7 +2,7 @@
 import { createRemoteJWKSet, type JWTPayload, jwtVerify } from "jose";
 import type { ISql } from "postgres";
 import { AuthError, authorize, type AuthReply, type Call, readBody } from "./auth-call.ts";
-import { asUser, type UserRow } from "./auth-rows.ts";
+import { loadUser, type UserRow } from "./auth-rows.ts";
 import { startSession } from "./auth-tokens.ts";
 import { confirmEmail, insertIdentity, insertUser, leaveAnonymity, reload, updateProviders } from "./auth-writes.ts";
 
@@ -50,7 +50,7 @@ async function findOrCreate(sql: ISql, issuer: string, person: Person): Promise<
     where identities.provider = ${issuer} and identities.provider_id = ${person.sub}
   `;
   if (known) {
-    const user = asUser(known, "Database error loading user");
+    const user = await loadUser(sql, known, "Database error loading user");
     await updateProviders(sql, user);
     return user;
   }
@@ -58,7 +58,7 @@ async function findOrCreate(sql: ISql, issuer: string, person: Person): Promise<
     select * from auth.users where email = ${person.email} and email_confirmed_at is not null and not is_sso_user
   `;
   if (sameAddress && person.email_verified) {
-    const user = asUser(sameAddress, "Database error loading user");
+    const user = await loadUser(sql, sameAddress, "Database error loading user");
     await insertIdentity(sql, user, issuer, { ...person });
     await updateProviders(sql, user);
     return user;

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { AuthError, authorize, type AuthReply, type Call, readBody, readObject, reply } from "./auth-call.ts";
-import { asUser, identitiesOf, nilId, userJson } from "./auth-rows.ts";
+import { identitiesOf, loadUser, nilId, userJson } from "./auth-rows.ts";
 import { startSession } from "./auth-tokens.ts";
 import { confirmEmail, insertIdentity, insertUser, leaveAnonymity, reload, updateProviders } from "./auth-writes.ts";
 
@@ -95,7 +95,7 @@ export async function openLink(call: Call): Promise<AuthReply> {
       ? await transaction`select * from auth.users where email_change_token_new = ${hash}`
       : await transaction`select * from auth.users where confirmation_token = ${hash}`;
     if (!row) throw new AuthError(403, "otp_expired", "Email link is invalid or has expired");
-    const user = asUser(row, "Database error finding user from email link");
+    const user = await loadUser(transaction, row, "Database error finding user from email link");
     if (type === "email_change") {
       const email = row["email_change"] as string;
       await insertIdentity(transaction, user, "email", { sub: user.id, email, email_verified: true });
@@ -110,19 +110,34 @@ export async function openLink(call: Call): Promise<AuthReply> {
   });
 }
 
-/** Adds an address to an anonymous user, for a link to confirm. The stand-in changes nothing else of one's own user. */
+/**
+ * Adds an email address to an anonymous user, for a link to confirm, or a phone number, confirmed at once. The stand-in changes
+ * nothing else of one's own user.
+ */
 export async function updateOwnUser(call: Call): Promise<AuthReply> {
   const claims = await authorize(call, false);
-  const email = readText(readBody(call)["email"]);
+  const body = readBody(call);
+  const email = readText(body["email"]);
+  const phone = readText(body["phone"]);
   const { sql } = call;
   const [row] = await sql`select * from auth.users where id = ${String(claims["sub"] ?? nilId)}`;
   if (!row) throw new AuthError(403, "user_not_found", "User from sub claim in JWT does not exist");
-  const user = asUser(row, "Database error loading user");
-  if (!user.is_anonymous || email === "") throw new AuthError(501, "not_implemented", "Not in the stand-in");
-  await sql`
-    update auth.users
-    set email_change = ${email}, email_change_token_new = ${newLinkToken()}, email_change_sent_at = now()
-    where id = ${user.id}
-  `;
+  const user = await loadUser(sql, row, "Database error loading user");
+  if (!user.is_anonymous || (email === "") === (phone === "")) {
+    throw new AuthError(501, "not_implemented", "Not in the stand-in");
+  }
+  if (email !== "") {
+    await sql`
+      update auth.users
+      set email_change = ${email}, email_change_token_new = ${newLinkToken()}, email_change_sent_at = now()
+      where id = ${user.id}
+    `;
+  } else {
+    await sql.begin(async (transaction) => {
+      await insertIdentity(transaction, user, "phone", { sub: user.id, phone, phone_verified: true });
+      await transaction`update auth.users set phone = ${phone}, phone_confirmed_at = now() where id = ${user.id}`;
+      await leaveAnonymity(transaction, user);
+    });
+  }
   return reply(userJson(await reload(sql, user.id), await identitiesOf(sql, user)));
 }

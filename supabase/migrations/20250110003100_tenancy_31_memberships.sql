@@ -66,14 +66,12 @@ returns void language sql volatile security invoker set search_path = pg_catalog
         when store_claim.org_id is null then users.raw_app_meta_data - 'org_id'
         else coalesce(users.raw_app_meta_data, '{}') || jsonb_build_object('org_id', store_claim.org_id)
     end
-    from tenancy.settings
     where users.id = store_claim.user_id
-        -- The hook reads user_orgs, and a write here may meet one of the Auth server's.
-        and not settings.token_hook
         and coalesce(jsonb_typeof(users.raw_app_meta_data), 'object') in ('object', 'null')
 $function$;
 comment on function tenancy.store_claim(uuid, uuid) is
-'Writes a user''s app_metadata.org_id, NULL takes it away, so that the next token follows; nothing while tenancy.enable_token_hook() is on.';
+'Writes a user''s app_metadata.org_id, NULL takes it away, so that the next token follows. With the token hook, too: tokens go by it again on the'
+' day on which the hook is switched off.';
 
 create or replace function tenancy.switch_organization(org_id uuid)
 returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$

@@ -143,12 +143,20 @@ const idTokenSignUps: Way[] = [
 ];
 
 /** How an anonymous user gets an identity. Returns the providers, and the session that this gives. */
-const links: { name: string; link(target: SignUpTarget, id: string, token: string): Promise<Linked> }[] = [
+const links: { name: string; link(target: SignUpTarget, anonymous: Session): Promise<Linked> }[] = [
   {
     name: "an email address",
-    link: async (target, id, token) => {
+    link: async (target, { access_token: token, user }) => {
       await post(target, "/user", { email: newEmail() }, token, "PUT");
-      return { session: await openLink(target, id, "email_change"), providers: ["email"] };
+      return { session: await openLink(target, user.id, "email_change"), providers: ["email"] };
+    },
+  },
+  {
+    name: "a phone number",
+    link: async (target, session) => {
+      await post(target, "/user", { phone: newPhone() }, session.access_token, "PUT");
+      // The Auth server adds the identity, and does not write down its provider.
+      return { session, providers: [] };
     },
   },
 ];
@@ -156,7 +164,7 @@ const links: { name: string; link(target: SignUpTarget, id: string, token: strin
 const idTokenLinks: typeof links = [
   {
     name: "an id token",
-    link: async (target, _id, token) => ({
+    link: async (target, { access_token: token }) => ({
       session: await signInByIdToken(target, randomUUID(), newEmail(), token),
       providers: [target.issuer?.url ?? ""],
     }),
@@ -335,8 +343,9 @@ function linkCheck(mode: NewUsers, anonymous: boolean, { name, link }: typeof li
       ` organization of new_users = '${mode}'`,
     run: async (target) =>
       await whileNewUsersAre(target.sql, mode, anonymous, async () => {
-        const { access_token: token, user: { id } } = await post(target, "/signup", {});
-        const { session, providers } = await link(target, id, token);
+        const anonymousSession: Session = await post(target, "/signup", {});
+        const { access_token: token, user: { id } } = anonymousSession;
+        const { session, providers } = await link(target, anonymousSession);
         const refreshed = await post(target, "/token?grant_type=refresh_token", {
           refresh_token: session.refresh_token,
         });

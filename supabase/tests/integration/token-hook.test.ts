@@ -14,12 +14,14 @@ import { addUsers, numberedUsers, userId } from "../users.ts";
 describe("the custom access token hook", () => {
   let database: Database;
   let services: Services;
+  let withoutHook: Services;
   let sql: Sql;
 
   beforeAll(async () => {
     database = await cloneDatabase("token_hook", "migrated");
     sql = database.sql;
     services = await startTestServices(database.name, { tokenHook: "tenancy.add_org_id_to_token" });
+    withoutHook = await startTestServices(database.name);
     await sql`insert into public.organizations (id, name) values (${north}, 'north'), (${south}, 'south')`;
     await sql`select tenancy.enable_token_hook()`;
     await addUsers(sql, numberedUsers(2), demoPassword);
@@ -33,6 +35,7 @@ describe("the custom access token hook", () => {
 
   afterAll(async () => {
     await services?.stop();
+    await withoutHook?.stop();
     await database?.drop();
   });
 
@@ -48,6 +51,11 @@ describe("the custom access token hook", () => {
   };
   const signIn = (number: number, at = services) =>
     ask("password", { email: `user${number}@example.com`, password: demoPassword }, at);
+  const switchTo = async (orgId: string) =>
+    await sql.begin(async (transaction) => {
+      await become(transaction as unknown as Sql, "authenticated", { sub: userId(1), role: "authenticated" });
+      await transaction`select public.switch_organization(${orgId})`;
+    });
   const withOrganization = (orgId: string) => ({ app_metadata: { org_id: orgId } });
 
   for (const { name, run } of hookContract) {
@@ -64,19 +72,20 @@ describe("the custom access token hook", () => {
     expect((await signIn(2)).claims["app_metadata"]).not.toHaveProperty("org_id");
   });
 
-  test("gives the next token the organization that the user has switched to, and touches no user", async () => {
+  test("gives the next token the organization that the user has switched to", async () => {
     const { refreshToken } = await signIn(1);
-    const before = [...await sql`select id, raw_app_meta_data, updated_at from auth.users order by 1`];
-    await sql.begin(async (transaction) => {
-      await become(transaction as unknown as Sql, "authenticated", { sub: userId(1), role: "authenticated" });
-      await transaction`select public.switch_organization(${south})`;
-    });
+    await switchTo(south);
     await sql`update tenancy.settings set org_role = true`;
     const refreshed = await ask("refresh_token", { refresh_token: refreshToken });
     expect(refreshed.claims).toMatchObject({ app_metadata: { org_id: south, org_role: "guest" } });
-    expect([...await sql`select id, raw_app_meta_data, updated_at from auth.users order by 1`]).toMatchObject(
-      before.map(({ id, raw_app_meta_data }) => ({ id, raw_app_meta_data })),
-    );
+  });
+
+  test("leaves app_metadata right for the day on which it is switched off, also of who is in no organization by then", async () => {
+    expect((await signIn(1, withoutHook)).claims).toMatchObject(withOrganization(south));
+    await sql`delete from tenancy.memberships where (user_id, org_id) = (${userId(1)}, ${south})`;
+    expect((await signIn(1, withoutHook)).claims["app_metadata"]).not.toHaveProperty("org_id");
+    await sql`insert into tenancy.memberships (user_id, org_id, role) values (${userId(1)}, ${south}, 'guest')`;
+    await switchTo(south);
   });
 
   test("lets policies ask for the role", async () => {
