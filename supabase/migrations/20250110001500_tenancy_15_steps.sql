@@ -44,6 +44,7 @@ create table if not exists org_migration.work (
     seconds double precision not null default 0,
     done_at timestamptz
 );
+create index if not exists work_relation_idx on org_migration.work (relation, part);
 comment on table org_migration.work is
 'What the push has to do, for tenancy.now to tell how far it is: tenancy.plan as it was when its session began, after what a session before'
 ' it has done.';

@@ -42,16 +42,19 @@ begin
             where found.present
         );
     end if;
+    -- Asked for each table, so not of views that look at all of them.
     if exists (
         select from pg_catalog.pg_attribute as org_id
-        join tenancy.application_tables
-            on application_tables.relation = org_id.attrelid
-            and application_tables.scope = 'org'
-        where org_id.attname = 'org_id' and not org_id.attisdropped
+        join pg_catalog.pg_class as class on class.oid = org_id.attrelid
+        where org_id.attname = 'org_id'
+            and not org_id.attisdropped
+            and class.relkind in ('r', 'p')
+            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     ) or exists (
-        select from pg_catalog.pg_constraint
-        where confrelid = to_regclass('public.organizations')
-            and conrelid not in ('tenancy.user_orgs'::regclass, 'tenancy.memberships'::regclass)
+        select from pg_catalog.pg_constraint as reference
+        join pg_catalog.pg_class as class on class.oid = reference.conrelid
+        where reference.confrelid = to_regclass('public.organizations')
+            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     ) then
         follows := target in (select following_tables.relation from org_migration.following_tables);
     end if;

@@ -247,15 +247,22 @@ declare
     ranges integer := 0;
     new_state text;
 begin
+    -- Asked of each table: as tenancy.org_id_columns, which looks at all of them.
     select case
-        when org_id.missing_value = format('{%s}', settings.default_org_id) then 'catalog'
-        when org_id.is_not_null then 'finished'
+        when org_id.attmissingval::text = format('{%s}', settings.default_org_id) then 'catalog'
+        when org_id.attnotnull and not exists (
+            select from pg_catalog.pg_constraint as not_null
+            where not_null.conrelid = target
+                and not_null.contype = 'n'
+                and not_null.conkey = array[org_id.attnum]
+                and not not_null.convalidated
+        ) then 'finished'
         else 'waiting'
     end
     into new_state
-    from tenancy.org_id_columns as org_id
+    from pg_catalog.pg_attribute as org_id
     cross join tenancy.settings
-    where org_id.relation = target;
+    where org_id.attrelid = target and org_id.attname = 'org_id' and not org_id.attisdropped;
 
     if block_count >= 1000 and new_state = 'waiting' then
         ranges := ceil(block_count / 16384.0);

@@ -1,0 +1,112 @@
+/**
+ * npm run bench:scale -- [--tables 54,300,1000] [--rows 1000000,5000000,20000000] [--partitions 500]: what more tables, more rows and
+ * a table of many partitions cost, each against the first of its kind. 0 leaves a kind out. Prints Markdown tables on standard output.
+ */
+import { mkdirSync, rmSync } from "node:fs";
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { formatCount } from "../../cli/print.ts";
+import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
+import { stateFolder } from "../project.ts";
+import { measureBackfill, prepareBackfill } from "./measure-backfill.ts";
+import { measureSchema, type SchemaCost, shippedTables, type Size, steps } from "./measure-schema.ts";
+import { prepareApplication } from "./prepare.ts";
+import { markdown, say } from "./print.ts";
+import { serverSettings, table } from "./shared.ts";
+
+/** Rows of the largest table where tables are counted. */
+const fewRows = 1000;
+
+const describe = ({ tables, partitions }: Size) =>
+  partitions === 0 ? `${formatCount(tables)} tables` : `and one of ${formatCount(partitions)} partitions`;
+
+async function compareSchemas(server: PostgresServer, folder: string, sizes: Size[]): Promise<string> {
+  await prepareApplication(server, folder, fewRows);
+  const costs: SchemaCost[] = [];
+  for (const size of sizes) {
+    const cost = await measureSchema(server, join(folder, "schema"), size);
+    costs.push(cost);
+    say(`  ${describe(size)}: ${steps.map((step) => `${step} ${cost[step].toFixed(2)} s`).join(", ")}`);
+  }
+  const [first] = costs;
+  const of = ({ tables, partitions }: Size) => tables + partitions;
+  return markdown(
+    ["", ...sizes.flatMap((size, index) => index === 0 ? [describe(size)] : [describe(size), "per table"])],
+    steps.map((step) => [
+      step,
+      ...costs.flatMap((cost, index) => {
+        const [base, size] = [sizes[0], sizes[index]];
+        if (index === 0 || !first || !base || !size) return [`${cost[step].toFixed(2)} s`];
+        return [`${cost[step].toFixed(2)} s`, `${(cost[step] / first[step] / (of(size) / of(base))).toFixed(2)} ×`];
+      }),
+    ]),
+  );
+}
+
+async function compareRows(server: PostgresServer, folder: string, counts: number[]): Promise<string> {
+  const lines: string[][] = [];
+  let first: number | undefined;
+  for (const rows of counts) {
+    await prepareApplication(server, folder, rows);
+    await prepareBackfill(server, join(folder, "columns"));
+    const { rate } = await measureBackfill(server, "ours");
+    first ??= rate;
+    lines.push([formatCount(rows), formatCount(Math.round(rate)), `${(rate / first).toFixed(2)} ×`]);
+    say(`  ${formatCount(rows)} rows: ${formatCount(Math.round(rate))} rows a second`);
+  }
+  return markdown([`rows in ${table}, mapped`, "rows per second", "against the first"], lines);
+}
+
+interface Sizes {
+  schemas: Size[];
+  rows: number[];
+}
+
+async function bench({ schemas, rows }: Sizes): Promise<void> {
+  const folder = join(stateFolder(), `bench-${process.pid}`);
+  mkdirSync(folder, { recursive: true });
+  const started = Date.now();
+  const server = await startPostgres({
+    port: await freePort(),
+    folder: join(folder, "server"),
+    settings: serverSettings,
+  });
+  try {
+    console.log(
+      `${cpus().length} × ${cpus()[0]?.model.trim()}, ${new Date().toISOString().slice(0, 10)}, each measured once.\n`,
+    );
+    if (schemas.length > 0) console.log(`${await compareSchemas(server, folder, schemas)}\n`);
+    if (rows.length > 0) console.log(`${await compareRows(server, folder, rows)}\n`);
+    say(`${formatCount(Math.round((Date.now() - started) / 1000))} s in all.`);
+  } finally {
+    await server.stop("immediate");
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** The numbers of an option, or an error that says which one is none. */
+function readNumbers(name: string, text: string, least: number): number[] {
+  if (text === "0") return [];
+  return text.split(",").map((part) => {
+    const number = Number(part.replaceAll("_", ""));
+    if (!Number.isInteger(number) || number < least) {
+      throw new Error(`Cannot run the benchmark with --${name} ${part}: not a whole number from ${least}`);
+    }
+    return number;
+  });
+}
+
+const { values } = parseArgs({
+  options: {
+    tables: { type: "string", default: "54,300,1000" },
+    rows: { type: "string", default: "1000000,5000000,20000000" },
+    partitions: { type: "string", default: "500" },
+  },
+});
+const tables = readNumbers("tables", values.tables, shippedTables).map((count) => ({ tables: count, partitions: 0 }));
+const partitions = readNumbers("partitions", values.partitions, 1).map((count) => ({
+  tables: shippedTables,
+  partitions: count,
+}));
+await bench({ schemas: [...tables, ...partitions], rows: readNumbers("rows", values.rows, 1000) });
