@@ -64,20 +64,22 @@ chosen (new_users) as (
     candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on
     candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select
     org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation =
-    parent.relation ), user_tables as ( select reference.relation from reference join unique_columns on unique_columns.relation = reference.relation and array[unique_columns.attnum] = reference.attnums
-    where reference.parent = to_regclass('auth.users') ), joined as ( select belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name from reference as belonging join
-    classified as holder on holder.relation = belonging.relation join classified as parent on parent.relation = belonging.parent and parent.relation <> holder.relation and parent.scope is distinct from
-    'org' and parent.relation not in (select user_tables.relation from user_tables) where holder.relation in (select user_tables.relation from user_tables) or exists ( select from pg_catalog.pg_index as
-    index join reference as to_user on to_user.relation = index.indrelid and (to_user.parent = to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables)) where
-    index.indrelid = holder.relation and index.indisunique and index.indkey::smallint[] @> (to_user.attnums || belonging.attnums) and index.indkey::smallint[] <@ (to_user.attnums || belonging.attnums) )
-    group by belonging.parent, parent.qualified_name ), hanging (relation, reason) as ( select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name,
-    joined.holder_name) from joined join reference on reference.parent = joined.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> joined.relation
-    and candidate.scope is null union select candidate.relation, format('references %s', parent.qualified_name) from hanging join classified as parent on parent.relation = hanging.relation join reference
-    on reference.parent = hanging.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ), hint as (
-    select candidate.relation, candidate.qualified_name, column_.attnum, column_.attname, lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name, column_.attname ~ '(_id|Id)$'
-    as is_id, column_.atttypid = 'uuid'::regtype as is_uuid, column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text from classified as candidate join pg_catalog.pg_attribute as column_ on
-    column_.attrelid = candidate.relation and column_.attnum > 0 and not column_.attisdropped where candidate.scope is null and column_.attname <> 'org_id' and not exists ( select from reference where
-    reference.relation = candidate.relation and column_.attnum = any (reference.attnums) ) ), hinted as ( select found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
+    parent.relation ), user_tables as ( select reference.relation from reference join unique_columns on (unique_columns.relation, array[unique_columns.attnum]) = (reference.relation, reference.attnums)
+    where reference.parent = to_regclass('auth.users') ), joined as ( select belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name, bool_or(key.atttypid =
+    'uuid'::regtype) as has_uuid from reference as belonging join pg_catalog.pg_attribute as key on key.attrelid = belonging.parent and array[key.attnum] = belonging.parent_attnums and key.atttypid in
+    ('uuid'::regtype, 'integer'::regtype, 'bigint'::regtype) join classified as holder on holder.relation = belonging.relation join classified as parent on parent.relation = belonging.parent and
+    parent.relation <> holder.relation and parent.scope is distinct from 'org' and parent.relation not in (select user_tables.relation from user_tables) where holder.relation in (select
+    user_tables.relation from user_tables) or exists ( select from pg_catalog.pg_index as index join reference as to_user on to_user.relation = index.indrelid and (to_user.parent =
+    to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables)) where index.indrelid = holder.relation and index.indisunique and index.indkey::smallint[] @>
+    (to_user.attnums || belonging.attnums) and index.indkey::smallint[] <@ (to_user.attnums || belonging.attnums) ) group by belonging.parent, parent.qualified_name ), hanging (relation, reason, has_uuid)
+    as ( select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name), joined.has_uuid from joined join reference on reference.parent =
+    joined.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> joined.relation and candidate.scope is null union select candidate.relation,
+    format('references %s', parent.qualified_name), hanging.has_uuid from hanging join classified as parent on parent.relation = hanging.relation join reference on reference.parent = hanging.relation join
+    classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ), hint as ( select candidate.relation,
+    candidate.qualified_name, column_.attnum, column_.attname, lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name, column_.attname ~ '(_id|Id)$' as is_id, column_.atttypid =
+    'uuid'::regtype as is_uuid, column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text from classified as candidate join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    candidate.relation and column_.attnum > 0 and not column_.attisdropped where candidate.scope is null and column_.attname <> 'org_id' and not exists ( select from reference where reference.relation =
+    candidate.relation and column_.attnum = any (reference.attnums) ) ), hinted as ( select found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
     quote_literal(array_agg(found.owner_column order by found.attnum) filter (where found.owner_column is not null)) as owner_columns from ( select hint.relation, hint.attnum, null::text as owner_column,
     format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, hint.qualified_name, hint.attname,
     named.qualified_name ) as reason from hint join ( select classified.relation, lower(replace(classified.table_name, '_', '')) as name, classified.qualified_name, classified.scope from classified union
@@ -86,16 +88,16 @@ chosen (new_users) as (
     named.relation in (select user_tables.relation from user_tables)) union all select hint.relation, hint.attnum, hint.attname::text collate "default",
     format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname) from hint where hint.attname <> 'user_id' and (hint.is_uuid and hint.name ~
     '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$') ) as found group by found.relation ) select classified.relation,
-    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when open.reasons = '' then 'excluded' end as suggested_scope, coalesce(
-    nullif(concat_ws('; but ', evidence.reasons, nullif(open.reasons, '')), ''), 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization',
-    'has nothing that says whose its rows are' ) as reason, format( '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(case when evidence.reasons is null
-    then hinted.owner_columns end, 'null') ) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left
-    join hinted on hinted.relation = classified.relation left join joined on joined.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by
-    evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence cross join lateral ( select concat_ws( '; ', hinted.reason, case when evidence.reasons is null then (
-    select string_agg(distinct hanging.reason, ', ' order by hanging.reason) from hanging where hanging.relation = classified.relation ) end ) as reasons ) as open where classified.scope is null),
-    registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
-    format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
-    'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
+    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when hinted.reason is null and held.has_uuid is not true then 'excluded' end
+    as suggested_scope, coalesce( nullif(concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', hinted.reason, case when evidence.reasons is null then held.reasons end), '')), ''), case when
+    joined.has_uuid then 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization' end, 'has nothing that says whose its rows are' ) as reason, format(
+    '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(case when evidence.reasons is null then hinted.owner_columns end, 'null') ) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
+    left join joined on joined.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation =
+    classified.relation ) as evidence cross join lateral ( select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid from hanging where
+    hanging.relation = classified.relation ) as held where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as
+    object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then
+    format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
     unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
     unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when
     registered_tables.relation is null then 'missing_table' else 'not_a_table' end, case when registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded'

@@ -77,15 +77,18 @@ evident (relation, reason) as (
 user_tables as (
     select reference.relation
     from reference
-    join tenancy.unique_columns
-        on unique_columns.relation = reference.relation
-        and array[unique_columns.attnum] = reference.attnums
+    join tenancy.unique_columns on (unique_columns.relation, array[unique_columns.attnum]) = (reference.relation, reference.attnums)
     where reference.parent = to_regclass('auth.users')
 ),
 -- What users are in: users' rows reference it, or rows whose key is a user and that.
 joined as (
-    select belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name
+    select
+        belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name, bool_or(key.atttypid = 'uuid'::regtype) as has_uuid
     from reference as belonging
+    join pg_catalog.pg_attribute as key
+        on key.attrelid = belonging.parent
+        and array[key.attnum] = belonging.parent_attnums
+        and key.atttypid in ('uuid'::regtype, 'integer'::regtype, 'bigint'::regtype)
     join classified as holder on holder.relation = belonging.relation
     join classified as parent
         on parent.relation = belonging.parent
@@ -105,8 +108,9 @@ joined as (
         )
     group by belonging.parent, parent.qualified_name
 ),
-hanging (relation, reason) as (
-    select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name)
+hanging (relation, reason, has_uuid) as (
+    select
+        candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name), joined.has_uuid
     from joined
     join reference on reference.parent = joined.relation
     join classified as candidate
@@ -114,7 +118,7 @@ hanging (relation, reason) as (
         and candidate.relation <> joined.relation
         and candidate.scope is null
     union
-    select candidate.relation, format('references %s', parent.qualified_name)
+    select candidate.relation, format('references %s', parent.qualified_name), hanging.has_uuid
     from hanging
     join classified as parent on parent.relation = hanging.relation
     join reference on reference.parent = hanging.relation
@@ -179,10 +183,10 @@ hinted as (
 )
 select
     classified.relation, classified.schema_name, classified.table_name, classified.qualified_name,
-    case when evidence.reasons is not null then 'org' when open.reasons = '' then 'excluded' end as suggested_scope,
+    case when evidence.reasons is not null then 'org' when hinted.reason is null and held.has_uuid is not true then 'excluded' end as suggested_scope,
     coalesce(
-        nullif(concat_ws('; but ', evidence.reasons, nullif(open.reasons, '')), ''),
-        'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization',
+        nullif(concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', hinted.reason, case when evidence.reasons is null then held.reasons end), '')), ''),
+        case when joined.has_uuid then 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization' end,
         'has nothing that says whose its rows are'
     ) as reason,
     format(
@@ -199,13 +203,10 @@ cross join lateral (
     where evident.relation = classified.relation
 ) as evidence
 cross join lateral (
-    select concat_ws(
-        '; ', hinted.reason,
-        case when evidence.reasons is null then (
-            select string_agg(distinct hanging.reason, ', ' order by hanging.reason) from hanging where hanging.relation = classified.relation
-        ) end
-    ) as reasons
-) as open
+    select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid
+    from hanging
+    where hanging.relation = classified.relation
+) as held
 where classified.scope is null;
 comment on view tenancy.unclassified_tables is
 'Tables that are in the registry neither as org nor as excluded, with what speaks for org, and the row to add for either. suggested_scope'

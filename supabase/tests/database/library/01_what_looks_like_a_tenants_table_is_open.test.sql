@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(10);
+select plan(12);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -39,19 +39,30 @@ select is(
     'what references a table in which no user is does not'
 );
 
-create table harbour.teams (id integer primary key);
+create table harbour.teams (id uuid primary key);
 create table harbour.team_members (
-    team_id integer references harbour.teams (id), user_id uuid references auth.users (id), primary key (team_id, user_id)
+    team_id uuid references harbour.teams (id), user_id uuid references auth.users (id), primary key (team_id, user_id)
 );
-create table harbour.boards (id integer primary key, team_id integer references harbour.teams (id));
+create table harbour.boards (id integer primary key, team_id uuid references harbour.teams (id));
 select is(
     pg_temp.suggested('harbour.boards'),
     'open: references harbour.teams, which users are in by harbour.team_members',
     'a key of a user and a row says that the user is in it, too'
 );
-create table harbour.news (id integer primary key);
-create table harbour.readings (id integer primary key, news_id integer references harbour.news (id), user_id uuid references auth.users (id));
-create table harbour.pictures (id integer primary key, news_id integer references harbour.news (id));
+create table harbour.roles (id integer primary key);
+create table harbour.user_roles (
+    role_id integer references harbour.roles (id), user_id uuid references auth.users (id), primary key (role_id, user_id)
+);
+create table harbour.permissions (id integer primary key, role_id integer references harbour.roles (id));
+select is(
+    pg_temp.suggested('harbour.permissions'),
+    'excluded: references harbour.roles, which users are in by harbour.user_roles',
+    'what references a table whose key is no organization''s stays out, and it is said'
+);
+select is(pg_temp.suggested('harbour.roles'), 'excluded: has nothing that says whose its rows are', 'and that table is none of organizations');
+create table harbour.news (id uuid primary key);
+create table harbour.readings (id integer primary key, news_id uuid references harbour.news (id), user_id uuid references auth.users (id));
+create table harbour.pictures (id integer primary key, news_id uuid references harbour.news (id));
 select is(
     pg_temp.suggested('harbour.pictures'),
     'excluded: has nothing that says whose its rows are',

@@ -1,0 +1,84 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { cloneDatabase, type Database } from "../databases.ts";
+import { readSection } from "../readme.ts";
+
+const [acme, globex, initech] = ["a", "b", "c"].map((letter) => `c0000000-0000-4000-8000-00000000000${letter}`);
+const [ann, bob] = ["1", "2"].map((number) => `c0000000-0000-4000-8000-00000000001${number}`);
+const recipe = readSection("## Tables that are the organizations", "docs/adopt.md").blocks("sql").join("\n");
+
+let database: Database;
+
+// An application whose companies are the organizations. Ann is in two of them.
+beforeAll(async () => {
+  database = await cloneDatabase("companies", "migrated");
+  const { sql } = database;
+  await sql.unsafe(`
+    insert into auth.users (instance_id, id, aud, role, email, raw_app_meta_data)
+    select '00000000-0000-0000-0000-000000000000', id::uuid, 'authenticated', 'authenticated', id || '@example.com', '{}'
+    from unnest(array['${ann}', '${bob}']) as id;
+    create table public.companies (id uuid primary key default gen_random_uuid(), name text not null);
+    create table public.deals (
+      id integer primary key,
+      user_id uuid references auth.users (id),
+      company_id uuid references public.companies (id) on delete cascade
+    );
+    create table public.balances (id integer primary key, company_id uuid references public.companies (id) on delete cascade);
+    grant select, insert on public.companies, public.deals, public.balances to authenticated;
+    insert into public.companies (id, name) values ('${acme}', 'Acme'), ('${globex}', 'Globex');
+    insert into public.deals values (1, '${ann}', '${acme}'), (2, '${ann}', '${globex}'), (3, '${bob}', '${globex}'), (4, '${bob}', null);
+    insert into public.balances values (1, '${acme}'), (2, '${globex}');
+    insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
+    values
+      ('public', 'companies', 'excluded', null, 'the organizations'),
+      ('public', 'deals', 'org', 'critical', null),
+      ('public', 'balances', 'org', 'secondary', null);
+  `).simple();
+  for (const _again of [1, 2]) await sql.unsafe(recipe).simple();
+  await sql`insert into tenancy.user_orgs (user_id, org_id) values (${ann!}, ${acme!}), (${bob!}, ${globex!})`;
+  for (const table of ["public.deals", "public.balances"]) await sql`select tenancy.onboard(${table}::regclass)`;
+});
+
+afterAll(async () => await database?.drop());
+
+test("rows belong to the company that they name, whoever owns them, and to their owner's where they name none", async () => {
+  expect(await database.sql`select id, org_id from public.deals order by id`).toEqual([
+    { id: 1, org_id: acme },
+    { id: 2, org_id: globex },
+    { id: 3, org_id: globex },
+    { id: 4, org_id: globex },
+  ]);
+});
+
+test("so do rows that name no user", async () => {
+  expect(await database.sql`select id, org_id from public.balances order by id`).toEqual([
+    { id: 1, org_id: acme },
+    { id: 2, org_id: globex },
+  ]);
+});
+
+test("a user whose token has no organization yet creates a company, and writes rows of it", async () => {
+  const rows = await database.sql.begin(async (sql) => {
+    await sql`set local role authenticated`;
+    await sql`select set_config('request.jwt.claims', ${JSON.stringify({ sub: ann, role: "authenticated" })}, true)`;
+    await sql`insert into public.companies (id, name) values (${initech!}, 'Initech')`;
+    await sql`insert into public.deals (id, user_id, company_id) values (5, ${ann!}, ${initech!})`;
+    await sql`reset role`;
+    return await sql`
+      select deals.org_id, organizations.name
+      from public.deals
+      join public.organizations on organizations.id = deals.org_id
+      where deals.id = 5
+    `;
+  });
+  expect(rows).toEqual([{ org_id: initech, name: "Initech" }]);
+});
+
+test("an organization that is deleted takes its company and all of its rows along, and nothing else", async () => {
+  await database.sql`delete from public.organizations where id = ${globex!}`;
+  expect(await database.sql`select name from public.companies order by name`).toEqual([
+    { name: "Acme" },
+    { name: "Initech" },
+  ]);
+  expect(await database.sql`select id from public.deals order by id`).toEqual([{ id: 1 }, { id: 5 }]);
+  expect(await database.sql`select id from public.balances`).toEqual([{ id: 1 }]);
+});
