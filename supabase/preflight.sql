@@ -51,31 +51,76 @@ chosen (new_users) as (
     parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
     from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
     right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
-    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*,
-    registered_tables.scope from table_inventory left join listed_registry as registered_tables on registered_tables.relation = table_inventory.relation ), reference as materialized ( select
-    references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists (
-    select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from
-    unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) ) ) ), evident (relation, reason) as ( select candidate.relation,
-    format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id',
-    'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from classified as candidate
-    join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'),
-    'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where
-    candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on
+    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), hinted_columns as (with named as materialized ( select class.oid::regclass as relation, format('%I.%I',
+    namespace.nspname, class.relname) as qualified_name, class.relnamespace, lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, type.typcategory as category,
+    key_column.attnum from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join pg_catalog.pg_index as key on key.indrelid = class.oid and
+    key.indisprimary and key.indnkeyatts = 1 left join pg_catalog.pg_attribute as key_column on key_column.attrelid = class.oid and key_column.attnum = key.indkey[0] left join pg_catalog.pg_type as type
+    on type.oid = key_column.atttypid where class.oid in (select table_inventory.relation from table_inventory) or class.oid = to_regclass('public.organizations') ), unkeyed as materialized ( select
+    named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory as category, coalesce(nullif(type.typbasetype, 0), type.oid) in
+    ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
+    lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' as
+    is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid =
+    column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as
+    reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name,
+    to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
+    'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
+    ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
+    '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
+    or unkeyed.is_uuid and unkeyed.is_user_key ) union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation, named.qualified_name, format(
+    'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name, named.qualified_name, unkeyed.qualified_name,
+    unkeyed.column_name ) from unkeyed cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant join named on named.relation <> unkeyed.relation and named.word in
+    (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies')) and coalesce(named.category = unkeyed.category, true) where unkeyed.word ~ '_(id|uuid)$' or
+    unkeyed.is_uuid), unclassified_tables as (with recursive classified as ( select table_inventory.*, registered_tables.scope from table_inventory left join listed_registry as registered_tables on
+    registered_tables.relation = table_inventory.relation ), reference as materialized ( select references_between_tables.* from references_between_tables ), standing as ( select classified.relation,
+    classified.qualified_name from classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation = classified.relation and reference.parent =
+    to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from unique_columns where unique_columns.relation = classified.relation and
+    array[unique_columns.attnum] = reference.attnums ) ) ) ), looked_at as materialized ( select classified.relation, column_.attnum, column_.attname::text collate "default" as column_name,
+    counted.value_count, counted.user_count, counted.id_count = 0 as has_no_ids from classified join pg_catalog.pg_class as class on class.oid = classified.relation cross join lateral ( select
+    string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as list from pg_catalog.pg_attribute as candidate join pg_catalog.pg_type as
+    type on type.oid = candidate.atttypid where candidate.attrelid = classified.relation and candidate.attnum > 0 and not candidate.attisdropped and candidate.attgenerated <> 'v' and candidate.attname <>
+    'user_id' and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and not exists (select from reference where
+    reference.relation = classified.relation and candidate.attnum = any (reference.attnums)) ) as columns cross join lateral query_to_xml( format(
+    $sql$
+                select
+                    held.attnum, pg_catalog.count(*) as value_count, pg_catalog.count(users.id) as user_count,
+                    pg_catalog.count(*) filter (where held.value operator(pg_catalog.~*) %1$L::pg_catalog.text) as id_count
+                from (select * from %2$s limit 500) as looked_at
+                cross join lateral (values %3$s) as held (attnum, value)
+                left join auth.users as users on users.id operator(pg_catalog.=) case
+                    when held.value operator(pg_catalog.~*) %1$L::pg_catalog.text then held.value::pg_catalog.uuid
+                end
+                where held.value is not null
+                group by held.attnum
+            $sql$,
+    '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', classified.qualified_name, columns.list ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document
+    columns attnum smallint path 'attnum', value_count bigint path 'value_count', user_count bigint path 'user_count', id_count bigint path 'id_count' ) as counted join pg_catalog.pg_attribute as column_
+    on column_.attrelid = classified.relation and column_.attnum = counted.attnum where classified.scope is null and classified.relkind in ('r', 'p') and columns.list is not null and
+    pg_has_role(class.relowner, 'usage') and not class.relforcerowsecurity and has_table_privilege(to_regclass('auth.users'), 'select') ), hinted as materialized ( select hint.relation, hint.attnum,
+    hint.column_name, hint.parent, hint.reason from hinted_columns as hint left join looked_at on looked_at.relation = hint.relation and looked_at.attnum = hint.attnum left join classified as named on
+    named.relation = hint.parent where named.scope is distinct from 'excluded' and not coalesce(looked_at.user_count > 0, false) and not (hint.parent = to_regclass('auth.users') and
+    coalesce(looked_at.has_no_ids, false)) ), evident (relation, reason, is_guess) as ( select candidate.relation, format('has the column %s', evidence.attname), false from classified as candidate join
+    pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select
+    candidate.relation, format('references %s in %s', known.name, reference.column_names[1]), false from classified as candidate join reference on reference.relation = candidate.relation join ( select
+    to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation,
+    format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id'
+    union select looked_at.relation, format('has users'' ids in %s, without a foreign key (%s of %s)', looked_at.column_name, looked_at.user_count, looked_at.value_count), false from looked_at where
+    looked_at.user_count > 0 union select hinted.relation, hinted.reason, true from hinted join classified as candidate on candidate.relation = hinted.relation and candidate.scope is null union select
+    candidate.relation, format('references %s%s', parent.qualified_name, case when evident.is_guess then ', which may have one' end), evident.is_guess from reference join classified as candidate on
     candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select
-    org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation =
-    parent.relation ), hinted as ( select candidate.relation, string_agg( format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid',
-    hint.attname, named.qualified_name, candidate.qualified_name, hint.attname, named.qualified_name ), '; ' order by hint.attnum ) as reason from classified as candidate join pg_catalog.pg_attribute as
-    hint on hint.attrelid = candidate.relation and hint.attnum > 0 and not hint.attisdropped and hint.attname like '%\_id' join ( select classified.relation, classified.table_name,
-    classified.qualified_name, classified.scope from classified union all select to_regclass('public.organizations'), 'organizations', 'public.organizations', null where
-    to_regclass('public.organizations') is not null ) as named on named.scope is distinct from 'excluded' and named.relation <> candidate.relation and named.table_name in (left(hint.attname, -3),
-    left(hint.attname, -3) || 's', left(hint.attname, -3) || 'es', left(hint.attname, -4) || 'ies') where candidate.scope is null and not exists ( select from reference where reference.relation =
-    candidate.relation and hint.attnum = any (reference.attnums) ) group by candidate.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case
-    when evidence.reasons is not null then 'org' when hinted.reason is null then 'excluded' end as suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, hinted.reason), ''),
-    'has nothing that says whose its rows are') as reason, format('(%L, %L, ''org'', ''secondary'', null, null)', classified.schema_name, classified.table_name) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
-    cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation = classified.relation ) as evidence where classified.scope
-    is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name,
-    format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
+    org_scoped.relation, false as is_guess from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation, evident.is_guess from evident ) as evident on evident.relation =
+    parent.relation ) select classified.relation, classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when evidence.guesses is null
+    then 'excluded' end as suggested_scope, coalesce(nullif(concat_ws('; but ', evidence.reasons, evidence.guesses), ''), 'has nothing that says whose its rows are') as reason,
+    format('(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(quote_literal(own.entries::text), 'null')) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row, coalesce(own.columns, '{}') as user_columns from classified cross join
+    lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons, string_agg(distinct evident.reason, '; ' order by evident.reason)
+    filter (where evident.is_guess) as guesses from evident where evident.relation = classified.relation ) as evidence cross join lateral ( select looked.columns, case when looked.columns is not null or
+    evidence.reasons is null then looked.columns || hint.columns || case when looked.columns is not null then array( select distinct array_to_string(reference.column_names, ', ') from reference left join
+    classified as parent on parent.relation = reference.parent where reference.relation = classified.relation and not reference.is_period and (parent.scope = 'org' or parent.relation in (select
+    evident.relation from evident where not evident.is_guess) or reference.parent in (to_regclass('auth.users'), to_regclass('public.organizations'))) ) end end as entries from ( select
+    array_agg(looked_at.column_name order by looked_at.attnum) as columns from looked_at where looked_at.relation = classified.relation and looked_at.user_count > 0 ) as looked cross join ( select
+    array_agg(hinted.column_name order by hinted.attnum) as columns from hinted where hinted.relation = classified.relation and hinted.parent = to_regclass('auth.users') ) as hint ) as own where
+    classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as
+    table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
     'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
     unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
     unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when
@@ -113,18 +158,20 @@ chosen (new_users) as (
     from org_scoped join ( select level.relation, max(level.depth) as depth from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name
     as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join
     application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'),
-    owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed,
-    column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from unique_columns where
-    unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid = base.type then
-    '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
+    looked_at_tables as ( select application_tables.relation, application_tables.scope, coalesce(application_tables.org_from, unclassified_tables.user_columns) as org_from from application_tables left
+    join unclassified_tables on unclassified_tables.relation = application_tables.relation ), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default"
+    as column_name, column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else
+    4 end as rank, exists ( select from unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type =
+    'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
+    'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-    ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from looked_at_tables as application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
     application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
     as type where type.oid = column_.atttypid union all select type.oid, type.typbasetype from domain join pg_catalog.pg_type as type on type.oid = domain.base ) select domain.type::regtype from domain
     where domain.base = 0 ) as base (type) cross join lateral ( select exists ( select from references_between_tables as reference where reference.relation = application_tables.relation and
     reference.attnums = array[column_.attnum] and reference.parent = to_regclass('auth.users') and reference.parent_column_names = array['id'] ) as is_keyed ) as keyed where base.type in ('uuid'::regtype,
     'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists ( select from
-    references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
+    references_between_tables as reference left join looked_at_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
     array[column_.attnum] and not keyed.is_keyed and (column_.attname <> 'user_id' or parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive
     step (root, entry, attnums, at, at_name, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation,
     application_tables.qualified_name, 0, array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select
@@ -411,33 +458,36 @@ chosen (new_users) as (
     key.parent ) when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end
     as remedy ) as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation
     union all select array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
-    array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
+    array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, concat_ws('; it ',
+    'has nothing that says whose its rows are, and there is a mapping', hint.reasons),
     'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
-    ' default organization' from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not coalesce(candidate.is_not_null, false) and candidate.relation
-    not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name, format('has the foreign key %I of a period, which may lead to rows of several organizations',
-    reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from references_between_tables as found where found.is_period offset 0) as reference join candidate
-    on candidate.relation = reference.relation join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org' where candidate.org_from is null union all select
-    'generated_source', candidate.qualified_name, format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from
-    candidate join sources on sources.root = candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any
-    (sources.attnums) and generated_column.attgenerated <> '' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
-    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from
-    regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not
-    coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on
-    unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
-    'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
-    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
-    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
-    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
-    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
-    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
-    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
-    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
-    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
-    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
-    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
-    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
-    select 'rows_break_check', unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
+    ' default organization' from candidate cross join lateral ( select string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum, hinted_columns.parent_name) as reasons from hinted_columns
+    where hinted_columns.relation = candidate.relation ) as hint where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not coalesce(candidate.is_not_null, false) and
+    candidate.relation not in (select sources.root from sources) union all select 'period_foreign_key', candidate.qualified_name,
+    format('has the foreign key %I of a period, which may lead to rows of several organizations', reference.constraint_name), 'name the columns that decide instead in org_from' from (select found.* from
+    references_between_tables as found where found.is_period offset 0) as reference join candidate on candidate.relation = reference.relation join application_tables as parent on parent.relation =
+    reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source', candidate.qualified_name,
+    format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join sources on sources.root =
+    candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
+    '' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid)
+    as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST',
+    'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called
+    (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) )
+    as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where
+    member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings
+    as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select
+    'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
+    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
+    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
+    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
+    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
+    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
+    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
+    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
+    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
+    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
     unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
     pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
@@ -527,8 +577,13 @@ chosen (new_users) as (
     grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
     from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings union all select row_findings.* from row_findings union all
-    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'auth_org_id_untried',
-    'decide', 'public.auth_org_id()', null, 'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
+    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'unkeyed_owner',
+    'decide', application_tables.qualified_name, application_tables.qualified_name, concat('follows what it references alone, but ', string_agg(hinted_columns.reason, '; it ' order by
+    hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join hinted_columns on hinted_columns.relation =
+    application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by sources.ordinal) as entries from sources group by
+    sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is null and (select mapping_state.is_filled from
+    mapping_state) group by application_tables.qualified_name, parents.entries union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
+    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
     '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
@@ -968,18 +1023,21 @@ chosen (new_users) as (
     format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
     sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), user_tables as ( select
     references_between_tables.relation from references_between_tables join unique_columns on unique_columns.relation = references_between_tables.relation and array[unique_columns.attnum] =
-    references_between_tables.attnums where references_between_tables.parent = to_regclass('auth.users') ), membership_tables as ( select index.indrelid as relation, min(other.qualified_name) as
-    qualified_name from pg_catalog.pg_index as index join references_between_tables as to_user on to_user.relation = index.indrelid and to_user.attnums <@ index.indkey::smallint[] and ( to_user.parent =
-    to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables) ) join references_between_tables as to_other on to_other.relation = index.indrelid and to_other.attnums <@
-    index.indkey::smallint[] join unclassified_tables as other on other.relation = to_other.parent and other.suggested_scope = 'excluded' where index.indisunique and index.indkey::smallint[] <@
-    (to_user.attnums || to_other.attnums) group by index.indrelid ), suggestions as ( select unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when
-    'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),' when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''',
+    references_between_tables.attnums where references_between_tables.parent = to_regclass('auth.users') union select unclassified_tables.relation from unclassified_tables join pg_catalog.pg_attribute as
+    column_ on column_.attrelid = unclassified_tables.relation and column_.attname = any (unclassified_tables.user_columns) join unique_columns on unique_columns.relation = unclassified_tables.relation
+    and unique_columns.attnum = column_.attnum ), membership_tables as ( select index.indrelid as relation, min(other.qualified_name) as qualified_name from pg_catalog.pg_index as index join
+    references_between_tables as to_user on to_user.relation = index.indrelid and to_user.attnums <@ index.indkey::smallint[] and ( to_user.parent = to_regclass('auth.users') or to_user.parent in (select
+    user_tables.relation from user_tables) ) join references_between_tables as to_other on to_other.relation = index.indrelid and to_other.attnums <@ index.indkey::smallint[] join unclassified_tables as
+    other on other.relation = to_other.parent and other.suggested_scope = 'excluded' where index.indisunique and index.indkey::smallint[] <@ (to_user.attnums || to_other.attnums) group by index.indrelid
+    ), suggestions as ( select unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when 'org' then regexp_replace(unclassified_tables.org_row,
+    $re$(null|'([^']|'')*')\)$$re$, '') || coalesce(detected.org_from, 'null') || '),' when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''',
     quote_literal(unclassified_tables.reason)) || ',' else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end as list_row, case when
     unclassified_tables.suggested_scope is null then 'org or excluded' when unclassified_tables.suggested_scope = 'excluded' then 'excluded, unless its rows belong to organizations' when
     unclassified_tables.relation in (select user_tables.relation from user_tables) then 'org, or excluded, if a user''s row is the same in whatever organization' when unclassified_tables.relation in
     (select membership_tables.relation from membership_tables) then 'org, or excluded, if it says who belongs to which organization' when unclassified_tables.qualified_name in ( select
     review_choices.object from review_choices where review_choices.code = 'other_membership' ) then 'org, or excluded, if it says who belongs to which organization' when detected.org_from like '%,%' then
-    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when counted.undecided > 0 then
+    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when unclassified_tables.user_columns <> '{}' then
+    format( 'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ') ) when counted.undecided > 0 then
     format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
     left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
     counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from

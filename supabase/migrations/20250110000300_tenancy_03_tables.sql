@@ -184,6 +184,73 @@ comment on view tenancy.references_between_tables is
 ' rows compared as the key itself compares them, by its operators, types and collations, for {parent} and {child} as these are named in a'
 ' query, in the form of tenancy.with_names. is_period: a key of PostgreSQL 18 that may lead to several rows at once.';
 
+create or replace view tenancy.hinted_columns as
+with named as materialized (
+    select
+        class.oid::regclass as relation, format('%I.%I', namespace.nspname, class.relname) as qualified_name, class.relnamespace,
+        lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, type.typcategory as category, key_column.attnum
+    from pg_catalog.pg_class as class
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    left join pg_catalog.pg_index as key
+        on key.indrelid = class.oid
+        and key.indisprimary
+        and key.indnkeyatts = 1
+    left join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = class.oid
+        and key_column.attnum = key.indkey[0]
+    left join pg_catalog.pg_type as type on type.oid = key_column.atttypid
+    where class.oid in (select table_inventory.relation from tenancy.table_inventory)
+        or class.oid = to_regclass('public.organizations')
+),
+unkeyed as materialized (
+    select
+        named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory as category,
+        coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users,
+        coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
+        lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word,
+        column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' as is_user_key
+    from named
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = named.relation
+        and column_.attnum > 0
+        and not column_.attisdropped
+    join pg_catalog.pg_type as type on type.oid = column_.atttypid
+    where column_.attname not in ('user_id', 'org_id')
+        and named.relation is distinct from to_regclass('public.organizations')
+        and not exists (
+            select from pg_catalog.pg_constraint as reference
+            where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any (reference.conkey)
+        )
+)
+select
+    unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name,
+    format(
+        'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
+        ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name
+    ) as reason
+from unkeyed
+where unkeyed.may_hold_users
+    and (
+        unkeyed.word ~ '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
+        or unkeyed.is_uuid and unkeyed.is_user_key
+    )
+union all
+select
+    unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation, named.qualified_name,
+    format(
+        'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name,
+        named.qualified_name, unkeyed.qualified_name, unkeyed.column_name
+    )
+from unkeyed
+cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant
+join named
+    on named.relation <> unkeyed.relation
+    and named.word in (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies'))
+    and coalesce(named.category = unkeyed.category, true)
+where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid;
+comment on view tenancy.hinted_columns is
+'Columns that by their names hold users'' ids (parent auth.users), or the keys of another table, and have no foreign key.';
+
 create or replace function tenancy.with_names(form text)
 returns text language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
 begin

@@ -83,10 +83,15 @@ from (
     union all
     select
         'no_source', candidate.qualified_name,
-        'has nothing that says whose its rows are, and there is a mapping',
+        concat_ws('; it ', 'has nothing that says whose its rows are, and there is a mapping', hint.reasons),
         'add the foreign key that is missing (not valid will do), name a column in org_from, or say org_from ''{}'': all of it belongs to the'
         ' default organization'
     from candidate
+    cross join lateral (
+        select string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum, hinted_columns.parent_name) as reasons
+        from tenancy.hinted_columns
+        where hinted_columns.relation = candidate.relation
+    ) as hint
     where candidate.org_from is null
         and (select mapping_state.is_filled from tenancy.mapping_state)
         -- What has an organization in every row already needs no source.

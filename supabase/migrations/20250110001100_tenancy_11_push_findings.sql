@@ -238,6 +238,24 @@ union all
 select mapping_findings.* from org_migration.mapping_findings
 union all
 select
+    'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name,
+    concat('follows what it references alone, but ', string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)),
+    format('name it in org_from, or only what decides now: ''{%s}''', parents.entries)
+from tenancy.application_tables
+join tenancy.hinted_columns
+    on hinted_columns.relation = application_tables.relation
+    and hinted_columns.parent = to_regclass('auth.users')
+join (
+    select sources.root, string_agg(sources.entry, ',' order by sources.ordinal) as entries
+    from tenancy.sources
+    group by sources.root
+    having bool_and(sources.kind = 'parent')
+) as parents on parents.root = application_tables.relation
+where application_tables.org_from is null
+    and (select mapping_state.is_filled from tenancy.mapping_state)
+group by application_tables.qualified_name, parents.entries
+union all
+select
     'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
     'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql'

@@ -61,7 +61,7 @@ listed_registry as (
     from listed
     where listed.table_name is not null
 ),
-{{views: mapping_state table_inventory unique_columns references_between_tables}}
+{{views: mapping_state table_inventory unique_columns references_between_tables hinted_columns}}
 {{views with listed_registry for registered_tables: unclassified_tables registry_findings}}
 registered_tables as (
     select listed_registry.* from listed_registry
@@ -82,7 +82,19 @@ registered_tables as (
 ),
 {{views: classified_tables}}
 application_tables as (select * from classified_tables),
-{{views: table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths possible_sources}}
+{{views: table_members org_id_columns coined_names org_scoped_tables org_references}}
+-- With the columns that have users' ids by their values.
+looked_at_tables as (
+    select
+        application_tables.relation,
+        application_tables.scope,
+        coalesce(application_tables.org_from, unclassified_tables.user_columns) as org_from
+    from application_tables
+    left join unclassified_tables
+        on unclassified_tables.relation = application_tables.relation
+),
+{{views with looked_at_tables for application_tables: owner_columns}}
+{{views: source_paths possible_sources}}
 sources as (select * from possible_sources),
 {{views: following_tables claimed_organizations}}
 table_sizes as (select
@@ -350,6 +362,15 @@ user_tables as (
         on unique_columns.relation = references_between_tables.relation
         and array[unique_columns.attnum] = references_between_tables.attnums
     where references_between_tables.parent = to_regclass('auth.users')
+    union
+    select unclassified_tables.relation
+    from unclassified_tables
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = unclassified_tables.relation
+        and column_.attname = any (unclassified_tables.user_columns)
+    join unique_columns
+        on unique_columns.relation = unclassified_tables.relation
+        and unique_columns.attnum = column_.attnum
 ),
 -- Tables of which each row says that a user is in something that gets no org_id: a key of a user and a key of that are its key.
 membership_tables as (
@@ -378,7 +399,7 @@ suggestions as (
         unclassified_tables.qualified_name,
         unclassified_tables.reason,
         case unclassified_tables.suggested_scope
-            when 'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),'
+            when 'org' then regexp_replace(unclassified_tables.org_row, $re$(null|'([^']|'')*')\)$$re$, '') || coalesce(detected.org_from, 'null') || '),'
             when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''', quote_literal(unclassified_tables.reason)) || ','
             else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
         end as list_row,
@@ -396,6 +417,9 @@ suggestions as (
             when detected.org_from like '%,%' then concat(
                 'the order of org_from',
                 ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')'
+            )
+            when unclassified_tables.user_columns <> '{}' then format(
+                'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ')
             )
             when counted.undecided > 0 then format('whose the rows are that no column decides, %s of them', round(counted.undecided))
         end as decision
