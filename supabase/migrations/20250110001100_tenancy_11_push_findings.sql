@@ -95,63 +95,127 @@ comment on view tenancy.application_functions is
 
 create or replace view org_migration.sign_up_writes as
 with recursive written as materialized (
-    select application_functions.oid, application_functions.proname, application_functions.source
+    select
+        application_functions.oid, application_functions.proname, application_functions.source,
+        -- What EXECUTE is given may be any of its text.
+        case when application_functions.source ~* '\mexecute\M' then application_functions.source_with_text else '' end as text
     from tenancy.application_functions
 ),
-insertable as materialized (
-    select
-        application_tables.relation, application_tables.qualified_name, application_tables.scope,
-        format(
-            '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)',
-            regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'),
-            regexp_replace(application_tables.table_name, '(\W)', '\\\1', 'g')
-        ) as pattern
-    from tenancy.application_tables
+viewed as materialized (
+    select distinct rule.ev_class as view_oid, dependency.refobjid as relation
+    from pg_catalog.pg_rewrite as rule
+    join pg_catalog.pg_class as class
+        on class.oid = rule.ev_class
+        and class.relkind = 'v'
+    join pg_catalog.pg_depend as dependency
+        on dependency.classid = 'pg_catalog.pg_rewrite'::regclass
+        and dependency.objid = rule.oid
+        and dependency.refclassid = 'pg_catalog.pg_class'::regclass
+        and dependency.refobjid <> rule.ev_class
+    where class.relnamespace not in (
+        select namespace.oid
+        from pg_catalog.pg_namespace as namespace
+        where namespace.nspname = any ((select settings.platform_schemas from tenancy.settings)::text[])
+            or namespace.nspname in ('pg_catalog', 'information_schema')
+    )
 ),
-run (function, trigger_name, source) as (
-    select its_trigger.tgfoid, its_trigger.tgname::text, written.source
+-- What a name stands for: a table, and a view for what may be written through it.
+meant (named, relation) as (
+    select application_tables.relation::oid, application_tables.relation::oid
+    from tenancy.application_tables
+    union
+    select viewed.view_oid, viewed.view_oid
+    from viewed
+    union
+    select meant.named, viewed.relation
+    from meant
+    join viewed on viewed.view_oid = meant.relation
+    where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0
+),
+writable as materialized (
+    select
+        meant.relation, meant.named <> meant.relation as is_behind, application_tables.qualified_name, application_tables.scope, form.name,
+        format('\m%s\s+(only\s+)?%s(\s|\(|$)%s', verb.words, form.name, verb.more) as pattern, verb.event
+    from meant
+    join pg_catalog.pg_class as class on class.oid = meant.named
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    left join tenancy.application_tables on application_tables.relation = meant.relation
+    cross join lateral (
+        select format(
+            '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)', '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g')
+        )
+    ) as form (name)
+    -- As the type of a trigger has it.
+    cross join (
+        values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16), ('insert\s+into', '[^;]*\mon\s+conflict\M', 16)
+    ) as verb (words, more, event)
+),
+run (function, trigger_name, source, text, is_guess) as (
+    select
+        its_trigger.tgfoid, its_trigger.tgname::text, written.source,
+        case when written.text <> '' then concat(written.text, ' ', quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end,
+        false
     from pg_catalog.pg_trigger as its_trigger
+    join pg_catalog.pg_class as class
+        on class.oid = its_trigger.tgrelid
+        and class.relnamespace = to_regnamespace('auth')
     join written on written.oid = its_trigger.tgfoid
-    where its_trigger.tgrelid = to_regclass('auth.users')
-        and not its_trigger.tgisinternal
+    where not its_trigger.tgisinternal
         -- On INSERT or UPDATE: some write once the address is confirmed.
         and its_trigger.tgtype::integer & 20 > 0
         and its_trigger.tgenabled in ('O', 'A')
     union
-    -- What such a function calls, and the triggers of the tables that it writes to.
-    select next.oid, run.trigger_name, next.source
+    -- What such a function calls, and the triggers and rules of what it writes to.
+    select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess
     from run
     cross join lateral (
-        select called.oid, called.source
+        select called.oid, called.source, called.text, run.source !~* its.pattern as is_guess
         from written as called
+        cross join lateral (select format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern)
         where called.oid <> run.function
-            and run.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))
+            and (run.source ~* its.pattern or run.text ~* its.pattern)
         union all
-        select written.oid, written.source
-        from insertable
-        join pg_catalog.pg_trigger as fired
-            on fired.tgrelid = insertable.relation
-            and not fired.tgisinternal
-            and fired.tgtype::integer & 4 > 0
-        join written on written.oid = fired.tgfoid
-        where run.source ~* insertable.pattern
+        select effect.oid, effect.source, effect.text, run.source !~* writable.pattern
+        from writable
+        cross join lateral (
+            select written.oid, written.source, written.text
+            from pg_catalog.pg_trigger as fired
+            join written on written.oid = fired.tgfoid
+            where fired.tgrelid = writable.relation
+                and not fired.tgisinternal
+                and fired.tgtype::integer & writable.event > 0
+            union all
+            select 0, pg_get_ruledef(rule.oid), ''
+            from pg_catalog.pg_rewrite as rule
+            where rule.ev_class = writable.relation and rule.ev_type <> '1'
+        ) as effect
+        where run.source ~* writable.pattern or run.text ~* writable.pattern
     ) as next
 )
-select distinct run.trigger_name, insertable.relation, insertable.qualified_name
+select
+    run.trigger_name, writable.relation::regclass as relation, writable.qualified_name,
+    bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess
 from run
-join insertable
-    on insertable.scope = 'org'
-    and run.source ~* insertable.pattern;
+join writable
+    on writable.scope = 'org'
+    and writable.event = 4
+    and (
+        run.source ~* writable.pattern
+        or run.text ~* writable.pattern
+        -- Or into a table that it names as it runs, where this one is named.
+        or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~* format('''%s''', writable.name)
+    )
+group by run.trigger_name, writable.relation, writable.qualified_name;
 comment on view org_migration.sign_up_writes is
-'The org-scoped tables that a trigger on auth.users probably writes to when somebody signs up, by the text of its function, of what that'
-' calls, and of the triggers on what it writes.';
+'The org-scoped tables that a trigger on a table of auth probably writes to when somebody signs up, by the text of its function, of what that'
+' calls, and of the triggers and rules on what it writes. is_guess: only EXECUTE, or a view, leads there.';
 
 create or replace view org_migration.sign_up_findings as
 select
     'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name,
     format(
-        'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in',
-        sign_up_writes.trigger_name
+        '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in',
+        case when sign_up_writes.is_guess then 'probably ' end, sign_up_writes.trigger_name
     ) as problem,
     'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy
@@ -168,7 +232,10 @@ where (
 union all
 select
     'anonymous_users_unset', 'breaks', sign_up_writes.trigger_name, sign_up_writes.qualified_name,
-    format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', sign_up_writes.trigger_name),
+    format(
+        '%sgets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization',
+        case when sign_up_writes.is_guess then 'probably ' end, sign_up_writes.trigger_name
+    ),
     format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users)
 from org_migration.sign_up_writes
 cross join tenancy.settings
