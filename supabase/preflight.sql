@@ -550,34 +550,36 @@ chosen (new_users) as (
             $sql$,
     jobs.oid::regclass ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document columns name text path 'name', command text path 'command' ) as job
     where jobs.oid = to_regclass('cron.job') and jobs.relkind = 'r' and (owner.rolsuper or owner.rolname = current_user) and has_schema_privilege(jobs.relnamespace, 'usage') and
-    has_table_privilege(jobs.oid, 'select') ) select code.oid, code.proname, regexp_replace( code.body,
+    has_table_privilege(jobs.oid, 'select') ) select read.*, said.line from ( select code.oid, code.proname, regexp_replace( code.body,
     $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$, '\1 ', 'gi' ) as source, regexp_replace( code.body,
     $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$, '\1 ', 'gi' ) as source_with_text, code.kind,
     code.name, code.is_parsed, case when code.is_parsed then current_schemas(false)::text[] else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry) end
-    as schema_names from code), sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source, case when
-    application_functions.source ~* '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as materialized ( select distinct rule.ev_class as
-    view_oid, dependency.refobjid as relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and class.relkind = 'v' join pg_catalog.pg_depend as
-    dependency on dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <>
-    rule.ev_class where class.relnamespace not in ( select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any ((select settings.platform_schemas from settings)::text[])
-    or namespace.nspname in ('pg_catalog', 'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid, application_tables.relation::oid from application_tables union
-    select viewed.view_oid, viewed.view_oid from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid = meant.relation where pg_relation_is_updatable(viewed.view_oid,
-    false) & 8 > 0 ), writable as materialized ( select meant.relation, meant.named <> meant.relation as is_behind, application_tables.qualified_name, application_tables.scope, form.name,
-    format('\m%s\s+(only\s+)?%s(\s|\(|$)%s', verb.words, form.name, verb.more) as pattern, verb.event from meant join pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace
-    as namespace on namespace.oid = class.relnamespace left join application_tables on application_tables.relation = meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?',
-    regexp_replace(namespace.nspname, '(\W)', '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from',
-    '', 8), ('(update|merge\s+into)', '', 16), ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event) ), run (function, trigger_name, source, text, is_guess) as ( select
-    its_trigger.tgfoid, its_trigger.tgname::text, written.source, case when written.text <> '' then concat(written.text, ' ', quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' ''')))
-    else '' end, false from pg_catalog.pg_trigger as its_trigger join pg_catalog.pg_class as class on class.oid = its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on
-    written.oid = its_trigger.tgfoid where not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name,
-    next.source, next.text, run.is_guess or next.is_guess from run cross join lateral ( select called.oid, called.source, called.text, run.source !~* its.pattern as is_guess from written as called cross
-    join lateral (select format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where called.oid <> run.function and (run.source ~* its.pattern or run.text ~*
-    its.pattern) union all select effect.oid, effect.source, effect.text, run.source !~* writable.pattern from writable cross join lateral ( select written.oid, written.source, written.text from
-    pg_catalog.pg_trigger as fired join written on written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all
-    select 0, pg_get_ruledef(rule.oid), '' from pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text
-    ~* writable.pattern ) as next ) select run.trigger_name, writable.relation::regclass as relation, writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~*
-    writable.pattern) as is_guess from run join writable on writable.scope = 'org' and writable.event = 4 and ( run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~*
-    '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~* format('''%s''', writable.name) ) group by run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select
-    'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
+    as schema_names from code ) as read cross join lateral ( select regexp_replace( concat_ws( '; ', read.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
+    read.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where read.kind <> 'cron job' ) ), '\s+', ' ', 'g' ) as line ) as said),
+    sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source, case when application_functions.source ~*
+    '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as materialized ( select distinct rule.ev_class as view_oid, dependency.refobjid as
+    relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and class.relkind = 'v' join pg_catalog.pg_depend as dependency on dependency.classid =
+    'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class where class.relnamespace not in (
+    select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any ((select settings.platform_schemas from settings)::text[]) or namespace.nspname in ('pg_catalog',
+    'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid, application_tables.relation::oid from application_tables union select viewed.view_oid, viewed.view_oid
+    from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid = meant.relation where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0 ), writable as
+    materialized ( select meant.relation, meant.named <> meant.relation as is_behind, application_tables.qualified_name, application_tables.scope, form.name, format('\m%s\s+(only\s+)?%s(\s|\(|$)%s',
+    verb.words, form.name, verb.more) as pattern, verb.event from meant join pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace as namespace on namespace.oid =
+    class.relnamespace left join application_tables on application_tables.relation = meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)',
+    '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16),
+    ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event) ), run (function, trigger_name, source, text, is_guess) as ( select its_trigger.tgfoid, its_trigger.tgname::text,
+    written.source, case when written.text <> '' then concat(written.text, ' ', quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end, false from pg_catalog.pg_trigger
+    as its_trigger join pg_catalog.pg_class as class on class.oid = its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on written.oid = its_trigger.tgfoid where not
+    its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess
+    from run cross join lateral ( select called.oid, called.source, called.text, run.source !~* its.pattern as is_guess from written as called cross join lateral (select format('\m%s"?\s*\(',
+    regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where called.oid <> run.function and (run.source ~* its.pattern or run.text ~* its.pattern) union all select effect.oid,
+    effect.source, effect.text, run.source !~* writable.pattern from writable cross join lateral ( select written.oid, written.source, written.text from pg_catalog.pg_trigger as fired join written on
+    written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all select 0, pg_get_ruledef(rule.oid), '' from
+    pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text ~* writable.pattern ) as next ) select
+    run.trigger_name, writable.relation::regclass as relation, writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess from run join writable
+    on writable.scope = 'org' and writable.event = 4 and ( run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~*
+    format('''%s''', writable.name) ) group by run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity,
+    sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
     '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', case when sign_up_writes.is_guess then 'probably ' end,
     sign_up_writes.trigger_name ) as problem, 'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( (select mapping_state.is_filled from
@@ -634,68 +636,113 @@ chosen (new_users) as (
     schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as
     caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' )
     as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names)
-    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names, said.line from
-    application_functions cross join lateral ( select regexp_replace( concat_ws( '; ', application_functions.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
-    application_functions.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where application_functions.kind <> 'cron job' ) ),
-    '\s+', ' ', 'g' ) as line ) as said cross join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( said.line,
+    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross
+    join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
     '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
     select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
     (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,
     '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
-    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null union all select
-    code.oid, code.name, 'from', parse_ident(found.part[1]), null from code cross join lateral regexp_matches(code.line, '\m(?:from|using|truncate(?: table)?) ([^;()]*)', 'gi') as list (part) cross join
-    lateral regexp_matches( regexp_replace(list.part[1], '\m(where|group|order|limit|returning|union|having|window|for|set|when|loop|then)\M.*$', '', 'i'),
-    ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as materialized ( select table_members.relname, namespace.nspname, table_members.root, format('%I.%I',
-    its_schema.nspname, root.relname) as qualified_name, false as is_view from table_members join pg_catalog.pg_class as root on root.oid = table_members.root join pg_catalog.pg_namespace as its_schema on
-    its_schema.oid = root.relnamespace join pg_catalog.pg_namespace as namespace on namespace.oid = table_members.relnamespace where table_members.scope = 'org' union all select views_over_tables.relname,
-    namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from views_over_tables join pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace )
-    select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert',
-    'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, named.pattern, target.relname from word
-    join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then
-    target.nspname = word.names[1] else target.nspname = any (code.schema_names) end cross join lateral ( select case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?',
-    regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names,
-    1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all (code.cte_names) or code.line ~*
-    format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname, role.rolbypassrls from
-    pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
-    'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
-    not true), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.source_with_text as text from
-    application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls ), policy_call as materialized (
-    select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call union select run.policy_oid, call.callee from run join call on
-    call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from pg_catalog.pg_policy as policy cross join lateral (values
-    (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from run join code on code.oid = run.function), review_breaks as
-    (with recursive code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
-    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
-    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and
-    pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral (
-    select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id
-    from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where type.oid = function.prorettype ) as row_type on true ), mention as materialized ( select
+    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\((?! ?(?:select|with|table|values)\M)[^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or
+    found.part[3] is not null union all select code.oid, code.name, 'from', parse_ident(found.part[1]), null from code cross join lateral regexp_matches(code.line,
+    '\m(?:from|using|truncate(?: table)?) ([^;()]*)', 'gi') as list (part) cross join lateral regexp_matches( regexp_replace(list.part[1],
+    '\m(where|group|order|limit|returning|union|having|window|for|set|when|loop|then)\M.*$', '', 'i'), ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as
+    materialized ( select table_members.relname, namespace.nspname, table_members.root, format('%I.%I', its_schema.nspname, root.relname) as qualified_name, false as is_view from table_members join
+    pg_catalog.pg_class as root on root.oid = table_members.root join pg_catalog.pg_namespace as its_schema on its_schema.oid = root.relnamespace join pg_catalog.pg_namespace as namespace on namespace.oid
+    = table_members.relnamespace where table_members.scope = 'org' union all select views_over_tables.relname, namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from
+    views_over_tables join pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace ) select code.oid as function, code.proname, code.name, code.kind, code.is_parsed,
+    code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case
+    when word.column_list like '(%' then word.column_list end as column_list, named.pattern, target.relname from word join code on code.name = word.name and code.oid is not distinct from word.oid join
+    target on target.relname = word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then target.nspname = word.names[1] else target.nspname = any (code.schema_names) end
+    cross join lateral ( select case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])',
+    regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names, 1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all
+    (code.cte_names) or code.line ~* format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname,
+    role.rolbypassrls from pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in
+    ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid,
+    to_regrole('service_role'), 'usage') is not true), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name,
+    application_functions.source_with_text as text from application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee
+    from function_calls ), policy_call as materialized ( select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid =
+    'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call
+    union select run.policy_oid, call.callee from run join call on call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from
+    pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
+    run join code on code.oid = run.function), review_shapes as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
+    application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
+    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace( concat_ws( '; ', application_functions.line, ( select string_agg('return query ' ||
+    regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
+    $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
+    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ) as line from application_functions left join
+    pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
+    as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
+    type.oid = function.prorettype ) as row_type on true ), member as materialized ( select table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members
+    join application_tables on application_tables.relation = table_members.root where table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names,
+    code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname, table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and
+    code.name = table_mentions.name and not code.is_parsed where not table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~*
+    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole as materialized ( select mentioned.oid, mentioned.name, mentioned.schema_names,
+    mentioned.line, mentioned.root, mentioned.table_name, mentioned.relname, mentioned.pattern, true as is_relation from mentioned union select mentioned.oid, mentioned.name, mentioned.schema_names,
+    mentioned.line, mentioned.root, mentioned.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')),
+    form.is_relation from mentioned cross join ( values ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', true),
+    ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    ('\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M)("[^"]+"|[a-z_][\w$]*)', true),
+    ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?((?:"[^"]+"|[a-z_][\w$]*))(?: on commit (?:drop|preserve rows|delete rows))? as \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}',
+    true), ('\mfor ("[^"]+"|[a-z_][\w$]*) in select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', false) ) as form (text, is_relation) cross join lateral regexp_matches(mentioned.line, replace(form.text,
+    '{table}', mentioned.pattern), 'gi') as made (part) where form.is_relation or mentioned.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)',
+    '\\\1', 'g'), mentioned.pattern) union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true from member join
+    pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name) join code on code.oid =
+    pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from ( select
+    pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root, member.table_name
+    from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid =
+    argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ), copy as materialized ( select whole.name, whole.schema_names,
+    whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as
+    names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
+    '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
+    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where whole.is_relation or copied.part[3]
+    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', '')) ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute
+    as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname =
+    'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce(
+    (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join
+    lateral ( select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
+    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
+    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
+    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select distinct 'whole_rows_copied' as code, 'breaks' as severity,
+    copy.name as object, copy.table_name, format( 'probably inserts all columns of %s into %s%s', copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else
+    copy.target end, case when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ) as
+    problem, format('name the columns in %s, on both sides', copy.name) as remedy from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false)
+    as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left
+    join org_id_place as column_ on column_.relation = class.oid left join org_id_place as source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where
+    class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any
+    (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true) and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union
+    all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then
+    'probably ' end, root.qualified_name), format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join
+    pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join application_tables as root on root.relation = member.root
+    where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
+    whole.table_name, format('probably returns too many columns: all of %s, and it says which it returns', whole.table_name),
+    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join whole on whole.oid = answer.oid and whole.is_relation cross join
+    lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id and not answer.is_parsed and (
+    answer.statement ~* concat( '(\m(from|join|update|insert into) +(only |as )?|, ?)', whole.pattern, case when lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1])
+    end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name,
+    member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name), format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code
+    join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation =
+    row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches( code.line,
+    format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' ) as made
+    (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', whole.name, whole.table_name,
+    format('probably puts all columns of %s together with those of another query, which has no org_id (UNION, EXCEPT, INTERSECT)', whole.table_name), format('name the columns in %s, on both sides',
+    whole.name) from whole cross join ( values ('{all}{table}{rest} {set} \(? ?{some}'), ('{some}{rest} {set} \(? ?{all}{table}') ) as form (text) cross join lateral regexp_matches(
+    regexp_replace(whole.line, '\((?!(?: ?select|[^()]* from)\M)[^()]*\)', '', 'gi'), replace(replace(replace(replace(replace( form.text, '{all}',
+    '\mselect (?:distinct )?(?:[\w$"]+ ?\. ?)?\* from (?:only )?'), '{some}', '\mselect (?:distinct )?((?:(?! from )[^;()])*) from (?:only )?([\w$"]+(?: ?\. ?[\w$"]+)?)'), '{rest}',
+    '(?:(?! (?:union|except|intersect) )[^;()])*'), '{set}', '(?:union|except|intersect)(?: all| distinct)?'), '{table}', whole.pattern ), 'gi' ) as other (part) cross join lateral ( select
+    coalesce(bool_and(org_scoped.root is null and column_.place is null), false) as lacks_org_id from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid =
+    class.relnamespace cross join lateral parse_ident(other.part[2]) as names left join org_id_place as column_ on column_.relation = class.oid left join member as org_scoped on org_scoped.relation =
+    class.oid where class.relname = names[array_upper(names, 1)] and case when array_length(names, 1) = 2 then namespace.nspname = names[1] else namespace.nspname = any (whole.schema_names) end ) as
+    another where whole.is_relation and case when other.part[1] ~ '\*' then another.lacks_org_id else other.part[1] !~* '\morg_id\M' end and not exists ( select from answer where answer.oid = whole.oid
+    and answer.has_columns and not answer.returns_org_id and answer.column_list ~ '\*' )), review_breaks as (with recursive code as materialized ( select application_functions.*,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger join pg_catalog.pg_class as class on class.oid =
+    pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') ) as on_sign_up from application_functions ), mention as materialized ( select
     table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
     'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
     ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
     and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
-    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), member as
-    materialized ( select table_members.relation, table_members.root from table_members where table_members.scope = 'org' ), row_given as materialized ( select pg_trigger.tgfoid as function, member.root
-    from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select code.oid, member.root from code join pg_catalog.pg_proc as function on function.oid = code.oid cross join
-    unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid = argument.type join member on member.relation = type.typrelid ), copy as materialized ( select code.name,
-    code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, parse_ident(copied.part[1]) as names from mention join code on
-    code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join ( values
-    ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ') ) as insert (form) cross join lateral ( values (insert.form ||
-    '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form) ) as copying (pattern) cross join lateral regexp_matches(code.line,
-    copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1],
-    copied.part[2], copied.part[3], case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end from row_given join code on code.oid = row_given.function and not code.is_parsed
-    join application_tables as root on root.relation = row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~* '\mexecute\M.* using\M' ) as
-    said cross join lateral regexp_matches( said.text, '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as copied (part) where
-    copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute as before where
-    before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname = 'org_id' ),
-    answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement,
-    '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select
-    (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
-    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
-    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
-    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
-    careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name as object, careless.table_name, format(
-    '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
+    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case
+    when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name
+    as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
     'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
     format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
     bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
@@ -703,23 +750,7 @@ chosen (new_users) as (
     format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
     'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
     'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
-    touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks', copy.name, copy.table_name, format( 'probably inserts all columns of %s into %s%s',
-    copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end, case when into_.has_org_id and copy.column_list is null then
-    ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ), format('name the columns in %s, on both sides', copy.name) from copy cross join
-    lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from
-    pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join org_id_place as column_ on column_.relation = class.oid left join org_id_place as
-    source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and
-    case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true)
-    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name,
-    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last',
-    answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on
-    member.relation = row_type.typrelid join application_tables as root on root.relation = member.root where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list
-    !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name, mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns',
-    mention.table_name), format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and
-    mention.verb in ('from', 'join', 'update', 'insert') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where
-    answer.has_columns and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern, case when
-    lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
-    '(\mas (not )?(materialized )?|\mfrom )\( ?select ([\w$"]+ ?\. ?)?\* from (only )?', mention.pattern ) ) union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
+    touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
     format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
     regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'

@@ -68,29 +68,48 @@ with code as (
         and has_schema_privilege(jobs.relnamespace, 'usage')
         and has_table_privilege(jobs.oid, 'select')
 )
-select
-    code.oid, code.proname,
-    -- Each is one of: a quoted name, a comment, text. The shortest match is the whole, as what follows must not continue it.
-    regexp_replace(
-        code.body,
-        $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$,
-        '\1 ', 'gi'
-    ) as source,
-    regexp_replace(
-        code.body,
-        $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$,
-        '\1 ', 'gi'
-    ) as source_with_text,
-    code.kind, code.name, code.is_parsed,
-    case
-        -- Written out for the path of whoever asks.
-        when code.is_parsed then current_schemas(false)::text[]
-        else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry)
-    end as schema_names
-from code;
+select read.*, said.line
+from (
+    select
+        code.oid, code.proname,
+        -- Each is one of: a quoted name, a comment, text. The shortest match is the whole, as what follows must not continue it.
+        regexp_replace(
+            code.body,
+            $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$,
+            '\1 ', 'gi'
+        ) as source,
+        regexp_replace(
+            code.body,
+            $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$,
+            '\1 ', 'gi'
+        ) as source_with_text,
+        code.kind, code.name, code.is_parsed,
+        case
+            -- Written out for the path of whoever asks.
+            when code.is_parsed then current_schemas(false)::text[]
+            else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry)
+        end as schema_names
+    from code
+) as read
+cross join lateral (
+    select regexp_replace(
+        concat_ws(
+            '; ', read.source,
+            (
+                select string_agg(coalesce(given.part[1], given.part[2]), '; ')
+                from regexp_matches(
+                    read.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
+                ) as given (part)
+                where read.kind <> 'cron job'
+            )
+        ),
+        '\s+', ' ', 'g'
+    ) as line
+) as said;
 comment on view tenancy.application_functions is
 'The application''s functions, and the commands of its cron jobs (oid NULL), with their text: source has neither comments nor what is'
-' quoted as text, source_with_text no comments. schema_names: where names without a schema are looked for. is_parsed: a body that'
+' quoted as text, source_with_text no comments, and line, in which all white space is a blank, has with source the text that EXECUTE is given.'
+' schema_names: where names without a schema are looked for. is_parsed: a body that'
 ' PostgreSQL keeps parsed, so that its dependencies are known.';
 
 create or replace view org_migration.sign_up_writes as

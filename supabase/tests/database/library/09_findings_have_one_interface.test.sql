@@ -13,7 +13,7 @@ select
 from pg_class
 where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     and relkind = 'v'
-    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_policies', 'review_leaks', 'review_choices'));
+    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_shapes', 'review_policies', 'review_leaks', 'review_choices'));
 
 -- Every code there is, once. Who adds one adds it here, and to the documentation.
 create temp table codes (view_name, code) as
@@ -84,7 +84,8 @@ values
     ('review_breaks', 'function_without_org_id'),
     ('review_breaks', 'trigger_without_org_id'),
     ('review_breaks', 'insert_by_position'),
-    ('review_breaks', 'function_row_shape'),
+    ('review_shapes', 'whole_rows_copied'),
+    ('review_shapes', 'function_row_shape'),
     ('review_breaks', 'partition_without_org_id'),
     ('review_breaks', 'cron_job'),
     ('review_breaks', 'column_grants'),
