@@ -469,28 +469,35 @@ chosen (new_users) as (
     reference.parent and parent.scope = 'org' where candidate.org_from is null union all select 'generated_source', candidate.qualified_name,
     format('is decided by %s, which is generated: an insert does not have it yet when the filler looks', sources.entry), 'name other columns in org_from' from candidate join sources on sources.root =
     candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
-    '' ) as found), unvalidated_checks as (select unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid)
-    as expression, not exists ( select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST',
-    'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called
-    (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) )
-    as cannot_fail from table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where
-    member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings
-    as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select
-    'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
-    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
-    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
-    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
-    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
-    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
-    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
-    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
-    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
-    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
-    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
-    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
-    format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
-    unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
-    pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
+    '' ) as found), doubtful_checks as (with held as ( select member.root, member.relation, member.qualified_name, checked.conname as name, checked.conbin::text as node, 'check' as kind,
+    checked.convalidated as is_valid, pg_get_expr(checked.conbin, checked.conrelid) as expression from table_members as member join pg_catalog.pg_constraint as checked on checked.conrelid =
+    member.relation and checked.contype = 'c' where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') union all select member.root, member.relation,
+    member.qualified_name, class.relname, concat(index.indexprs::text, index.indpred::text), 'index', true, format( 'coalesce((row(%s) is null)::text, '''') is not null', concat_ws(', ',
+    pg_get_expr(index.indexprs, index.indrelid), pg_get_expr(index.indpred, index.indrelid)) ) from table_members as member join pg_catalog.pg_index as index on index.indrelid = member.relation and
+    index.indislive and (index.indexprs is not null or index.indpred is not null) join pg_catalog.pg_class as class on class.oid = index.indexrelid where member.scope = 'org' and member.relkind = 'r' and
+    pg_has_role(current_user, member.relowner, 'usage') ) select held.root, held.relation, held.qualified_name, held.name, held.kind, held.is_valid, held.expression, judged.cannot_fail from held cross
+    join lateral ( select not exists ( select from regexp_matches(held.node, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST',
+    'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and held.node !~ ':varattno 0 ' and not exists ( select from regexp_matches(held.node, ':opfuncid (\d+)', 'g') as called (function) left join
+    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail,
+    held.node ~ '\{SQLVALUEFUNCTION ' or exists ( select from regexp_matches(held.node, ':(?:opfuncid|funcid) (\d+)', 'g') as called (function) join pg_catalog.pg_proc as function on function.oid =
+    called.function[1]::oid where function.provolatile <> 'i' or function.pronamespace <> 'pg_catalog'::regnamespace and not exists ( select from pg_catalog.pg_depend as dependency where
+    dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and dependency.deptype = 'e' ) ) as may_have_changed ) as judged where held.expression <> '(org_id IS NOT NULL)'
+    and (not held.is_valid or judged.may_have_changed)), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count,
+    suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as table_name,
+    ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as
+    counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where
+    org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid =
+    org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
+    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
+    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
+    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
+    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
+    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
+    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
+    select 'rows_break_check', doubtful_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
+    format('correct those rows of %s, or drop that check until the push is over', doubtful_checks.qualified_name), doubtful_checks.qualified_name, format('not (%s)', doubtful_checks.expression),
+    doubtful_checks.relation from doubtful_checks join application_tables as root on root.relation = doubtful_checks.root where doubtful_checks.cannot_fail and not doubtful_checks.is_valid ) as suspicion
+    join pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
     select ( xpath( '/row/count/text()', query_to_xml( format('select count(*) from only %s as held where %s', suspicion.counted_table, suspicion.condition), false, true, '' ) ) )[1]::text as row_count )
     as counted where counted.row_count <> '0'), name_findings as (select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select 'constraint_name_taken'
     as code, namesake.conname::text as object, root.qualified_name as table_name, format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_',
@@ -602,11 +609,13 @@ chosen (new_users) as (
     'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
-    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
-    format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), isolation_policies as (select org_id.root,
-    org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as intact,
-    coalesce(member.relrowsecurity and policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select
+    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case when not doubtful_checks.is_valid then
+    format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
+    'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
+    'validate or drop it first: the push tries it, and stops where a row breaks it' else 'look whether every row still passes: the push tries it, and stops where one does not' end from doubtful_checks
+    left join decisions on decisions.root = doubtful_checks.root where not doubtful_checks.cannot_fail and (not doubtful_checks.is_valid or decisions.is_per_row)), isolation_policies as (select
+    org_id.root, org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as
+    intact, coalesce(member.relrowsecurity and policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select
     found.polname, not found.polpermissive and found.polcmd = '*' and found.polroles = array[to_regrole('authenticated')::oid] and pg_get_expr(found.polqual, found.polrelid) ~
     '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' and pg_get_expr(found.polwithcheck, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' as
     intact from pg_catalog.pg_policy as found where found.polrelid = org_id.relation order by 2 desc, found.polname = 'org_isolation' desc limit 1 ) as policy on policy.intact or policy.polname =

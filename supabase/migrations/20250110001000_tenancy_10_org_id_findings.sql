@@ -185,32 +185,67 @@ from (
 ) as found;
 comment on view tenancy.org_id_findings is 'What a table has of org_id already that is not what it should be.';
 
-create or replace view org_migration.unvalidated_checks as
-select
-    unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression,
-    not exists (
-        select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind)
-        where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST')
-    )
-        and unvalidated.conbin::text !~ ':varattno 0 '
+create or replace view org_migration.doubtful_checks as
+with held as (
+    select
+        member.root, member.relation, member.qualified_name, checked.conname as name, checked.conbin::text as node, 'check' as kind,
+        checked.convalidated as is_valid, pg_get_expr(checked.conbin, checked.conrelid) as expression
+    from tenancy.table_members as member
+    join pg_catalog.pg_constraint as checked
+        on checked.conrelid = member.relation
+        and checked.contype = 'c'
+    where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage')
+    union all
+    -- Which never says no, but may raise.
+    select
+        member.root, member.relation, member.qualified_name, class.relname, concat(index.indexprs::text, index.indpred::text), 'index', true,
+        format(
+            'coalesce((row(%s) is null)::text, '''') is not null',
+            concat_ws(', ', pg_get_expr(index.indexprs, index.indrelid), pg_get_expr(index.indpred, index.indrelid))
+        )
+    from tenancy.table_members as member
+    join pg_catalog.pg_index as index
+        on index.indrelid = member.relation
+        and index.indislive
+        and (index.indexprs is not null or index.indpred is not null)
+    join pg_catalog.pg_class as class on class.oid = index.indexrelid
+    where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage')
+)
+select held.root, held.relation, held.qualified_name, held.name, held.kind, held.is_valid, held.expression, judged.cannot_fail
+from held
+cross join lateral (
+    select
+        not exists (
+            select from regexp_matches(held.node, '\{([A-Z_]+)', 'g') as node (kind)
+            where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST')
+        )
+        and held.node !~ ':varattno 0 '
         and not exists (
-            select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function)
+            select from regexp_matches(held.node, ':opfuncid (\d+)', 'g') as called (function)
             left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid
             where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false)
-        ) as cannot_fail
-from tenancy.table_members as member
-join pg_catalog.pg_constraint as unvalidated
-    on unvalidated.conrelid = member.relation
-    and unvalidated.contype = 'c'
-    and not unvalidated.convalidated
-where member.scope = 'org'
-    and member.relkind = 'r'
-    and pg_has_role(current_user, member.relowner, 'usage')
-    and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)';
-comment on view org_migration.unvalidated_checks is
-'The checks of org-scoped tables that are not valid: a row that breaks one cannot be updated. cannot_fail: true if it can be tried in'
-' any query: nothing but comparisons of columns that PostgreSQL knows to be leakproof, and so to raise nothing.';
+        ) as cannot_fail,
+        -- What it asks may have changed since: the time, a setting, or whatever the application's own functions look at.
+        held.node ~ '\{SQLVALUEFUNCTION '
+        or exists (
+            select from regexp_matches(held.node, ':(?:opfuncid|funcid) (\d+)', 'g') as called (function)
+            join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid
+            where function.provolatile <> 'i'
+                or function.pronamespace <> 'pg_catalog'::regnamespace
+                and not exists (
+                    select from pg_catalog.pg_depend as dependency
+                    where dependency.classid = 'pg_catalog.pg_proc'::regclass
+                        and dependency.objid = function.oid
+                        and dependency.deptype = 'e'
+                )
+        ) as may_have_changed
+) as judged
+where held.expression <> '(org_id IS NOT NULL)'
+    and (not held.is_valid or judged.may_have_changed);
+comment on view org_migration.doubtful_checks is
+'The checks of org-scoped tables, and the expressions of their indexes, that may keep a row from being updated: checks that are not valid, and'
+' what asks a function that may say something else today. cannot_fail: true if it can be tried in any query: nothing but comparisons of columns'
+' that PostgreSQL knows to be leakproof, and so to raise nothing.';
 
 create or replace view org_migration.row_findings as
 select
@@ -262,15 +297,15 @@ from (
     where org_id.is_root and org_id.is_plain_uuid
     union all
     select
-        'rows_break_check', unvalidated_checks.name, root.qualified_name,
-        format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
-        format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name),
-        unvalidated_checks.qualified_name,
-        format('not (%s)', unvalidated_checks.expression),
-        unvalidated_checks.relation
-    from org_migration.unvalidated_checks
-    join tenancy.application_tables as root on root.relation = unvalidated_checks.root
-    where unvalidated_checks.cannot_fail
+        'rows_break_check', doubtful_checks.name, root.qualified_name,
+        format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
+        format('correct those rows of %s, or drop that check until the push is over', doubtful_checks.qualified_name),
+        doubtful_checks.qualified_name,
+        format('not (%s)', doubtful_checks.expression),
+        doubtful_checks.relation
+    from org_migration.doubtful_checks
+    join tenancy.application_tables as root on root.relation = doubtful_checks.root
+    where doubtful_checks.cannot_fail and not doubtful_checks.is_valid
 ) as suspicion
 join pg_catalog.pg_class as counted_class
     on counted_class.oid = suspicion.relation

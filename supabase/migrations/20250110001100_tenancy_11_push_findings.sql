@@ -354,11 +354,22 @@ where function.oid = to_regprocedure('public.auth_org_id()')
     )
 union all
 select
-    'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
-    format('validate or drop it first: the push tries it, and stops where a row breaks it')
-from org_migration.unvalidated_checks
-where not unvalidated_checks.cannot_fail;
+    'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name,
+    case
+        when not doubtful_checks.is_valid
+            then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name)
+        else format(
+            'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name
+        )
+    end,
+    case
+        when not doubtful_checks.is_valid then 'validate or drop it first: the push tries it, and stops where a row breaks it'
+        else 'look whether every row still passes: the push tries it, and stops where one does not'
+    end
+from org_migration.doubtful_checks
+left join tenancy.decisions on decisions.root = doubtful_checks.root
+where not doubtful_checks.cannot_fail
+    and (not doubtful_checks.is_valid or decisions.is_per_row);
 comment on view tenancy.push_findings is
 'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object,'
 ' table_name, problem, remedy.';

@@ -110,7 +110,7 @@ where org_id_columns.is_leaf
 group by org_id_columns.root),
 {{views: decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
 table_parts as materialized (select push_parts.* from push_parts),
-{{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings source_findings unvalidated_checks row_findings name_findings}}
+{{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings source_findings doubtful_checks row_findings name_findings}}
 counted_mapping as (
     select answered.*
     from mapping
