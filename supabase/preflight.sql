@@ -26,9 +26,9 @@ chosen (new_users) as (
 ),
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net',
     'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
-    scan_mb_per_second, 50000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select
-    null::regclass, null::boolean where false), backfills (relation, state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false),
-    user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
+    scan_mb_per_second, 50000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id, org_from, joins) as
+    (select null::regclass, null::boolean, null::text[], null::text where false), backfills (relation, state) as (select null::regclass, null::text where false), fillers (table_oid, form) as (select
+    null::oid, null::text where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
     'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where one.document::text like '%found%' ),
     listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as privileges_before, to_regclass(format('%I.%I',
     listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state as (select exists (select from user_orgs where
@@ -524,19 +524,32 @@ chosen (new_users) as (
                     (
                         select count(*)
                         from auth.users
+                        join mapping on mapping.user_id = users.id
+                        where lower(users.raw_app_meta_data ->> 'org_id') <> mapping.org_id::text
+                            and lower(users.raw_app_meta_data ->> 'org_id') in (
+                                select organizations.id::text from %2$s as organizations
+                                union all
+                                select mapping.org_id::text from mapping
+                            )
+                    ) as elsewhere,
+                    (
+                        select count(*)
+                        from auth.users
                         where not users.is_anonymous
                             and users.id not in (select mapping.user_id from mapping where mapping.user_id is not null)
                             and not exists (select from %2$s as organizations where organizations.id::text = lower(users.raw_app_meta_data ->> 'org_id'))
                     ) as left_out
             $sql$,
     mapping.query, case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end ), true, true, '' ) as counted (document) cross join
-    lateral xmltable( '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice', left_out bigint path 'left_out' ) as answered where
-    answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object, 'auth.users' as table_name,
-    format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values ( 'users_left_out', case when
-    counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
+    lateral xmltable( '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice', left_out bigint path 'left_out', elsewhere bigint
+    path 'elsewhere' ) as answered where answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object,
+    'auth.users' as table_name, format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values (
+    'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
     'in no organization: neither the mapping nor app_metadata.org_id says one',
-    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
-    counted_mapping.incomplete, 'rows', 'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
+    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'user_conflict', 'decide', counted_mapping.elsewhere,
+    'users', 'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
+    'leave them out of the mapping, and the claim decides; or call the function with "on_conflict": "overwrite"' ), ( 'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows',
+    'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
     'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (with code as (
     select function.oid, function.proname, coalesce(pg_get_function_sqlbody(function.oid), function.prosrc) as body, case when function.prorettype = 'trigger'::regtype then 'trigger function' else
     'function' end as kind, format('%I.%I(%s)', namespace.nspname, function.proname, oidvectortypes(function.proargtypes)) as name, function.prosqlbody is not null as is_parsed, coalesce(path.setting,
@@ -600,12 +613,17 @@ chosen (new_users) as (
     grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
     from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings union all select row_findings.* from row_findings union all
-    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'unkeyed_owner',
-    'decide', application_tables.qualified_name, application_tables.qualified_name, concat('follows what it references alone, but ', string_agg(hinted_columns.reason, '; it ' order by
-    hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join hinted_columns on hinted_columns.relation =
-    application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by sources.ordinal) as entries from sources group by
-    sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is null and (select mapping_state.is_filled from
-    mapping_state) group by application_tables.qualified_name, parents.entries union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
+    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'org_from_changed',
+    'stops', application_tables.qualified_name, application_tables.qualified_name, format( 'is decided already, with org_from %s, and the list says %s now, which changes no row',
+    coalesce(tables_before.org_from::text, 'null'), coalesce(application_tables.org_from::text, 'null') ), format(
+    'undo first, as in docs/operate.md; or, if it is for new rows alone: select org_migration.note_rules(%1$L), org_migration.note_sources(%1$L)', application_tables.qualified_name ) from tables_before
+    join application_tables on application_tables.relation = tables_before.relation join decisions on decisions.root = tables_before.relation where tables_before.joins is not null and
+    application_tables.org_from is distinct from tables_before.org_from and decisions.is_per_row and tables_before.joins <> (select decision_rules.joins from decision_rules where decision_rules.root =
+    tables_before.relation) union all select 'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name, concat('follows what it references alone, but ',
+    string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join
+    hinted_columns on hinted_columns.relation = application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by
+    sources.ordinal) as entries from sources group by sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is
+    null and (select mapping_state.is_filled from mapping_state) group by application_tables.qualified_name, parents.entries union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
     'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*

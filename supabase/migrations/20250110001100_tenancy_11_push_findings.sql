@@ -323,6 +323,26 @@ select sign_up_findings.* from org_migration.sign_up_findings
 union all
 select mapping_findings.* from org_migration.mapping_findings
 union all
+-- What is decided stays, whatever the list says.
+select
+    'org_from_changed', 'stops', application_tables.qualified_name, application_tables.qualified_name,
+    format(
+        'is decided already, with org_from %s, and the list says %s now, which changes no row', coalesce(tables_before.org_from::text, 'null'),
+        coalesce(application_tables.org_from::text, 'null')
+    ),
+    format(
+        'undo first, as in docs/operate.md; or, if it is for new rows alone: select org_migration.note_rules(%1$L), org_migration.note_sources(%1$L)',
+        application_tables.qualified_name
+    )
+from org_migration.tables_before
+join tenancy.application_tables on application_tables.relation = tables_before.relation
+join tenancy.decisions on decisions.root = tables_before.relation
+where tables_before.joins is not null
+    and application_tables.org_from is distinct from tables_before.org_from
+    and decisions.is_per_row
+    -- Not after a mere rename, or where the same is said in words.
+    and tables_before.joins <> (select decision_rules.joins from org_migration.decision_rules where decision_rules.root = tables_before.relation)
+union all
 select
     'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name,
     concat('follows what it references alone, but ', string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)),

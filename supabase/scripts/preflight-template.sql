@@ -35,7 +35,7 @@ settings as (
         true as fill_org_id
     from chosen
 ),
-tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false),
+tables_before (relation, follows_org_id, org_from, joins) as (select null::regclass, null::boolean, null::text[], null::text where false),
 backfills (relation, state) as (select null::regclass, null::text where false),
 fillers (table_oid, form) as (select null::oid, null::text where false),
 -- Of the views each only asks whether there is one.
@@ -126,6 +126,17 @@ counted_mapping as (
                     (
                         select count(*)
                         from auth.users
+                        join mapping on mapping.user_id = users.id
+                        where lower(users.raw_app_meta_data ->> 'org_id') <> mapping.org_id::text
+                            and lower(users.raw_app_meta_data ->> 'org_id') in (
+                                select organizations.id::text from %2$s as organizations
+                                union all
+                                select mapping.org_id::text from mapping
+                            )
+                    ) as elsewhere,
+                    (
+                        select count(*)
+                        from auth.users
                         where not users.is_anonymous
                             and users.id not in (select mapping.user_id from mapping where mapping.user_id is not null)
                             and not exists (select from %2$s as organizations where organizations.id::text = lower(users.raw_app_meta_data ->> 'org_id'))
@@ -140,7 +151,7 @@ counted_mapping as (
     ) as counted (document)
     cross join lateral xmltable(
         '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice',
-        left_out bigint path 'left_out'
+        left_out bigint path 'left_out', elsewhere bigint path 'elsewhere'
     ) as answered
     where answered.rows > 0 or settings.new_users in ('personal', 'application')
 ),
@@ -160,6 +171,11 @@ mapping_findings as (
                 'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
                 'in no organization: neither the mapping nor app_metadata.org_id says one',
                 'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization'
+            ),
+            (
+                'user_conflict', 'decide', counted_mapping.elsewhere, 'users',
+                'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
+                'leave them out of the mapping, and the claim decides; or call the function with "on_conflict": "overwrite"'
             ),
             (
                 'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping without a user',

@@ -123,4 +123,41 @@ describe("users' ids without a foreign key", () => {
     expect(await database.sql`select from public."Lead" where org_id = ${otherOrg}`).toHaveLength(2);
     expect(await database.sql`select * from tenancy.verify_schema() where not passed`).toEqual([]);
   });
+
+  test("are not decided again by a list that was corrected without an undo, and the push says so", async () => {
+    const { sql } = database;
+    const pushAgain = async (copy: ProjectCopy) => {
+      await sql`
+        delete from supabase_migrations.schema_migrations
+        where version >= (select version from supabase_migrations.schema_migrations where name = 'EDIT_list_of_tables')
+      `;
+      return await tryMigrations(copy.folder, database.url);
+    };
+    const rows = (await sql<{ row: string }[]>`
+      select format('    (%L, %L, %L, %L, %L, %L),', schema_name, table_name, scope, priority, reason, org_from) as row
+      from tenancy.registry
+    `).map(({ row }) => row);
+    const unchanged = await pushAgain(write("again", rows));
+    expect(unchanged.code, unchanged.output).toBe(0);
+
+    const corrected = write("corrected", rows.map((row) => row.replace("'{uid}'", "'{}'")));
+    const refused = await pushAgain(corrected);
+    expect(refused.code).toBe(1);
+    expect(refused.output.match(/^.*\[org_from_changed\]/gm)).toEqual([
+      expect.stringContaining(
+        "public.notes is decided already, with org_from {uid}, and the list says {} now, which changes no row",
+      ),
+    ]);
+    await sql`update tenancy.registry set org_from = '{}' where table_name = 'notes'`;
+    const failed = await sql`select detail from tenancy.verify_schema() where not passed and check_name = 'registry'`;
+    expect(failed).toEqual([{ detail: expect.stringContaining("[org_from_changed]") }]);
+
+    // For new rows alone.
+    await sql`select org_migration.note_rules('public.notes'), org_migration.note_sources('public.notes')`;
+    const { code, output } = await pushAgain(corrected);
+    expect(code, output).toBe(0);
+    await sql`alter table public.tasks rename column created_by to maker`;
+    await sql`select tenancy.note_tables()`;
+    expect(await sql`select * from tenancy.verify_schema() where not passed`).toEqual([]);
+  });
 });

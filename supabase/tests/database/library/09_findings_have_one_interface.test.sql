@@ -70,6 +70,7 @@ values
     ('mapping_findings', 'users_left_out'),
     ('source_findings', 'generated_source'),
     ('push_findings', 'unkeyed_owner'),
+    ('push_findings', 'org_from_changed'),
     ('push_findings', 'auth_org_id_untried'),
     ('sign_up_findings', 'organizations_trigger_privilege'),
     ('push_findings', 'untried_check'),
