@@ -899,41 +899,61 @@ chosen (new_users) as (
     'is a role that reaches rows of %s%s, and isolation, which is to authenticated, does not hold it', member.table_name, case when access.rolbypassrls then ' past row-level security' end ), case when
     access.rolbypassrls or access.rolname = 'anon' then format('revoke all on %s from %I', member.qualified_name, access.rolname) else format(
     'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
-    member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
-    member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
-    reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_anyones) ) ) ) union all select case when member.is_root
-    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
-    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
-    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name), review_leaks as (with recursive api_role as
-    materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from views_over_tables ), above (relation, upper) as ( select distinct viewed.relation,
-    viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on owned.relation = above.relation and owned.relkind = 'v' and not owned.is_invoker join
-    pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid =
-    'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation,
-    viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid,
-    viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ),
-    view_access as materialized ( select above.relation, string_agg(distinct reader.rolname, ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on
-    reader.relation = above.upper group by above.relation ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then
-    -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select
-    distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral
-    regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
-    '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with
-    ordinality as part (word, position) ), view_query as materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from (
-    select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in
-    ('uid', 'jwt', 'email')), false) and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where
-    view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH'))
-    over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where
-    view_word.word like '% JOIN') over up_to_here > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window
-    up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select
-    application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype =
-    'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists
-    ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid =
-    function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as
-    materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function,
-    table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null
-    group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from
-    mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array(
-    select lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join
-    lateral regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
+    member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and (access.rolbypassrls or not pg_has_role(access.role_oid,
+    to_regrole('authenticated'), 'usage')) and member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid
+    and not (reader.has_org_id and reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_anyones) ) ) ) union all
+    select 'role_passes_policies', 'leaks', 'authenticated', null, 'is the role of everybody who is signed in, and passes every policy: it has BYPASSRLS', 'alter role authenticated nobypassrls' from
+    api_role where api_role.rolname = 'authenticated' and api_role.rolbypassrls union all select case service.name when 'storage.objects' then 'storage_policy' else 'realtime_policy' end, 'decide',
+    format('%I', policy.polname), service.name, case when said.by_user then format('is a policy of %s that goes by user: colleagues in an organization do not see each other''s %s', service.name,
+    service.what) else format( 'is a policy of %s that goes by %s alone: it lets users of every organization %s its %s', service.name, service.by, case policy.polcmd when 'a' then 'add to' when 'w' then
+    'change' when 'd' then 'delete' else 'see' end, service.what ) end, service.remedy from pg_catalog.pg_policy as policy join ( values ( 'storage.objects', 'bucket', 'files',
+    'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' ), ( 'realtime.messages', 'topic', 'messages',
+    'let topics begin with the organization: split_part((select realtime.topic()), '':'', 1) = (select public.auth_org_id())::text' ) ) as service (name, by, what, remedy) on to_regclass(service.name) =
+    policy.polrelid cross join lateral ( select concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression ) as its cross join lateral
+    (select its.expression ~ '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said where policy.polpermissive and its.expression !~ '\mauth_org_id\M' and its.expression <> 'false'
+    and (not said.by_user or policy.polcmd in ('r', '*') and service.name = 'storage.objects') and its.expression !~ '\mFROM\M' and not exists ( select from pg_catalog.pg_depend as dependency join
+    pg_catalog.pg_proc as function on function.oid = dependency.refobjid where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass and function.pronamespace not in ( select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'realtime', 'extensions', 'pg_catalog') ) ) and exists (
+    select from unnest(policy.polroles) as for_role (oid) left join pg_catalog.pg_roles as role on role.oid = for_role.oid where role.rolbypassrls is not true ) union all select 'public_bucket', 'decide',
+    bucket.name, 'storage.objects', 'is a bucket whose files everybody may read who knows their names, whatever policies say, of whatever organization',
+    format('update storage.buckets set public = false where id = %L', bucket.name) from pg_catalog.pg_class as buckets cross join lateral query_to_xml(
+    format('select pg_catalog.to_jsonb(bucket) operator(pg_catalog.->>) ''id''::pg_catalog.text as name from %s as bucket'
+    ' where pg_catalog.to_jsonb(bucket) operator(pg_catalog.->>) ''public''::pg_catalog.text operator(pg_catalog.=) ''true''::pg_catalog.text', 'storage.buckets'), false, false, '' ) as answer (document)
+    cross join lateral xmltable('/table/row' passing answer.document columns name text path 'name') as bucket where buckets.oid = to_regclass('storage.buckets') and buckets.relkind = 'r' and
+    has_schema_privilege(buckets.relnamespace, 'usage') and has_table_privilege(buckets.oid, 'select') and (pg_get_userbyid(buckets.relowner) in ('supabase_storage_admin', current_user::text) or
+    pg_has_role(buckets.relowner, 'usage')) union all select case when member.is_root then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format(
+    'is %sopen to %s: row-level security is off', case when not member.is_root then format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ),
+    format('alter table %s enable row level security', member.qualified_name) from member join access on access.relation = member.relation where not member.row_security group by member.is_root,
+    member.qualified_name, member.table_name), review_leaks as (with recursive api_role as materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from
+    views_over_tables ), above (relation, upper) as ( select distinct viewed.relation, viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on
+    owned.relation = above.relation and owned.relkind = 'v' and not owned.is_invoker join pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid
+    = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid = 'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select
+    viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation, viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on
+    has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid, viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation,
+    'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ), view_access as materialized ( select above.relation, string_agg(distinct reader.rolname,
+    ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on reader.relation = above.upper group by above.relation ), view_word as materialized ( select
+    defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth from (
+    select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select distinct viewed.relation from viewed join view_access on view_access.relation =
+    viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"',
+    '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M', '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)',
+    '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with ordinality as part (word, position) ), view_query as
+    materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from ( select placed.relation, coalesce(bool_or(placed.filters
+    and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false) and not
+    coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION',
+    'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position)
+    filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here >
+    coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order
+    by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name,
+    application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
+    regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from
+    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
+    is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select
+    function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root,
+    bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by
+    table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union
+    select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select
+    lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral
+    regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
     format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
     format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
     '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
@@ -1024,16 +1044,7 @@ chosen (new_users) as (
     and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) ) union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
     format('shows rows of %s by user: colleagues in an organization do not see each other''s', shown.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', shown.table_name ) from shown group by shown.table_name having
-    bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'storage_policy', format('%I', policy.polname),
-    'storage.objects', case when said.by_user then 'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else format(
-    'is a policy of storage.objects that goes by bucket alone: it lets users of every organization %s its files', case policy.polcmd when 'a' then 'add to' when 'w' then 'change' when 'd' then 'delete'
-    else 'see' end ) end, 'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' from pg_catalog.pg_policy as policy cross join lateral ( select
-    concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression ) as its cross join lateral (select its.expression ~
-    '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said where policy.polrelid = to_regclass('storage.objects') and policy.polpermissive and its.expression !~ '\mauth_org_id\M' and
-    its.expression <> 'false' and (policy.polcmd in ('r', '*') or not said.by_user) and its.expression !~ '\mFROM\M' and not exists ( select from pg_catalog.pg_depend as dependency join pg_catalog.pg_proc
-    as function on function.oid = dependency.refobjid where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass and function.pronamespace not in (select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'extensions')) ) and exists ( select from
-    unnest(policy.polroles) as for_role (oid) left join pg_catalog.pg_roles as role on role.oid = for_role.oid where role.rolbypassrls is not true ) union all select 'realtime_table', 'supabase_realtime',
+    bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'realtime_table', 'supabase_realtime',
     root.qualified_name, format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
     'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join org_column as member on
     member.qualified_name = format('%I.%I', published.schemaname, published.tablename) join application as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by

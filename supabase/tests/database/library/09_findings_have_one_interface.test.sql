@@ -108,7 +108,10 @@ values
     ('review_choices', 'unique_global'),
     ('review_choices', 'index_by_owner'),
     ('review_choices', 'own_rows_policy'),
-    ('review_choices', 'storage_policy'),
+    ('review_policies', 'role_passes_policies'),
+    ('review_policies', 'storage_policy'),
+    ('review_policies', 'realtime_policy'),
+    ('review_policies', 'public_bucket'),
     ('review_choices', 'realtime_table'),
     ('review_choices', 'other_membership'),
     ('review_choices', 'unbound_reference');
