@@ -69,17 +69,21 @@ chosen (new_users) as (
     or unkeyed.is_uuid and unkeyed.is_user_key ) union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation, named.qualified_name, format(
     'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name, named.qualified_name, unkeyed.qualified_name,
     unkeyed.column_name ) from unkeyed cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant join named on named.relation <> unkeyed.relation and named.word in
-    (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies')) and coalesce(named.category = unkeyed.category, true) where unkeyed.word ~ '_(id|uuid)$' or
-    unkeyed.is_uuid), unclassified_tables as (with recursive classified as ( select table_inventory.*, registered_tables.scope from table_inventory left join listed_registry as registered_tables on
-    registered_tables.relation = table_inventory.relation ), reference as materialized ( select references_between_tables.* from references_between_tables ), standing as ( select classified.relation,
-    classified.qualified_name from classified where classified.scope = 'excluded' and exists ( select from reference where reference.relation = classified.relation and reference.parent =
-    to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from unique_columns where unique_columns.relation = classified.relation and
-    array[unique_columns.attnum] = reference.attnums ) ) ) ), looked_at as materialized ( select classified.relation, column_.attnum, column_.attname::text collate "default" as column_name,
-    counted.value_count, counted.user_count, counted.id_count = 0 as has_no_ids from classified join pg_catalog.pg_class as class on class.oid = classified.relation cross join lateral ( select
-    string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as list from pg_catalog.pg_attribute as candidate join pg_catalog.pg_type as
-    type on type.oid = candidate.atttypid where candidate.attrelid = classified.relation and candidate.attnum > 0 and not candidate.attisdropped and candidate.attgenerated <> 'v' and candidate.attname <>
-    'user_id' and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and not exists (select from reference where
-    reference.relation = classified.relation and candidate.attnum = any (reference.attnums)) ) as columns cross join lateral query_to_xml( format(
+    (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies')) and coalesce(named.category = unkeyed.category, true) where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid
+    union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, null, null, format(
+    'has %s, which may say whose a row is%s: if it does, first add a column with the user''s id and a foreign key', unkeyed.column_name, case when unkeyed.category = 'S' then ' by address' when
+    unkeyed.category = 'A' then ' for several users' end ) from unkeyed where unkeyed.category = 'S' and unkeyed.word ~ '^((user|owner|author|creator)_?e?mail|(created|owned)_by_e?mail)$' or
+    unkeyed.category = 'A' and unkeyed.word ~ '^(users?|owners?|members?|participants?)(_?u?u?ids?)?$'), unclassified_tables as (with recursive classified as ( select table_inventory.*,
+    registered_tables.scope from table_inventory left join listed_registry as registered_tables on registered_tables.relation = table_inventory.relation ), reference as materialized ( select
+    references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists (
+    select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from
+    unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) ) ) ), looked_at as materialized ( select classified.relation, column_.attnum,
+    column_.attname::text collate "default" as column_name, counted.value_count, counted.user_count, counted.id_count = 0 as has_no_ids from classified join pg_catalog.pg_class as class on class.oid =
+    classified.relation cross join lateral ( select string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as list from
+    pg_catalog.pg_attribute as candidate join pg_catalog.pg_type as type on type.oid = candidate.atttypid where candidate.attrelid = classified.relation and candidate.attnum > 0 and not
+    candidate.attisdropped and candidate.attgenerated <> 'v' and candidate.attname <> 'user_id' and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype,
+    'varchar'::regtype, 'bpchar'::regtype) and not exists (select from reference where reference.relation = classified.relation and candidate.attnum = any (reference.attnums)) ) as columns cross join
+    lateral query_to_xml( format(
     $sql$
                 select
                     held.attnum, pg_catalog.count(*) as value_count, pg_catalog.count(users.id) as user_count,
@@ -97,8 +101,8 @@ chosen (new_users) as (
     on column_.attrelid = classified.relation and column_.attnum = counted.attnum where classified.scope is null and classified.relkind in ('r', 'p') and columns.list is not null and
     pg_has_role(class.relowner, 'usage') and not class.relforcerowsecurity and has_table_privilege(to_regclass('auth.users'), 'select') ), hinted as materialized ( select hint.relation, hint.attnum,
     hint.column_name, hint.parent, hint.reason from hinted_columns as hint left join looked_at on looked_at.relation = hint.relation and looked_at.attnum = hint.attnum left join classified as named on
-    named.relation = hint.parent where named.scope is distinct from 'excluded' and not coalesce(looked_at.user_count > 0, false) and not (hint.parent = to_regclass('auth.users') and
-    coalesce(looked_at.has_no_ids, false)) ), evident (relation, reason, is_guess) as ( select candidate.relation, format('has the column %s', evidence.attname), false from classified as candidate join
+    named.relation = hint.parent where named.scope is distinct from 'excluded' and not coalesce(looked_at.user_count > 0, false) and not coalesce(hint.parent = to_regclass('auth.users') and
+    looked_at.has_no_ids, false) ), evident (relation, reason, is_guess) as ( select candidate.relation, format('has the column %s', evidence.attname), false from classified as candidate join
     pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select
     candidate.relation, format('references %s in %s', known.name, reference.column_names[1]), false from classified as candidate join reference on reference.relation = candidate.relation join ( select
     to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation,
@@ -960,17 +964,17 @@ chosen (new_users) as (
     format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
     from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =
     lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group by compared.oid,
-    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes, bool_or(asked.by
-    = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
+    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as
+    passes, bool_or(asked.by = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
     string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid,
-    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls having not
-    bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner, class.relforcerowsecurity from
-    application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select suspect.name, suspect.is_in_policy,
-    suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct root.qualified_name, ', ') as tables,
-    (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line ~* '\mauth_org_id\M') join root on
-    root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid, suspect.name, suspect.is_in_policy,
-    suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as severity, viewed.qualified_name as
-    object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
+    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper,
+    owner.rolbypassrls having not bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner,
+    class.relforcerowsecurity from application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select
+    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct
+    root.qualified_name, ', ') as tables, (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line
+    ~* '\mauth_org_id\M') join root on root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid,
+    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as
+    severity, viewed.qualified_name as object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
     format('alter view %s set (security_invoker = true)', viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation =
     viewed.relation join pg_catalog.pg_roles as owner on owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or
     owner.rolbypassrls or pg_has_role(owner.oid, root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
@@ -979,9 +983,14 @@ chosen (new_users) as (
     'decide' else 'leaks' end, definer.name, definer.tables, format( '%sreads or writes %s%s with its owner''s rights, past row-level security, and %s may call it%s', case when not definer.is_parsed then
     'probably ' end, array_to_string(definer.first_tables, ', '), case when definer.table_count > 5 then format(' and %s more', definer.table_count - 5) end, definer.roles, case when definer.is_by_user
     then ': it looks at who calls' end ), case when definer.is_in_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it', definer.name) else
-    format('alter routine %s security invoker', definer.name) end from definer union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks', namespace.nspname::text,
-    null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '), count(distinct
-    api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    format('alter routine %s security invoker', definer.name) end from definer union all select 'security_definer_function', case when suspect.is_by_user then 'decide' else 'leaks' end, suspect.name,
+    null, format( 'probably runs statements that it puts together, with its owner''s rights, past row-level security, and %s may call it%s', suspect.roles, case when suspect.is_by_user then
+    ': it looks at who calls' end ), format('alter routine %s security invoker', suspect.name) from suspect where suspect.name not in (select definer.name from definer) and suspect.line_with_text !~*
+    '\mauth_org_id\M' and (suspect.passes or exists (select from root where pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity)) and ( suspect.line ~*
+    '\mexecute +(?!(?:format|using|into|on|function|procedure|all)\M)(?:\(? *["a-z_$]|\|\|)' or suspect.line_with_text ~*
+    '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]' ) union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks',
+    namespace.nspname::text, null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '),
+    count(distinct api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
     namespace.nspname), review_choices as (with reference as materialized ( select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,

@@ -1,4 +1,4 @@
--- Purpose: the inventory: every table of the application, its partitions, its foreign keys, and the names of our objects.
+-- Purpose: the inventory: every table of the application, its partitions, its foreign keys, and columns that look like one.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -247,9 +247,21 @@ join named
     on named.relation <> unkeyed.relation
     and named.word in (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies'))
     and coalesce(named.category = unkeyed.category, true)
-where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid;
+where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid
+union all
+-- What nothing can be joined by.
+select
+    unkeyed.relation, unkeyed.attnum, unkeyed.column_name, null, null,
+    format(
+        'has %s, which may say whose a row is%s: if it does, first add a column with the user''s id and a foreign key', unkeyed.column_name,
+        case when unkeyed.category = 'S' then ' by address' when unkeyed.category = 'A' then ' for several users' end
+    )
+from unkeyed
+where unkeyed.category = 'S' and unkeyed.word ~ '^((user|owner|author|creator)_?e?mail|(created|owned)_by_e?mail)$'
+    or unkeyed.category = 'A' and unkeyed.word ~ '^(users?|owners?|members?|participants?)(_?u?u?ids?)?$';
 comment on view tenancy.hinted_columns is
-'Columns that by their names hold users'' ids (parent auth.users), or the keys of another table, and have no foreign key.';
+'Columns that by their names hold users'' ids (parent auth.users), the keys of another table, or users as nothing can join them (parent NULL),'
+' and have no foreign key.';
 
 create or replace function tenancy.with_names(form text)
 returns text language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
@@ -309,36 +321,6 @@ $function$;
 comment on function tenancy.with_names(text) is
 'A form of SQL with the names that things have now: @r1@ is the table of that oid, @c1.2@ its second column, @c1.2.3@ the same while it is of the type 3, @n1.2@ the name of that as text, @o1@ an operator, @t1@ a type,'
 ' @l1@ a collation. So a form means the same after anything was renamed. NULL where one of them is gone, or where the text has anything else between @.';
-
-create or replace view tenancy.coined_names as
-select
-    relation.oid::regclass as relation, coined.kind,
-    case
-        when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63
-            then coined.prefix || relation.relname || coined.suffix
-        else (
-            select coined.prefix || left(relation.relname, kept) || digest || coined.suffix
-            from (select '_' || left(md5(relation.relname), 8)) as shortened (digest)
-            cross join generate_series(length(relation.relname), 0, -1) as kept
-            where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63
-            limit 1
-        )
-    end::name as name
-from pg_catalog.pg_class as relation
-cross join (
-    values
-        ('foreign_key', 'fk_', '_org_id'),
-        ('index', 'idx_', '_org_id'),
-        ('check', '', '_org_id_not_null'),
-        ('other_check', '', '_org_id_not_null_check'),
-        ('filler', 'zzz_fill_org_id_', ''),
-        ('guard', 'org_id_immutable_', ''),
-        ('guard_move', 'zzz_org_id_immutable_', ''),
-        ('guard_statement', 'org_id_immutable_rows_', '')
-) as coined (kind, prefix, suffix)
-where relation.relkind in ('r', 'p');
-comment on view tenancy.coined_names is
-'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
 
 create or replace function tenancy.schema_of(target regclass)
 returns name language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$

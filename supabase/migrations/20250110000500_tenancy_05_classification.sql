@@ -96,7 +96,7 @@ hinted as materialized (
     left join classified as named on named.relation = hint.parent
     where named.scope is distinct from 'excluded'
         and not coalesce(looked_at.user_count > 0, false)
-        and not (hint.parent = to_regclass('auth.users') and coalesce(looked_at.has_no_ids, false))
+        and not coalesce(hint.parent = to_regclass('auth.users') and looked_at.has_no_ids, false)
 ),
 evident (relation, reason, is_guess) as (
     select candidate.relation, format('has the column %s', evidence.attname), false

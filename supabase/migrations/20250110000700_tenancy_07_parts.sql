@@ -5,6 +5,36 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
+create or replace view tenancy.coined_names as
+select
+    relation.oid::regclass as relation, coined.kind,
+    case
+        when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63
+            then coined.prefix || relation.relname || coined.suffix
+        else (
+            select coined.prefix || left(relation.relname, kept) || digest || coined.suffix
+            from (select '_' || left(md5(relation.relname), 8)) as shortened (digest)
+            cross join generate_series(length(relation.relname), 0, -1) as kept
+            where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63
+            limit 1
+        )
+    end::name as name
+from pg_catalog.pg_class as relation
+cross join (
+    values
+        ('foreign_key', 'fk_', '_org_id'),
+        ('index', 'idx_', '_org_id'),
+        ('check', '', '_org_id_not_null'),
+        ('other_check', '', '_org_id_not_null_check'),
+        ('filler', 'zzz_fill_org_id_', ''),
+        ('guard', 'org_id_immutable_', ''),
+        ('guard_move', 'zzz_org_id_immutable_', ''),
+        ('guard_statement', 'org_id_immutable_rows_', '')
+) as coined (kind, prefix, suffix)
+where relation.relkind in ('r', 'p');
+comment on view tenancy.coined_names is
+'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
+
 create or replace view tenancy.column_parts as
 select
     2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name,

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(14);
+select plan(17);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -57,6 +57,15 @@ select is(pg_temp.found('flags'), 'open {} ''{created_by}'')', 'of text too');
 insert into harbour.flags
 values (1, 'the harbour master');
 select is(pg_temp.found('flags'), 'excluded {} null)', 'unless its values are no ids');
+
+create table harbour.tickets (id integer primary key, owner_email text);
+insert into harbour.tickets
+values (1, 'a@example.com');
+select is(pg_temp.found('tickets'), 'open {} null)', 'an owner by address leaves it open, and is no column that decides');
+create table harbour.rooms (id integer primary key, participants uuid[]);
+select matches(pg_temp.reason('rooms'), '^has participants, which may say whose a row is for several users: .* first add a column', 'and so do several in one value');
+create table harbour.pilots (id integer primary key, email text, tags text[]);
+select is(pg_temp.found('pilots'), 'excluded {} null)', 'an address of whomever does not');
 
 -- And keys of other tables.
 create table harbour."Ship" (id integer primary key);
