@@ -27,13 +27,13 @@ chosen (new_users) as (
 ),
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net',
     'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
-    scan_mb_per_second, 60000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id) as (select
-    null::regclass, null::boolean where false), backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false), fillers (table_oid, form) as (select null::oid,
-    null::text where false), memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross
-    join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where
-    one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as
-    privileges_before, to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state as (select
-    exists (select from user_orgs where user_orgs.org_id is not null) as is_filled), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as
+    scan_mb_per_second, 60000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id, org_from, joins) as
+    (select null::regclass, null::boolean, null::text[], null::text where false), backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false), fillers (table_oid,
+    form) as (select null::oid, null::text where false), memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
+    gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
+    one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated,
+    null::jsonb as privileges_before, to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state
+    as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as
     schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join
     pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and
     namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct
@@ -52,18 +52,67 @@ chosen (new_users) as (
     parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
     from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
     right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
-    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), unclassified_tables as (with recursive classified as ( select table_inventory.*,
+    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), hinted_columns as (with named as materialized ( select class.oid::regclass as relation, format('%I.%I',
+    namespace.nspname, class.relname) as qualified_name, class.relnamespace, lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, type.typcategory as category,
+    key_column.attnum from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join pg_catalog.pg_index as key on key.indrelid = class.oid and
+    key.indisprimary and key.indnkeyatts = 1 left join pg_catalog.pg_attribute as key_column on key_column.attrelid = class.oid and key_column.attnum = key.indkey[0] left join pg_catalog.pg_type as type
+    on type.oid = key_column.atttypid where class.oid in (select table_inventory.relation from table_inventory) or class.oid = to_regclass('public.organizations') ), unkeyed as materialized ( select
+    named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory as category, coalesce(nullif(type.typbasetype, 0), type.oid) in
+    ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
+    lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' as
+    is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid =
+    column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as
+    reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name,
+    to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
+    'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
+    ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
+    '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
+    or unkeyed.is_uuid and unkeyed.is_user_key ) union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation, named.qualified_name, format(
+    'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name, named.qualified_name, unkeyed.qualified_name,
+    unkeyed.column_name ) from unkeyed cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant join named on named.relation <> unkeyed.relation and named.word in
+    (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies')) and coalesce(named.category = unkeyed.category, true) where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid
+    union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, null, null, format(
+    'has %s, which may say whose a row is%s: if it does, first add a column with the user''s id and a foreign key', unkeyed.column_name, case when unkeyed.category = 'S' then ' by address' when
+    unkeyed.category = 'A' then ' for several users' end ) from unkeyed where unkeyed.category = 'S' and unkeyed.word ~ '^((user|owner|author|creator)_?e?mail|(created|owned)_by_e?mail)$' or
+    unkeyed.category = 'A' and unkeyed.word ~ '^(users?|owners?|members?|participants?)(_?u?u?ids?)?$'), unclassified_tables as (with recursive classified as ( select table_inventory.*,
     registered_tables.scope from table_inventory left join listed_registry as registered_tables on registered_tables.relation = table_inventory.relation ), reference as materialized ( select
     references_between_tables.* from references_between_tables ), standing as ( select classified.relation, classified.qualified_name from classified where classified.scope = 'excluded' and exists (
     select from reference where reference.relation = classified.relation and reference.parent = to_regclass('auth.users') and ( reference.column_names[1] in ('user_id', 'owner_id') or exists ( select from
-    unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) ) ) ), evident (relation, reason) as ( select candidate.relation,
-    format('has the column %s', evidence.attname) from classified as candidate join pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id',
-    'org_id') and not evidence.attisdropped where candidate.scope is null union select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]) from classified as candidate
-    join reference on reference.relation = candidate.relation join ( select to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'),
-    'public.organizations' union all select standing.relation, format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where
-    candidate.scope is null and reference.column_names[1] <> 'user_id' union select candidate.relation, format('references %s', parent.qualified_name) from reference join classified as candidate on
+    unique_columns where unique_columns.relation = classified.relation and array[unique_columns.attnum] = reference.attnums ) ) ) ), looked_at as materialized ( select classified.relation, column_.attnum,
+    column_.attname::text collate "default" as column_name, counted.value_count, counted.user_count, counted.id_count = 0 as has_no_ids from classified join pg_catalog.pg_class as class on class.oid =
+    classified.relation cross join lateral ( select string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as list from
+    pg_catalog.pg_attribute as candidate join pg_catalog.pg_type as type on type.oid = candidate.atttypid where candidate.attrelid = classified.relation and candidate.attnum > 0 and not
+    candidate.attisdropped and candidate.attgenerated <> 'v' and candidate.attname <> 'user_id' and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype,
+    'varchar'::regtype, 'bpchar'::regtype) and not exists (select from reference where reference.relation = classified.relation and candidate.attnum = any (reference.attnums)) ) as columns cross join
+    lateral query_to_xml( format(
+    $sql$
+                select
+                    held.attnum, pg_catalog.count(*) as value_count, pg_catalog.count(users.id) as user_count,
+                    pg_catalog.count(*) filter (where held.value operator(pg_catalog.~*) %1$L::pg_catalog.text) as id_count
+                from (select * from %2$s limit 500) as looked_at
+                cross join lateral (values %3$s) as held (attnum, value)
+                left join auth.users as users on users.id operator(pg_catalog.=) case
+                    when held.value operator(pg_catalog.~*) %1$L::pg_catalog.text then held.value::pg_catalog.uuid
+                end
+                where held.value is not null
+                group by held.attnum
+            $sql$,
+    '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', classified.qualified_name, columns.list ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document
+    columns attnum smallint path 'attnum', value_count bigint path 'value_count', user_count bigint path 'user_count', id_count bigint path 'id_count' ) as counted join pg_catalog.pg_attribute as column_
+    on column_.attrelid = classified.relation and column_.attnum = counted.attnum where classified.scope is null and classified.relkind in ('r', 'p') and columns.list is not null and
+    pg_has_role(class.relowner, 'usage') and not class.relforcerowsecurity and has_table_privilege(to_regclass('auth.users'), 'select') ), hinted as materialized ( select hint.relation, hint.attnum,
+    hint.column_name, hint.parent, hint.reason from hinted_columns as hint left join looked_at on looked_at.relation = hint.relation and looked_at.attnum = hint.attnum left join classified as named on
+    named.relation = hint.parent where named.scope is distinct from 'excluded' and not coalesce(looked_at.user_count > 0, false) and not coalesce(hint.parent = to_regclass('auth.users') and
+    looked_at.has_no_ids, false) ), evident (relation, reason, is_guess) as ( select candidate.relation, format('has the column %s', evidence.attname), false from classified as candidate join
+    pg_catalog.pg_attribute as evidence on evidence.attrelid = candidate.relation and evidence.attname in ('user_id', 'org_id') and not evidence.attisdropped where candidate.scope is null union select
+    candidate.relation, format('references %s in %s', known.name, reference.column_names[1]), false from classified as candidate join reference on reference.relation = candidate.relation join ( select
+    to_regclass('auth.users') as relation, 'auth.users' as name union all select to_regclass('public.organizations'), 'public.organizations' union all select standing.relation,
+    format('%s, whose rows are users'',', standing.qualified_name) from standing ) as known on known.relation = reference.parent where candidate.scope is null and reference.column_names[1] <> 'user_id'
+    union select looked_at.relation, format('has users'' ids in %s, without a foreign key (%s of %s)', looked_at.column_name, looked_at.user_count, looked_at.value_count), false from looked_at where
+    looked_at.user_count > 0 union select hinted.relation, hinted.reason, true from hinted join classified as candidate on candidate.relation = hinted.relation and candidate.scope is null union select
+    candidate.relation, format('references %s%s', parent.qualified_name, case when evident.is_guess then ', which may have one' end), evident.is_guess from reference join classified as candidate on
     candidate.relation = reference.relation and candidate.scope is null join classified as parent on parent.relation = reference.parent and parent.relation <> candidate.relation join ( select
-    org_scoped.relation from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation from evident ) as org_scoped_or_evident on org_scoped_or_evident.relation =
+    org_scoped.relation, false as is_guess from classified as org_scoped where org_scoped.scope = 'org' union all select evident.relation, evident.is_guess from evident ) as evident on evident.relation =
     parent.relation ), user_tables as ( select reference.relation from reference join unique_columns on (unique_columns.relation, array[unique_columns.attnum]) = (reference.relation, reference.attnums)
     where reference.parent = to_regclass('auth.users') ), joined as ( select belonging.parent as relation, parent.qualified_name, min(holder.qualified_name) as holder_name, bool_or(key.atttypid =
     'uuid'::regtype) as has_uuid from reference as belonging join pg_catalog.pg_attribute as key on key.attrelid = belonging.parent and array[key.attnum] = belonging.parent_attnums and key.atttypid in
@@ -75,29 +124,24 @@ chosen (new_users) as (
     as ( select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name), joined.has_uuid from joined join reference on reference.parent =
     joined.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> joined.relation and candidate.scope is null union select candidate.relation,
     format('references %s', parent.qualified_name), hanging.has_uuid from hanging join classified as parent on parent.relation = hanging.relation join reference on reference.parent = hanging.relation join
-    classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ), hint as ( select candidate.relation,
-    candidate.qualified_name, column_.attnum, column_.attname, lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name, column_.attname ~ '(_id|Id)$' as is_id, column_.atttypid =
-    'uuid'::regtype as is_uuid, column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text from classified as candidate join pg_catalog.pg_attribute as column_ on column_.attrelid =
-    candidate.relation and column_.attnum > 0 and not column_.attisdropped where candidate.scope is null and column_.attname <> 'org_id' and not exists ( select from reference where reference.relation =
-    candidate.relation and column_.attnum = any (reference.attnums) ) ), hinted as ( select found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
-    quote_literal(array_agg(found.owner_column order by found.attnum) filter (where found.owner_column is not null)) as owner_columns from ( select hint.relation, hint.attnum, null::text as owner_column,
-    format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname, named.qualified_name, hint.qualified_name, hint.attname,
-    named.qualified_name ) as reason from hint join ( select classified.relation, lower(replace(classified.table_name, '_', '')) as name, classified.qualified_name, classified.scope from classified union
-    all select to_regclass('public.organizations'), 'organizations', 'public.organizations', null where to_regclass('public.organizations') is not null ) as named on named.scope is distinct from
-    'excluded' and named.relation <> hint.relation and named.name in (hint.name, hint.name || 's', hint.name || 'es', left(hint.name, -1) || 'ies') where hint.is_id and not (hint.attname = 'user_id' and
-    named.relation in (select user_tables.relation from user_tables)) union all select hint.relation, hint.attnum, hint.attname::text collate "default",
-    format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname) from hint where hint.attname <> 'user_id' and (hint.is_uuid and hint.name ~
-    '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$') ) as found group by found.relation ) select classified.relation,
-    classified.schema_name, classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when hinted.reason is null and held.has_uuid is not true then 'excluded' end
-    as suggested_scope, coalesce( nullif(concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', hinted.reason, case when evidence.reasons is null then held.reasons end), '')), ''), case when
-    joined.has_uuid then 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization' end, 'has nothing that says whose its rows are' ) as reason, format(
-    '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(case when evidence.reasons is null then hinted.owner_columns end, 'null') ) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row from classified left join hinted on hinted.relation = classified.relation
-    left join joined on joined.relation = classified.relation cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons from evident where evident.relation =
-    classified.relation ) as evidence cross join lateral ( select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid from hanging where
-    hanging.relation = classified.relation ) as held where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as
-    object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then
-    format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
+    classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ) select classified.relation, classified.schema_name,
+    classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when evidence.guesses is null and held.has_uuid is not true then 'excluded' end as suggested_scope,
+    coalesce( nullif( concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', evidence.guesses, case when evidence.reasons is null then held.reasons end), '')), '' ), case when joined.has_uuid then
+    'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization' end, 'has nothing that says whose its rows are' ) as reason,
+    format('(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(quote_literal(own.entries::text), 'null')) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row, coalesce(own.columns, '{}') as user_columns from classified left join joined
+    on joined.relation = classified.relation cross join lateral ( select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid from hanging
+    where hanging.relation = classified.relation ) as held cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons,
+    string_agg(distinct evident.reason, '; ' order by evident.reason) filter (where evident.is_guess) as guesses from evident where evident.relation = classified.relation ) as evidence cross join lateral
+    ( select looked.columns, case when looked.columns is not null or evidence.reasons is null then looked.columns || hint.columns || case when looked.columns is not null then array( select distinct
+    array_to_string(reference.column_names, ', ') from reference left join classified as parent on parent.relation = reference.parent where reference.relation = classified.relation and not
+    reference.is_period and (parent.scope = 'org' or parent.relation in (select evident.relation from evident where not evident.is_guess) or reference.parent in (to_regclass('auth.users'),
+    to_regclass('public.organizations'))) ) end end as entries from ( select array_agg(looked_at.column_name order by looked_at.attnum) as columns from looked_at where looked_at.relation =
+    classified.relation and looked_at.user_count > 0 ) as looked cross join ( select array_agg(hinted.column_name order by hinted.attnum) as columns from hinted where hinted.relation = classified.relation
+    and hinted.parent = to_regclass('auth.users') ) as hint ) as own where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity,
+    unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when
+    unclassified_tables.suggested_scope = 'excluded' then format(
+    'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
     unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
     unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when
     registered_tables.relation is null then 'missing_table' else 'not_a_table' end, case when registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded'
@@ -134,18 +178,20 @@ chosen (new_users) as (
     from org_scoped join ( select level.relation, max(level.depth) as depth from level group by level.relation ) as deepest using (relation)), org_references as (select reference.*, parent.qualified_name
     as parent_name, row_number() over ( partition by reference.relation order by reference.attnums, reference.constraint_name ) as position from references_between_tables as reference join
     application_tables as child on child.relation = reference.relation and child.scope = 'org' join application_tables as parent on parent.relation = reference.parent and parent.scope = 'org'),
-    owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default" as column_name, column_.attnotnull as is_not_null, keyed.is_keyed,
-    column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else 4 end as rank, exists ( select from unique_columns where
-    unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type = 'uuid'::regtype and column_.atttypid = base.type then
-    '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else 'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
+    looked_at_tables as ( select application_tables.relation, application_tables.scope, coalesce(application_tables.org_from, unclassified_tables.user_columns) as org_from from application_tables left
+    join unclassified_tables on unclassified_tables.relation = application_tables.relation ), owner_columns as (select application_tables.relation, column_.attnum, column_.attname::text collate "default"
+    as column_name, column_.attnotnull as is_not_null, keyed.is_keyed, column_.atttypid::bigint as type_oid, case column_.attname when 'user_id' then 1 when 'owner_id' then 2 when 'created_by' then 3 else
+    4 end as rank, exists ( select from unique_columns where unique_columns.relation = application_tables.relation and unique_columns.attnum = column_.attnum ) as is_unique, case when base.type =
+    'uuid'::regtype and column_.atttypid = base.type then '{row}.@c%1$s.%2$s.%3$s@' when base.type = 'uuid'::regtype then '{row}.@c%1$s.%2$s.%3$s@::pg_catalog.uuid' else
+    'case when {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
-    ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    ' then {row}.@c%1$s.%2$s.%3$s@::pg_catalog.text::pg_catalog.uuid end' end as user_expression from looked_at_tables as application_tables join pg_catalog.pg_attribute as column_ on column_.attrelid =
     application_tables.relation and column_.attnum > 0 and not column_.attisdropped cross join lateral ( with recursive domain (type, base) as ( select type.oid, type.typbasetype from pg_catalog.pg_type
     as type where type.oid = column_.atttypid union all select type.oid, type.typbasetype from domain join pg_catalog.pg_type as type on type.oid = domain.base ) select domain.type::regtype from domain
     where domain.base = 0 ) as base (type) cross join lateral ( select exists ( select from references_between_tables as reference where reference.relation = application_tables.relation and
     reference.attnums = array[column_.attnum] and reference.parent = to_regclass('auth.users') and reference.parent_column_names = array['id'] ) as is_keyed ) as keyed where base.type in ('uuid'::regtype,
     'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and (keyed.is_keyed or column_.attname = 'user_id' or column_.attname = any (application_tables.org_from)) and not exists ( select from
-    references_between_tables as reference left join application_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
+    references_between_tables as reference left join looked_at_tables as parent on parent.relation = reference.parent where reference.relation = application_tables.relation and reference.attnums =
     array[column_.attnum] and not keyed.is_keyed and (column_.attname <> 'user_id' or parent.scope = 'org' or reference.parent = to_regclass('public.organizations')) )), source_paths as (with recursive
     step (root, entry, attnums, at, at_name, hops, visited, joins, row_name, key_attnums, is_identity) as ( select application_tables.relation, null::text, null::smallint[], application_tables.relation,
     application_tables.qualified_name, 0, array[application_tables.relation], '', '{child}', null::smallint[], true from application_tables where application_tables.scope = 'org' union all select
@@ -469,12 +515,14 @@ chosen (new_users) as (
     when named_column.attnum is not null then format( 'alter table %s add foreign key (%I) references … not valid, to the table that it means', candidate.qualified_name, candidate.entry ) end as remedy )
     as why cross join lateral ( select string_agg(distinct would_do.entry, ', ') as entries from ( select source_paths.entry from source_paths where source_paths.root = candidate.relation union all select
     array_to_string(org_references.column_names, ', ') from org_references where org_references.relation = candidate.relation and not org_references.is_period ) as would_do where
-    array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, 'has nothing that says whose its rows are, and there is a mapping',
-    format( 'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
+    array_position(candidate.org_from, would_do.entry) is null ) as possible union all select 'no_source', candidate.qualified_name, concat_ws('; it ',
+    'has nothing that says whose its rows are, and there is a mapping', hint.reasons), format(
+    'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
     ' org_from ''{}'': all of it belongs to the default organization', ( select '; ' || string_agg(distinct parent_of_organizations.remedy, '; ') from parent_of_organizations where
-    parent_of_organizations.relation = candidate.relation ) ) from candidate where candidate.org_from is null and (select mapping_state.is_filled from mapping_state) and not
-    coalesce(candidate.is_not_null, false) and candidate.relation not in (select sources.root from sources) union all select 'org_from_without_organization', candidate.qualified_name,
-    format('says org_from %L, without %s, which names the organization of a row itself', candidate.org_from::text, array_to_string(left_out.names, ', ')),
+    parent_of_organizations.relation = candidate.relation ) ) from candidate cross join lateral ( select string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum,
+    hinted_columns.parent_name) as reasons from hinted_columns where hinted_columns.relation = candidate.relation ) as hint where candidate.org_from is null and (select mapping_state.is_filled from
+    mapping_state) and not coalesce(candidate.is_not_null, false) and candidate.relation not in (select sources.root from sources) union all select 'org_from_without_organization',
+    candidate.qualified_name, format('says org_from %L, without %s, which names the organization of a row itself', candidate.org_from::text, array_to_string(left_out.names, ', ')),
     format('put it first: %L; or last, if the others are to decide where they can', (left_out.names || candidate.org_from)::text) from candidate cross join lateral ( select array( select distinct
     source_paths.entry from source_paths where source_paths.root = candidate.relation and source_paths.kind = 'organization' and source_paths.is_identity and source_paths.entry <> all (candidate.org_from)
     ) as names ) as left_out where candidate.org_from <> '{}' and left_out.names <> '{}' union all select 'period_foreign_key', candidate.qualified_name,
@@ -485,29 +533,35 @@ chosen (new_users) as (
     candidate.relation join pg_catalog.pg_attribute as generated_column on generated_column.attrelid = sources.root and generated_column.attnum = any (sources.attnums) and generated_column.attgenerated <>
     '' union all select 'organizations_without_users', candidate.qualified_name, format('names organizations in %s, and no user is in any that a row names', userless_organizations.entries),
     'say in the mapping who belongs to them; if the rows of public.organizations are no tenants, but customers for example, rename it first: the'
-    ' migrations then make another one' from userless_organizations join candidate on candidate.relation = userless_organizations.root ) as found), unvalidated_checks as (select unvalidated.oid,
-    member.root, member.relation, member.qualified_name, unvalidated.conname as name, pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression, not exists ( select from
-    regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR',
-    'CONST') ) and unvalidated.conbin::text !~ ':varattno 0 ' and not exists ( select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function) left join
-    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail from
-    table_members as member join pg_catalog.pg_constraint as unvalidated on unvalidated.conrelid = member.relation and unvalidated.contype = 'c' and not unvalidated.convalidated where member.scope = 'org'
-    and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)'), row_findings as (select
-    suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization'
-    as code, org_id.qualified_name as object, org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem,
-    format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy, org_id.qualified_name as counted_table,
-    'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from org_id_columns as org_id where org_id.is_root and
-    org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and
-    reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
-    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
-    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
-    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
-    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
-    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
-    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check',
-    unvalidated_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
-    format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name), unvalidated_checks.qualified_name, format('not (%s)', unvalidated_checks.expression),
-    unvalidated_checks.relation from unvalidated_checks join application_tables as root on root.relation = unvalidated_checks.root where unvalidated_checks.cannot_fail ) as suspicion join
-    pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
+    ' migrations then make another one' from userless_organizations join candidate on candidate.relation = userless_organizations.root ) as found), doubtful_checks as (with held as ( select member.root,
+    member.relation, member.qualified_name, checked.conname as name, checked.conbin::text as node, 'check' as kind, checked.convalidated as is_valid, pg_get_expr(checked.conbin, checked.conrelid) as
+    expression from table_members as member join pg_catalog.pg_constraint as checked on checked.conrelid = member.relation and checked.contype = 'c' where member.scope = 'org' and member.relkind = 'r' and
+    pg_has_role(current_user, member.relowner, 'usage') union all select member.root, member.relation, member.qualified_name, class.relname, concat(index.indexprs::text, index.indpred::text), 'index',
+    true, format( 'coalesce((row(%s) is null)::text, '''') is not null', concat_ws(', ', pg_get_expr(index.indexprs, index.indrelid), pg_get_expr(index.indpred, index.indrelid)) ) from table_members as
+    member join pg_catalog.pg_index as index on index.indrelid = member.relation and index.indislive and (index.indexprs is not null or index.indpred is not null) join pg_catalog.pg_class as class on
+    class.oid = index.indexrelid where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') ) select held.root, held.relation, held.qualified_name,
+    held.name, held.kind, held.is_valid, held.expression, judged.cannot_fail from held cross join lateral ( select not exists ( select from regexp_matches(held.node, '\{([A-Z_]+)', 'g') as node (kind)
+    where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and held.node !~ ':varattno 0 ' and not exists ( select from
+    regexp_matches(held.node, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and
+    function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail, held.node ~ '\{SQLVALUEFUNCTION ' or exists ( select from regexp_matches(held.node, ':(?:opfuncid|funcid) (\d+)', 'g') as
+    called (function) join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where function.provolatile <> 'i' or function.pronamespace <> 'pg_catalog'::regnamespace and not exists
+    ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and dependency.deptype = 'e' ) ) as may_have_changed ) as
+    judged where held.expression <> '(org_id IS NOT NULL)' and (not held.is_valid or judged.may_have_changed)), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object,
+    suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object,
+    org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as
+    remedy, org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
+    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
+    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
+    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
+    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
+    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
+    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
+    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
+    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
+    select 'rows_break_check', doubtful_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
+    format('correct those rows of %s, or drop that check until the push is over', doubtful_checks.qualified_name), doubtful_checks.qualified_name, format('not (%s)', doubtful_checks.expression),
+    doubtful_checks.relation from doubtful_checks join application_tables as root on root.relation = doubtful_checks.root where doubtful_checks.cannot_fail and not doubtful_checks.is_valid ) as suspicion
+    join pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
     select ( xpath( '/row/count/text()', query_to_xml( format('select count(*) from only %s as held where %s', suspicion.counted_table, suspicion.condition), false, true, '' ) ) )[1]::text as row_count )
     as counted where counted.row_count <> '0'), name_findings as (select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select 'constraint_name_taken'
     as code, namesake.conname::text as object, root.qualified_name as table_name, format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_',
@@ -534,19 +588,32 @@ chosen (new_users) as (
                     (
                         select count(*)
                         from auth.users
+                        join mapping on mapping.user_id = users.id
+                        where lower(users.raw_app_meta_data ->> 'org_id') <> mapping.org_id::text
+                            and lower(users.raw_app_meta_data ->> 'org_id') in (
+                                select organizations.id::text from %2$s as organizations
+                                union all
+                                select mapping.org_id::text from mapping
+                            )
+                    ) as elsewhere,
+                    (
+                        select count(*)
+                        from auth.users
                         where not users.is_anonymous
                             and users.id not in (select mapping.user_id from mapping where mapping.user_id is not null)
                             and not exists (select from %2$s as organizations where organizations.id::text = lower(users.raw_app_meta_data ->> 'org_id'))
                     ) as left_out
             $sql$,
     mapping.query, case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end ), true, true, '' ) as counted (document) cross join
-    lateral xmltable( '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice', left_out bigint path 'left_out' ) as answered where
-    answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object, 'auth.users' as table_name,
-    format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values ( 'users_left_out', case when
-    counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
+    lateral xmltable( '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice', left_out bigint path 'left_out', elsewhere bigint
+    path 'elsewhere' ) as answered where answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object,
+    'auth.users' as table_name, format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values (
+    'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
     'in no organization: neither the mapping nor app_metadata.org_id says one',
-    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'mapping_incomplete', 'stops',
-    counted_mapping.incomplete, 'rows', 'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
+    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'user_conflict', 'decide', counted_mapping.elsewhere,
+    'users', 'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
+    'leave them out of the mapping, and the claim decides; or call the function with "on_conflict": "overwrite"' ), ( 'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows',
+    'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
     'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (with code as (
     select function.oid, function.proname, coalesce(pg_get_function_sqlbody(function.oid), function.prosrc) as body, case when function.prorettype = 'trigger'::regtype then 'trigger function' else
     'function' end as kind, format('%I.%I(%s)', namespace.nspname, function.proname, oidvectortypes(function.proargtypes)) as name, function.prosqlbody is not null as is_parsed, coalesce(path.setting,
@@ -567,42 +634,70 @@ chosen (new_users) as (
             $sql$,
     jobs.oid::regclass ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document columns name text path 'name', command text path 'command' ) as job
     where jobs.oid = to_regclass('cron.job') and jobs.relkind = 'r' and (owner.rolsuper or owner.rolname = current_user) and has_schema_privilege(jobs.relnamespace, 'usage') and
-    has_table_privilege(jobs.oid, 'select') ) select code.oid, code.proname, regexp_replace( code.body,
+    has_table_privilege(jobs.oid, 'select') ) select read.*, said.line from ( select code.oid, code.proname, regexp_replace( code.body,
     $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$, '\1 ', 'gi' ) as source, regexp_replace( code.body,
     $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$, '\1 ', 'gi' ) as source_with_text, code.kind,
     code.name, code.is_parsed, case when code.is_parsed then current_schemas(false)::text[] else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry) end
-    as schema_names from code), sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source from
-    application_functions ), insertable as materialized ( select application_tables.relation, application_tables.qualified_name, application_tables.scope, format(
-    '(insert|merge)\s+into\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\s|\(|$)', regexp_replace(application_tables.schema_name, '(\W)', '\\\1', 'g'), regexp_replace(application_tables.table_name, '(\W)', '\\\1',
-    'g') ) as pattern from application_tables ), run (function, trigger_name, source) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source from pg_catalog.pg_trigger as its_trigger
-    join written on written.oid = its_trigger.tgfoid where its_trigger.tgrelid = to_regclass('auth.users') and not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and
-    its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source from run cross join lateral ( select called.oid, called.source from written as called where called.oid <>
-    run.function and run.source ~* format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g')) union all select written.oid, written.source from insertable join pg_catalog.pg_trigger as
-    fired on fired.tgrelid = insertable.relation and not fired.tgisinternal and fired.tgtype::integer & 4 > 0 join written on written.oid = fired.tgfoid where run.source ~* insertable.pattern ) as next )
-    select distinct run.trigger_name, insertable.relation, insertable.qualified_name from run join insertable on insertable.scope = 'org' and run.source ~* insertable.pattern), sign_up_findings as (select
-    'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
-    'gets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', sign_up_writes.trigger_name ) as problem,
-    'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
+    as schema_names from code ) as read cross join lateral ( select regexp_replace( concat_ws( '; ', read.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
+    read.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where read.kind <> 'cron job' ) ), '\s+', ' ', 'g' ) as line ) as said),
+    sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source, case when application_functions.source ~*
+    '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as materialized ( select distinct rule.ev_class as view_oid, dependency.refobjid as
+    relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and class.relkind = 'v' join pg_catalog.pg_depend as dependency on dependency.classid =
+    'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class where class.relnamespace not in (
+    select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any ((select settings.platform_schemas from settings)::text[]) or namespace.nspname in ('pg_catalog',
+    'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid, application_tables.relation::oid from application_tables union select viewed.view_oid, viewed.view_oid
+    from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid = meant.relation where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0 ), writable as
+    materialized ( select meant.relation, meant.named <> meant.relation as is_behind, application_tables.qualified_name, application_tables.scope, form.name, format('\m%s\s+(only\s+)?%s(\s|\(|$)%s',
+    verb.words, form.name, verb.more) as pattern, verb.event from meant join pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace as namespace on namespace.oid =
+    class.relnamespace left join application_tables on application_tables.relation = meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)',
+    '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16),
+    ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event) ), run (function, trigger_name, source, text, is_guess) as ( select its_trigger.tgfoid, its_trigger.tgname::text,
+    written.source, case when written.text <> '' then concat(written.text, ' ', quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end, false from pg_catalog.pg_trigger
+    as its_trigger join pg_catalog.pg_class as class on class.oid = its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on written.oid = its_trigger.tgfoid where not
+    its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess
+    from run cross join lateral ( select called.oid, called.source, called.text, run.source !~* its.pattern as is_guess from written as called cross join lateral (select format('\m%s"?\s*\(',
+    regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where called.oid <> run.function and (run.source ~* its.pattern or run.text ~* its.pattern) union all select effect.oid,
+    effect.source, effect.text, run.source !~* writable.pattern from writable cross join lateral ( select written.oid, written.source, written.text from pg_catalog.pg_trigger as fired join written on
+    written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all select 0, pg_get_ruledef(rule.oid), '' from
+    pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text ~* writable.pattern ) as next ) select
+    run.trigger_name, writable.relation::regclass as relation, writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess from run join writable
+    on writable.scope = 'org' and writable.event = 4 and ( run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~*
+    format('''%s''', writable.name) ) group by run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity,
+    sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
+    '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', case when sign_up_writes.is_guess then 'probably ' end,
+    sign_up_writes.trigger_name ) as problem, 'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( (select mapping_state.is_filled from
     mapping_state) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) ) from settings ) union all select 'anonymous_users_unset', 'breaks',
-    sign_up_writes.trigger_name, sign_up_writes.qualified_name, format('gets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization',
-    sign_up_writes.trigger_name), format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from sign_up_writes cross join settings where (
-    select others.new_users is distinct from 'application' and not others.new_users_anonymous and (select mapping_state.is_filled from mapping_state) and exists (select from auth.users where
-    users.is_anonymous) from settings as others ) union all select 'organizations_trigger_privilege', 'leaks', 'public.organizations', null,
+    sign_up_writes.trigger_name, sign_up_writes.qualified_name, format( '%sgets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', case when
+    sign_up_writes.is_guess then 'probably ' end, sign_up_writes.trigger_name ), format('select tenancy.enable_new_users(%L, true), or let the trigger pass anonymous users over', settings.new_users) from
+    sign_up_writes cross join settings where ( select others.new_users is distinct from 'application' and not others.new_users_anonymous and (select mapping_state.is_filled from mapping_state) and exists
+    (select from auth.users where users.is_anonymous) from settings as others ) union all select 'organizations_trigger_privilege', 'leaks', 'public.organizations', null,
     format('lets %s make triggers on it, which a sign-up would run with your rights', string_agg(distinct grants.grantee, ', ')), format('revoke trigger on public.organizations from %s',
     string_agg(distinct grants.grantee, ', ')) from information_schema.role_table_grants as grants where (select settings.new_users = 'personal' from settings) and grants.table_schema = 'public' and
     grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
     from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings union all select row_findings.* from row_findings union all
-    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'auth_org_id_untried',
-    'decide', 'public.auth_org_id()', null, 'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
+    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'org_from_changed',
+    'stops', application_tables.qualified_name, application_tables.qualified_name, format( 'is decided already, with org_from %s, and the list says %s now, which changes no row',
+    coalesce(tables_before.org_from::text, 'null'), coalesce(application_tables.org_from::text, 'null') ), format(
+    'undo first, as in docs/operate.md; or, if it is for new rows alone: select org_migration.note_rules(%1$L), org_migration.note_sources(%1$L)', application_tables.qualified_name ) from tables_before
+    join application_tables on application_tables.relation = tables_before.relation join decisions on decisions.root = tables_before.relation where tables_before.joins is not null and
+    application_tables.org_from is distinct from tables_before.org_from and decisions.is_per_row and tables_before.joins <> (select decision_rules.joins from decision_rules where decision_rules.root =
+    tables_before.relation) union all select 'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name, concat('follows what it references alone, but ',
+    string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join
+    hinted_columns on hinted_columns.relation = application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by
+    sources.ordinal) as entries from sources group by sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is
+    null and (select mapping_state.is_filled from mapping_state) group by application_tables.qualified_name, parents.entries union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
+    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
-    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', unvalidated_checks.name, unvalidated_checks.qualified_name,
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', unvalidated_checks.name),
-    format('validate or drop it first: the push tries it, and stops where a row breaks it') from unvalidated_checks where not unvalidated_checks.cannot_fail), isolation_policies as (select org_id.root,
-    org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as intact,
-    coalesce(member.relrowsecurity and policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select
+    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case when not doubtful_checks.is_valid then
+    format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
+    'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
+    'validate or drop it first: the push tries it, and stops where a row breaks it' else 'look whether every row still passes: the push tries it, and stops where one does not' end from doubtful_checks
+    left join decisions on decisions.root = doubtful_checks.root where not doubtful_checks.cannot_fail and (not doubtful_checks.is_valid or decisions.is_per_row)), isolation_policies as (select
+    org_id.root, org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as
+    intact, coalesce(member.relrowsecurity and policy.intact, false) as isolated from org_id_columns as org_id join pg_catalog.pg_class as member on member.oid = org_id.relation left join lateral ( select
     found.polname, not found.polpermissive and found.polcmd = '*' and found.polroles = array[to_regrole('authenticated')::oid] and pg_get_expr(found.polqual, found.polrelid) ~
     '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' and pg_get_expr(found.polwithcheck, found.polrelid) ~ '^\(org_id = \( SELECT (public\.)?auth_org_id\(\) AS auth_org_id\)\)$' as
     intact from pg_catalog.pg_policy as found where found.polrelid = org_id.relation order by 2 desc, found.polname = 'org_isolation' desc limit 1 ) as policy on policy.intact or policy.polname =
@@ -632,68 +727,113 @@ chosen (new_users) as (
     schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as
     caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' )
     as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names)
-    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names, said.line from
-    application_functions cross join lateral ( select regexp_replace( concat_ws( '; ', application_functions.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
-    application_functions.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where application_functions.kind <> 'cron job' ) ),
-    '\s+', ' ', 'g' ) as line ) as said cross join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( said.line,
+    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross
+    join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
     '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
     select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
     (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,
     '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
-    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or found.part[3] is not null union all select
-    code.oid, code.name, 'from', parse_ident(found.part[1]), null from code cross join lateral regexp_matches(code.line, '\m(?:from|using|truncate(?: table)?) ([^;()]*)', 'gi') as list (part) cross join
-    lateral regexp_matches( regexp_replace(list.part[1], '\m(where|group|order|limit|returning|union|having|window|for|set|when|loop|then)\M.*$', '', 'i'),
-    ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as materialized ( select table_members.relname, namespace.nspname, table_members.root, format('%I.%I',
-    its_schema.nspname, root.relname) as qualified_name, false as is_view from table_members join pg_catalog.pg_class as root on root.oid = table_members.root join pg_catalog.pg_namespace as its_schema on
-    its_schema.oid = root.relnamespace join pg_catalog.pg_namespace as namespace on namespace.oid = table_members.relnamespace where table_members.scope = 'org' union all select views_over_tables.relname,
-    namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from views_over_tables join pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace )
-    select code.oid as function, code.proname, code.name, code.kind, code.is_parsed, code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert',
-    'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case when word.column_list like '(%' then word.column_list end as column_list, named.pattern, target.relname from word
-    join code on code.name = word.name and code.oid is not distinct from word.oid join target on target.relname = word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then
-    target.nspname = word.names[1] else target.nspname = any (code.schema_names) end cross join lateral ( select case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?',
-    regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])', regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names,
-    1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all (code.cte_names) or code.line ~*
-    format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname, role.rolbypassrls from
-    pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in ('postgres',
-    'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is
-    not true), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.source_with_text as text from
-    application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls ), policy_call as materialized (
-    select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call union select run.policy_oid, call.callee from run join call on
-    call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from pg_catalog.pg_policy as policy cross join lateral (values
-    (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from run join code on code.oid = run.function), review_breaks as
-    (with recursive code as materialized ( select application_functions.*, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
-    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
-    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger where pg_trigger.tgfoid = application_functions.oid and
-    pg_trigger.tgrelid = to_regclass('auth.users') ) as on_sign_up from application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral (
-    select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id
-    from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where type.oid = function.prorettype ) as row_type on true ), mention as materialized ( select
+    '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\((?! ?(?:select|with|table|values)\M)[^()]*\))?', 'gi' ) as found (part) where found.part[1] <> ',' or
+    found.part[3] is not null union all select code.oid, code.name, 'from', parse_ident(found.part[1]), null from code cross join lateral regexp_matches(code.line,
+    '\m(?:from|using|truncate(?: table)?) ([^;()]*)', 'gi') as list (part) cross join lateral regexp_matches( regexp_replace(list.part[1],
+    '\m(where|group|order|limit|returning|union|having|window|for|set|when|loop|then)\M.*$', '', 'i'), ', ?(?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)(?! ?\.)', 'gi' ) as found (part) ), target as
+    materialized ( select table_members.relname, namespace.nspname, table_members.root, format('%I.%I', its_schema.nspname, root.relname) as qualified_name, false as is_view from table_members join
+    pg_catalog.pg_class as root on root.oid = table_members.root join pg_catalog.pg_namespace as its_schema on its_schema.oid = root.relnamespace join pg_catalog.pg_namespace as namespace on namespace.oid
+    = table_members.relnamespace where table_members.scope = 'org' union all select views_over_tables.relname, namespace.nspname, views_over_tables.root, views_over_tables.table_name, true from
+    views_over_tables join pg_catalog.pg_namespace as namespace on namespace.oid = views_over_tables.relnamespace ) select code.oid as function, code.proname, code.name, code.kind, code.is_parsed,
+    code.source, target.root, target.qualified_name as table_name, target.is_view, word.verb, word.verb in ('insert', 'merge') and (word.verb = 'insert' or word.column_list is not null) as inserts, case
+    when word.column_list like '(%' then word.column_list end as column_list, named.pattern, target.relname from word join code on code.name = word.name and code.oid is not distinct from word.oid join
+    target on target.relname = word.names[array_upper(word.names, 1)] and case when array_length(word.names, 1) = 2 then target.nspname = word.names[1] else target.nspname = any (code.schema_names) end
+    cross join lateral ( select case when array_length(word.names, 1) = 2 then format('"?%s"? ?\. ?', regexp_replace(word.names[1], '(\W)', '\\\1', 'g')) else '' end || format('"?%s"?(?![\w$"])',
+    regexp_replace(target.relname, '(\W)', '\\\1', 'g')) as pattern ) as named where array_length(word.names, 1) = 2 or word.verb in ('insert', 'merge', 'update', 'truncate') or word.names[1] <> all
+    (code.cte_names) or code.line ~* format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname,
+    role.rolbypassrls from pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in
+    ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid,
+    to_regrole('service_role'), 'usage') is not true), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name,
+    application_functions.source_with_text as text from application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee
+    from function_calls ), policy_call as materialized ( select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid =
+    'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call
+    union select run.policy_oid, call.callee from run join call on call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from
+    pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
+    run join code on code.oid = run.function), review_shapes as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
+    application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
+    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace( concat_ws( '; ', application_functions.line, ( select string_agg('return query ' ||
+    regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
+    $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
+    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ) as line from application_functions left join
+    pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
+    as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
+    type.oid = function.prorettype ) as row_type on true ), member as materialized ( select table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members
+    join application_tables on application_tables.relation = table_members.root where table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names,
+    code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname, table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and
+    code.name = table_mentions.name and not code.is_parsed where not table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~*
+    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole as materialized ( select mentioned.oid, mentioned.name, mentioned.schema_names,
+    mentioned.line, mentioned.root, mentioned.table_name, mentioned.relname, mentioned.pattern, true as is_relation from mentioned union select mentioned.oid, mentioned.name, mentioned.schema_names,
+    mentioned.line, mentioned.root, mentioned.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')),
+    form.is_relation from mentioned cross join ( values ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', true),
+    ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    ('\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M)("[^"]+"|[a-z_][\w$]*)', true),
+    ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?((?:"[^"]+"|[a-z_][\w$]*))(?: on commit (?:drop|preserve rows|delete rows))? as \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}',
+    true), ('\mfor ("[^"]+"|[a-z_][\w$]*) in select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', false) ) as form (text, is_relation) cross join lateral regexp_matches(mentioned.line, replace(form.text,
+    '{table}', mentioned.pattern), 'gi') as made (part) where form.is_relation or mentioned.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)',
+    '\\\1', 'g'), mentioned.pattern) union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true from member join
+    pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name) join code on code.oid =
+    pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from ( select
+    pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root, member.table_name
+    from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid =
+    argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ), copy as materialized ( select whole.name, whole.schema_names,
+    whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as
+    names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
+    '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
+    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where whole.is_relation or copied.part[3]
+    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', '')) ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute
+    as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname =
+    'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce(
+    (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join
+    lateral ( select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
+    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
+    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
+    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select distinct 'whole_rows_copied' as code, 'breaks' as severity,
+    copy.name as object, copy.table_name, format( 'probably inserts all columns of %s into %s%s', copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else
+    copy.target end, case when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ) as
+    problem, format('name the columns in %s, on both sides', copy.name) as remedy from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false)
+    as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left
+    join org_id_place as column_ on column_.relation = class.oid left join org_id_place as source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where
+    class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any
+    (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true) and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union
+    all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name, format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then
+    'probably ' end, root.qualified_name), format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join
+    pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join application_tables as root on root.relation = member.root
+    where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
+    whole.table_name, format('probably returns too many columns: all of %s, and it says which it returns', whole.table_name),
+    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join whole on whole.oid = answer.oid and whole.is_relation cross join
+    lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id and not answer.is_parsed and (
+    answer.statement ~* concat( '(\m(from|join|update|insert into) +(only |as )?|, ?)', whole.pattern, case when lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1])
+    end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name,
+    member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name), format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code
+    join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation =
+    row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches( code.line,
+    format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' ) as made
+    (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', whole.name, whole.table_name,
+    format('probably puts all columns of %s together with those of another query, which has no org_id (UNION, EXCEPT, INTERSECT)', whole.table_name), format('name the columns in %s, on both sides',
+    whole.name) from whole cross join ( values ('{all}{table}{rest} {set} \(? ?{some}'), ('{some}{rest} {set} \(? ?{all}{table}') ) as form (text) cross join lateral regexp_matches(
+    regexp_replace(whole.line, '\((?!(?: ?select|[^()]* from)\M)[^()]*\)', '', 'gi'), replace(replace(replace(replace(replace( form.text, '{all}',
+    '\mselect (?:distinct )?(?:[\w$"]+ ?\. ?)?\* from (?:only )?'), '{some}', '\mselect (?:distinct )?((?:(?! from )[^;()])*) from (?:only )?([\w$"]+(?: ?\. ?[\w$"]+)?)'), '{rest}',
+    '(?:(?! (?:union|except|intersect) )[^;()])*'), '{set}', '(?:union|except|intersect)(?: all| distinct)?'), '{table}', whole.pattern ), 'gi' ) as other (part) cross join lateral ( select
+    coalesce(bool_and(org_scoped.root is null and column_.place is null), false) as lacks_org_id from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid =
+    class.relnamespace cross join lateral parse_ident(other.part[2]) as names left join org_id_place as column_ on column_.relation = class.oid left join member as org_scoped on org_scoped.relation =
+    class.oid where class.relname = names[array_upper(names, 1)] and case when array_length(names, 1) = 2 then namespace.nspname = names[1] else namespace.nspname = any (whole.schema_names) end ) as
+    another where whole.is_relation and case when other.part[1] ~ '\*' then another.lacks_org_id else other.part[1] !~* '\morg_id\M' end and not exists ( select from answer where answer.oid = whole.oid
+    and answer.has_columns and not answer.returns_org_id and answer.column_list ~ '\*' )), review_breaks as (with recursive code as materialized ( select application_functions.*,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger join pg_catalog.pg_class as class on class.oid =
+    pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') ) as on_sign_up from application_functions ), mention as materialized ( select
     table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
     'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
     ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
     and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
-    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ), member as
-    materialized ( select table_members.relation, table_members.root from table_members where table_members.scope = 'org' ), row_given as materialized ( select pg_trigger.tgfoid as function, member.root
-    from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select code.oid, member.root from code join pg_catalog.pg_proc as function on function.oid = code.oid cross join
-    unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid = argument.type join member on member.relation = type.typrelid ), copy as materialized ( select code.name,
-    code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, parse_ident(copied.part[1]) as names from mention join code on
-    code.oid is not distinct from mention.function and code.name = mention.name and not code.is_parsed cross join ( values
-    ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ') ) as insert (form) cross join lateral ( values (insert.form ||
-    '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form) ) as copying (pattern) cross join lateral regexp_matches(code.line,
-    copying.pattern, 'gi') as copied (part) where mention.verb = 'from' and not mention.is_view union all select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1],
-    copied.part[2], copied.part[3], case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end from row_given join code on code.oid = row_given.function and not code.is_parsed
-    join application_tables as root on root.relation = row_given.root cross join lateral ( select code.line as text union all select code.line_with_text where code.line ~* '\mexecute\M.* using\M' ) as
-    said cross join lateral regexp_matches( said.text, '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi' ) as copied (part) where
-    copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*' ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute as before where
-    before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname = 'org_id' ),
-    answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement,
-    '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select
-    (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
-    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
-    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
-    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select case when careless.is_by_position then 'insert_by_position' when
-    careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name as object, careless.table_name, format(
-    '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
+    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case
+    when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name
+    as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
     'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
     format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
     bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
@@ -701,23 +841,7 @@ chosen (new_users) as (
     format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
     'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
     'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
-    touched.table_name, filler.severity, filler.hint union all select distinct 'insert_by_position', 'breaks', copy.name, copy.table_name, format( 'probably inserts all columns of %s into %s%s',
-    copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end, case when into_.has_org_id and copy.column_list is null then
-    ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ), format('name the columns in %s, on both sides', copy.name) from copy cross join
-    lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from
-    pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join org_id_place as column_ on column_.relation = class.oid left join org_id_place as
-    source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and
-    case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true)
-    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union all select distinct 'function_row_shape', 'breaks', answer.name, root.qualified_name,
-    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name), format('select * in %s, or name org_id last',
-    answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on
-    member.relation = row_type.typrelid join application_tables as root on root.relation = member.root where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list
-    !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name, mention.table_name, format('probably returns too many columns: all of %s, and it says which it returns',
-    mention.table_name), format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join mention on mention.function = answer.oid and
-    mention.verb in ('from', 'join', 'update', 'insert') and not mention.is_view cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where
-    answer.has_columns and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern, case when
-    lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
-    '(\mas (not )?(materialized )?|\mfrom )\( ?select ([\w$"]+ ?\. ?)?\* from (only )?', mention.pattern ) ) union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
+    touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
     format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
     regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
@@ -839,58 +963,78 @@ chosen (new_users) as (
     'is a role that reaches rows of %s%s, and isolation, which is to authenticated, does not hold it', member.table_name, case when access.rolbypassrls then ' past row-level security' end ), case when
     access.rolbypassrls or access.rolname = 'anon' then format('revoke all on %s from %I', member.qualified_name, access.rolname) else format(
     'create policy %I on %s as restrictive for all to %I using (org_id = (select public.auth_org_id()))', left('org_isolation_' || access.rolname, 63), member.qualified_name, access.rolname ) end from
-    member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage') and
-    member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid and not (reader.has_org_id and
-    reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_anyones) ) ) ) union all select case when member.is_root
-    then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format( 'is %sopen to %s: row-level security is off', case when not member.is_root then
-    format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ), format('alter table %s enable row level security', member.qualified_name) from member
-    join access on access.relation = member.relation where not member.row_security group by member.is_root, member.qualified_name, member.table_name), review_leaks as (with recursive api_role as
-    materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from views_over_tables ), above (relation, upper) as ( select distinct viewed.relation,
-    viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on owned.relation = above.relation and owned.relkind = 'v' and not owned.is_invoker join
-    pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid =
-    'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation,
-    viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid,
-    viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation, 'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ),
-    view_access as materialized ( select above.relation, string_agg(distinct reader.rolname, ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on
-    reader.relation = above.upper group by above.relation ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then
-    -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select
-    distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral
-    regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
-    '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with
-    ordinality as part (word, position) ), view_query as materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from (
-    select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in
-    ('uid', 'jwt', 'email')), false) and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where
-    view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH'))
-    over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where
-    view_word.word like '% JOIN') over up_to_here > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window
-    up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select
-    application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype =
-    'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists
-    ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid =
-    function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as
-    materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function,
-    table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null
-    group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from
-    mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array(
-    select lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join
-    lateral regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
+    member join access on access.relation = member.relation where member.is_root and access.rolname <> 'authenticated' and (access.rolbypassrls or not pg_has_role(access.role_oid,
+    to_regrole('authenticated'), 'usage')) and member.row_security and ( access.rolbypassrls or exists ( select from reader where reader.relation = member.relation and reader.role_oid = access.role_oid
+    and not (reader.has_org_id and reader.expression ~ '\mauth_org_id\(') and ( access.rolname <> 'anon' or (reader.roles <> '{0}' and reader.command in ('r', '*') and reader.is_anyones) ) ) ) union all
+    select 'role_passes_policies', 'leaks', 'authenticated', null, 'is the role of everybody who is signed in, and passes every policy: it has BYPASSRLS', 'alter role authenticated nobypassrls' from
+    api_role where api_role.rolname = 'authenticated' and api_role.rolbypassrls union all select case service.name when 'storage.objects' then 'storage_policy' else 'realtime_policy' end, 'decide',
+    format('%I', policy.polname), service.name, case when said.by_user then format('is a policy of %s that goes by user: colleagues in an organization do not see each other''s %s', service.name,
+    service.what) else format( 'is a policy of %s that goes by %s alone: it lets users of every organization %s its %s', service.name, service.by, case policy.polcmd when 'a' then 'add to' when 'w' then
+    'change' when 'd' then 'delete' else 'see' end, service.what ) end, service.remedy from pg_catalog.pg_policy as policy join ( values ( 'storage.objects', 'bucket', 'files',
+    'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' ), ( 'realtime.messages', 'topic', 'messages',
+    'let topics begin with the organization: split_part((select realtime.topic()), '':'', 1) = (select public.auth_org_id())::text' ) ) as service (name, by, what, remedy) on to_regclass(service.name) =
+    policy.polrelid cross join lateral ( select concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression ) as its cross join lateral
+    (select its.expression ~ '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said where policy.polpermissive and its.expression !~ '\mauth_org_id\M' and its.expression <> 'false'
+    and (not said.by_user or policy.polcmd in ('r', '*') and service.name = 'storage.objects') and its.expression !~ '\mFROM\M' and not exists ( select from pg_catalog.pg_depend as dependency join
+    pg_catalog.pg_proc as function on function.oid = dependency.refobjid where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass and function.pronamespace not in ( select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'realtime', 'extensions', 'pg_catalog') ) ) and exists (
+    select from unnest(policy.polroles) as for_role (oid) left join pg_catalog.pg_roles as role on role.oid = for_role.oid where role.rolbypassrls is not true ) union all select 'public_bucket', 'decide',
+    bucket.name, 'storage.objects', 'is a bucket whose files everybody may read who knows their names, whatever policies say, of whatever organization',
+    format('update storage.buckets set public = false where id = %L', bucket.name) from pg_catalog.pg_class as buckets cross join lateral query_to_xml(
+    format('select pg_catalog.to_jsonb(bucket) operator(pg_catalog.->>) ''id''::pg_catalog.text as name from %s as bucket'
+    ' where pg_catalog.to_jsonb(bucket) operator(pg_catalog.->>) ''public''::pg_catalog.text operator(pg_catalog.=) ''true''::pg_catalog.text', 'storage.buckets'), false, false, '' ) as answer (document)
+    cross join lateral xmltable('/table/row' passing answer.document columns name text path 'name') as bucket where buckets.oid = to_regclass('storage.buckets') and buckets.relkind = 'r' and
+    has_schema_privilege(buckets.relnamespace, 'usage') and has_table_privilege(buckets.oid, 'select') and (pg_get_userbyid(buckets.relowner) in ('supabase_storage_admin', current_user::text) or
+    pg_has_role(buckets.relowner, 'usage')) union all select case when member.is_root then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name, format(
+    'is %sopen to %s: row-level security is off', case when not member.is_root then format('a partition of %s, ', member.table_name) end, string_agg(access.rolname, ', ' order by access.rolname) ),
+    format('alter table %s enable row level security', member.qualified_name) from member join access on access.relation = member.relation where not member.row_security group by member.is_root,
+    member.qualified_name, member.table_name), review_leaks as (with recursive api_role as materialized ( select api_roles.* from api_roles ), viewed as materialized ( select views_over_tables.* from
+    views_over_tables ), above (relation, upper) as ( select distinct viewed.relation, viewed.relation from viewed union select read.refobjid::regclass, above.upper from above join viewed as owned on
+    owned.relation = above.relation and owned.relkind = 'v' and not owned.is_invoker join pg_catalog.pg_rewrite as rule on rule.ev_class = owned.relation join pg_catalog.pg_depend as read on read.classid
+    = 'pg_catalog.pg_rewrite'::regclass and read.objid = rule.oid and read.refclassid = 'pg_catalog.pg_class'::regclass and read.refobjid <> owned.relation ), reader as materialized ( select
+    viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation, viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on
+    has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid, viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation,
+    'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ), view_access as materialized ( select above.relation, string_agg(distinct reader.rolname,
+    ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on reader.relation = above.upper group by above.relation ), view_word as materialized ( select
+    defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth from (
+    select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select distinct viewed.relation from viewed join view_access on view_access.relation =
+    viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"',
+    '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M', '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)',
+    '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with ordinality as part (word, position) ), view_query as
+    materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from ( select placed.relation, coalesce(bool_or(placed.filters
+    and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false) and not
+    coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION',
+    'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position)
+    filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here >
+    coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order
+    by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name,
+    application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
+    regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from
+    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
+    is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select
+    function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root,
+    bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by
+    table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union
+    select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select
+    lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral
+    regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
     format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
     format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
     '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
     format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
     from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =
     lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group by compared.oid,
-    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes, bool_or(asked.by
-    = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
+    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as
+    passes, bool_or(asked.by = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
     string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid,
-    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls having not
-    bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner, class.relforcerowsecurity from
-    application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select suspect.name, suspect.is_in_policy,
-    suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct root.qualified_name, ', ') as tables,
-    (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line ~* '\mauth_org_id\M') join root on
-    root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid, suspect.name, suspect.is_in_policy,
-    suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as severity, viewed.qualified_name as
-    object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
+    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper,
+    owner.rolbypassrls having not bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner,
+    class.relforcerowsecurity from application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select
+    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct
+    root.qualified_name, ', ') as tables, (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line
+    ~* '\mauth_org_id\M') join root on root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid,
+    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as
+    severity, viewed.qualified_name as object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
     format('alter view %s set (security_invoker = true)', viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation =
     viewed.relation join pg_catalog.pg_roles as owner on owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or
     owner.rolbypassrls or pg_has_role(owner.oid, root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
@@ -899,9 +1043,14 @@ chosen (new_users) as (
     'decide' else 'leaks' end, definer.name, definer.tables, format( '%sreads or writes %s%s with its owner''s rights, past row-level security, and %s may call it%s', case when not definer.is_parsed then
     'probably ' end, array_to_string(definer.first_tables, ', '), case when definer.table_count > 5 then format(' and %s more', definer.table_count - 5) end, definer.roles, case when definer.is_by_user
     then ': it looks at who calls' end ), case when definer.is_in_policy then format('let %s look at rows of public.auth_org_id() alone: a policy uses it', definer.name) else
-    format('alter routine %s security invoker', definer.name) end from definer union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks', namespace.nspname::text,
-    null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '), count(distinct
-    api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    format('alter routine %s security invoker', definer.name) end from definer union all select 'security_definer_function', case when suspect.is_by_user then 'decide' else 'leaks' end, suspect.name,
+    null, format( 'probably runs statements that it puts together, with its owner''s rights, past row-level security, and %s may call it%s', suspect.roles, case when suspect.is_by_user then
+    ': it looks at who calls' end ), format('alter routine %s security invoker', suspect.name) from suspect where suspect.name not in (select definer.name from definer) and suspect.line_with_text !~*
+    '\mauth_org_id\M' and (suspect.passes or exists (select from root where pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity)) and ( suspect.line ~*
+    '\mexecute +(?!(?:format|using|into|on|function|procedure|all)\M)(?:\(? *["a-z_$]|\|\|)' or suspect.line_with_text ~*
+    '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]' ) union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks',
+    namespace.nspname::text, null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '),
+    count(distinct api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
     namespace.nspname), review_deletion as (with recursive reference as materialized ( select its.conrelid, its.confrelid, its.confdeltype, coalesce(nullif(its.confdelsetcols, '{}'), its.conkey) as
@@ -978,16 +1127,7 @@ chosen (new_users) as (
     and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) ) union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
     format('shows rows of %s by user: colleagues in an organization do not see each other''s', shown.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', shown.table_name ) from shown group by shown.table_name having
-    bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'storage_policy', format('%I', policy.polname),
-    'storage.objects', case when said.by_user then 'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files' else format(
-    'is a policy of storage.objects that goes by bucket alone: it lets users of every organization %s its files', case policy.polcmd when 'a' then 'add to' when 'w' then 'change' when 'd' then 'delete'
-    else 'see' end ) end, 'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text' from pg_catalog.pg_policy as policy cross join lateral ( select
-    concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression ) as its cross join lateral (select its.expression ~
-    '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said where policy.polrelid = to_regclass('storage.objects') and policy.polpermissive and its.expression !~ '\mauth_org_id\M' and
-    its.expression <> 'false' and (policy.polcmd in ('r', '*') or not said.by_user) and its.expression !~ '\mFROM\M' and not exists ( select from pg_catalog.pg_depend as dependency join pg_catalog.pg_proc
-    as function on function.oid = dependency.refobjid where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.objid = policy.oid and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass and function.pronamespace not in (select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'extensions')) ) and exists ( select from
-    unnest(policy.polroles) as for_role (oid) left join pg_catalog.pg_roles as role on role.oid = for_role.oid where role.rolbypassrls is not true ) union all select 'realtime_table', 'supabase_realtime',
+    bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'realtime_table', 'supabase_realtime',
     root.qualified_name, format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
     'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join org_column as member on
     member.qualified_name = format('%I.%I', published.schemaname, published.tablename) join application as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by
@@ -1049,18 +1189,21 @@ chosen (new_users) as (
     format('%L', array_agg(distinct_entry.name order by distinct_entry.first)::text) as org_from from ( select sources.root, sources.entry as name, min(sources.ordinal) as first from sources group by
     sources.root, sources.entry ) as distinct_entry join (select distinct sources.root from sources) as sources on sources.root = distinct_entry.root group by sources.root ), user_tables as ( select
     references_between_tables.relation from references_between_tables join unique_columns on unique_columns.relation = references_between_tables.relation and array[unique_columns.attnum] =
-    references_between_tables.attnums where references_between_tables.parent = to_regclass('auth.users') ), membership_tables as ( select index.indrelid as relation, min(other.qualified_name) as
-    qualified_name from pg_catalog.pg_index as index join references_between_tables as to_user on to_user.relation = index.indrelid and to_user.attnums <@ index.indkey::smallint[] and ( to_user.parent =
-    to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables) ) join references_between_tables as to_other on to_other.relation = index.indrelid and to_other.attnums <@
-    index.indkey::smallint[] join unclassified_tables as other on other.relation = to_other.parent and other.suggested_scope = 'excluded' where index.indisunique and index.indkey::smallint[] <@
-    (to_user.attnums || to_other.attnums) group by index.indrelid ), suggestions as ( select unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when
-    'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),' when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''',
+    references_between_tables.attnums where references_between_tables.parent = to_regclass('auth.users') union select unclassified_tables.relation from unclassified_tables join pg_catalog.pg_attribute as
+    column_ on column_.attrelid = unclassified_tables.relation and column_.attname = any (unclassified_tables.user_columns) join unique_columns on unique_columns.relation = unclassified_tables.relation
+    and unique_columns.attnum = column_.attnum ), membership_tables as ( select index.indrelid as relation, min(other.qualified_name) as qualified_name from pg_catalog.pg_index as index join
+    references_between_tables as to_user on to_user.relation = index.indrelid and to_user.attnums <@ index.indkey::smallint[] and ( to_user.parent = to_regclass('auth.users') or to_user.parent in (select
+    user_tables.relation from user_tables) ) join references_between_tables as to_other on to_other.relation = index.indrelid and to_other.attnums <@ index.indkey::smallint[] join unclassified_tables as
+    other on other.relation = to_other.parent and other.suggested_scope = 'excluded' where index.indisunique and index.indkey::smallint[] <@ (to_user.attnums || to_other.attnums) group by index.indrelid
+    ), suggestions as ( select unclassified_tables.qualified_name, unclassified_tables.reason, case unclassified_tables.suggested_scope when 'org' then regexp_replace(unclassified_tables.org_row,
+    $re$(null|'([^']|'')*')\)$$re$, '') || coalesce(detected.org_from, 'null') || '),' when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''',
     quote_literal(unclassified_tables.reason)) || ',' else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row) end as list_row, case when
     unclassified_tables.suggested_scope is null then 'org or excluded' when unclassified_tables.suggested_scope = 'excluded' then 'excluded, unless its rows belong to organizations' when
     unclassified_tables.relation in (select user_tables.relation from user_tables) then 'org, or excluded, if a user''s row is the same in whatever organization' when unclassified_tables.relation in
     (select membership_tables.relation from membership_tables) then 'org, or excluded, if it says who belongs to which organization' when unclassified_tables.qualified_name in ( select
     review_choices.object from review_choices where review_choices.code = 'other_membership' ) then 'org, or excluded, if it says who belongs to which organization' when detected.org_from like '%,%' then
-    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when counted.undecided > 0 then
+    concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when unclassified_tables.user_columns <> '{}' then
+    format( 'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ') ) when counted.undecided > 0 then
     format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
     left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
     counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from

@@ -47,7 +47,10 @@ async function settle(suggestion: Suggestion, getsOrgId: boolean): Promise<Sugge
   };
   if (getsOrgId === isOrg(suggestion)) return decided;
   const [key = ""] = /(?<=\()'(?:[^']|'')+', '(?:[^']|'')+'/.exec(suggestion.row) ?? [];
-  if (getsOrgId) return { ...decided, row: `(${key}, 'org', 'secondary', null, null),` };
+  // Where the scope is open the row for org stands first, and may name the columns that decide.
+  const [row = `(${key}, 'org', 'secondary', null, null)`] = /(?<=^-- )\(.*?'org'.*?\)(?=, or )/.exec(suggestion.row) ??
+    [];
+  if (getsOrgId) return { ...decided, row: `${row},` };
   const why = answered(
     await text({
       message: `Why does ${suggestion.table} not get org_id?`,

@@ -158,7 +158,9 @@ create table if not exists org_migration.tables_before (
     follows_org_id boolean not null,
     parts text[] not null,
     counted_at timestamptz not null default clock_timestamp(),
-    storage text
+    storage text,
+    org_from text[],
+    joins text
 );
 comment on table org_migration.tables_before is
 'Each table as it was: how many rows, so that none can be lost unseen, and which parts it had already, so that undo leaves them.';
@@ -168,4 +170,7 @@ comment on column org_migration.tables_before.storage is
 'org_migration.storage_of then: while it is the same, the statistics tell of every row that went.';
 comment on column org_migration.tables_before.follows_org_id is
 'True if a table that it references had org_id then: its rows follow those, and do not all belong to the default organization.';
+comment on column org_migration.tables_before.joins is
+'As org_migration.rules had it, and org_from as the registry had it, when the first row was decided, so that a later correction that changes no'
+' row is found; NULL before.';
 comment on column org_migration.tables_before.parts is 'Of tenancy.parts those that were present, each as "part name".';

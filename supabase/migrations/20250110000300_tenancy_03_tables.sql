@@ -1,4 +1,4 @@
--- Purpose: the inventory: every table of the application, its partitions, its foreign keys, and the names of our objects.
+-- Purpose: the inventory: every table of the application, its partitions, its foreign keys, and columns that look like one.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -184,6 +184,85 @@ comment on view tenancy.references_between_tables is
 ' rows compared as the key itself compares them, by its operators, types and collations, for {parent} and {child} as these are named in a'
 ' query, in the form of tenancy.with_names. is_period: a key of PostgreSQL 18 that may lead to several rows at once.';
 
+create or replace view tenancy.hinted_columns as
+with named as materialized (
+    select
+        class.oid::regclass as relation, format('%I.%I', namespace.nspname, class.relname) as qualified_name, class.relnamespace,
+        lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, type.typcategory as category, key_column.attnum
+    from pg_catalog.pg_class as class
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    left join pg_catalog.pg_index as key
+        on key.indrelid = class.oid
+        and key.indisprimary
+        and key.indnkeyatts = 1
+    left join pg_catalog.pg_attribute as key_column
+        on key_column.attrelid = class.oid
+        and key_column.attnum = key.indkey[0]
+    left join pg_catalog.pg_type as type on type.oid = key_column.atttypid
+    where class.oid in (select table_inventory.relation from tenancy.table_inventory)
+        or class.oid = to_regclass('public.organizations')
+),
+unkeyed as materialized (
+    select
+        named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory as category,
+        coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users,
+        coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
+        lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word,
+        column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' as is_user_key
+    from named
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = named.relation
+        and column_.attnum > 0
+        and not column_.attisdropped
+    join pg_catalog.pg_type as type on type.oid = column_.atttypid
+    where column_.attname not in ('user_id', 'org_id')
+        and named.relation is distinct from to_regclass('public.organizations')
+        and not exists (
+            select from pg_catalog.pg_constraint as reference
+            where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any (reference.conkey)
+        )
+)
+select
+    unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name,
+    format(
+        'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
+        ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name
+    ) as reason
+from unkeyed
+where unkeyed.may_hold_users
+    and (
+        unkeyed.word ~ '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
+        or unkeyed.is_uuid and unkeyed.is_user_key
+    )
+union all
+select
+    unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation, named.qualified_name,
+    format(
+        'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name,
+        named.qualified_name, unkeyed.qualified_name, unkeyed.column_name
+    )
+from unkeyed
+cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant
+join named
+    on named.relation <> unkeyed.relation
+    and named.word in (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies'))
+    and coalesce(named.category = unkeyed.category, true)
+where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid
+union all
+-- What nothing can be joined by.
+select
+    unkeyed.relation, unkeyed.attnum, unkeyed.column_name, null, null,
+    format(
+        'has %s, which may say whose a row is%s: if it does, first add a column with the user''s id and a foreign key', unkeyed.column_name,
+        case when unkeyed.category = 'S' then ' by address' when unkeyed.category = 'A' then ' for several users' end
+    )
+from unkeyed
+where unkeyed.category = 'S' and unkeyed.word ~ '^((user|owner|author|creator)_?e?mail|(created|owned)_by_e?mail)$'
+    or unkeyed.category = 'A' and unkeyed.word ~ '^(users?|owners?|members?|participants?)(_?u?u?ids?)?$';
+comment on view tenancy.hinted_columns is
+'Columns that by their names hold users'' ids (parent auth.users), the keys of another table, or users as nothing can join them (parent NULL),'
+' and have no foreign key.';
+
 create or replace function tenancy.with_names(form text)
 returns text language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
 begin
@@ -242,36 +321,6 @@ $function$;
 comment on function tenancy.with_names(text) is
 'A form of SQL with the names that things have now: @r1@ is the table of that oid, @c1.2@ its second column, @c1.2.3@ the same while it is of the type 3, @n1.2@ the name of that as text, @o1@ an operator, @t1@ a type,'
 ' @l1@ a collation. So a form means the same after anything was renamed. NULL where one of them is gone, or where the text has anything else between @.';
-
-create or replace view tenancy.coined_names as
-select
-    relation.oid::regclass as relation, coined.kind,
-    case
-        when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63
-            then coined.prefix || relation.relname || coined.suffix
-        else (
-            select coined.prefix || left(relation.relname, kept) || digest || coined.suffix
-            from (select '_' || left(md5(relation.relname), 8)) as shortened (digest)
-            cross join generate_series(length(relation.relname), 0, -1) as kept
-            where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63
-            limit 1
-        )
-    end::name as name
-from pg_catalog.pg_class as relation
-cross join (
-    values
-        ('foreign_key', 'fk_', '_org_id'),
-        ('index', 'idx_', '_org_id'),
-        ('check', '', '_org_id_not_null'),
-        ('other_check', '', '_org_id_not_null_check'),
-        ('filler', 'zzz_fill_org_id_', ''),
-        ('guard', 'org_id_immutable_', ''),
-        ('guard_move', 'zzz_org_id_immutable_', ''),
-        ('guard_statement', 'org_id_immutable_rows_', '')
-) as coined (kind, prefix, suffix)
-where relation.relkind in ('r', 'p');
-comment on view tenancy.coined_names is
-'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
 
 create or replace function tenancy.schema_of(target regclass)
 returns name language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$

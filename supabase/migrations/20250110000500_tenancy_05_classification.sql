@@ -1,5 +1,5 @@
--- Purpose: which tables nobody has classified, with what speaks for an organization and the row to add; what is wrong with the registry;
---          and tables that were renamed.
+-- Purpose: which tables nobody has classified, with what speaks for an organization and the row to add; and tables that
+--          were renamed.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -34,8 +34,72 @@ standing as (
                 )
         )
 ),
-evident (relation, reason) as (
-    select candidate.relation, format('has the column %s', evidence.attname)
+-- What a look at some rows says of the columns of uuid or text that have no foreign key.
+looked_at as materialized (
+    select
+        classified.relation, column_.attnum, column_.attname::text collate "default" as column_name, counted.value_count, counted.user_count,
+        counted.id_count = 0 as has_no_ids
+    from classified
+    join pg_catalog.pg_class as class on class.oid = classified.relation
+    cross join lateral (
+        select string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as list
+        from pg_catalog.pg_attribute as candidate
+        join pg_catalog.pg_type as type on type.oid = candidate.atttypid
+        where candidate.attrelid = classified.relation
+            and candidate.attnum > 0
+            and not candidate.attisdropped
+            and candidate.attgenerated <> 'v'
+            and candidate.attname <> 'user_id'
+            and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+            and not exists (select from reference where reference.relation = classified.relation and candidate.attnum = any (reference.attnums))
+    ) as columns
+    cross join lateral query_to_xml(
+        format(
+            $sql$
+                select
+                    held.attnum, pg_catalog.count(*) as value_count, pg_catalog.count(users.id) as user_count,
+                    pg_catalog.count(*) filter (where held.value operator(pg_catalog.~*) %1$L::pg_catalog.text) as id_count
+                from (select * from %2$s limit 500) as looked_at
+                cross join lateral (values %3$s) as held (attnum, value)
+                left join auth.users as users on users.id operator(pg_catalog.=) case
+                    when held.value operator(pg_catalog.~*) %1$L::pg_catalog.text then held.value::pg_catalog.uuid
+                end
+                where held.value is not null
+                group by held.attnum
+            $sql$,
+            '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', classified.qualified_name, columns.list
+        ),
+        false, false, ''
+    ) as answer (document)
+    cross join lateral xmltable(
+        '/table/row' passing answer.document
+        columns attnum smallint path 'attnum', value_count bigint path 'value_count', user_count bigint path 'user_count', id_count bigint path 'id_count'
+    ) as counted
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = classified.relation
+        and column_.attnum = counted.attnum
+    where classified.scope is null
+        and classified.relkind in ('r', 'p')
+        and columns.list is not null
+        -- Of nobody else: a query runs the functions of a table's owner.
+        and pg_has_role(class.relowner, 'usage')
+        and not class.relforcerowsecurity
+        and has_table_privilege(to_regclass('auth.users'), 'select')
+),
+-- By their names, unless their values say otherwise.
+hinted as materialized (
+    select hint.relation, hint.attnum, hint.column_name, hint.parent, hint.reason
+    from tenancy.hinted_columns as hint
+    left join looked_at
+        on looked_at.relation = hint.relation
+        and looked_at.attnum = hint.attnum
+    left join classified as named on named.relation = hint.parent
+    where named.scope is distinct from 'excluded'
+        and not coalesce(looked_at.user_count > 0, false)
+        and not coalesce(hint.parent = to_regclass('auth.users') and looked_at.has_no_ids, false)
+),
+evident (relation, reason, is_guess) as (
+    select candidate.relation, format('has the column %s', evidence.attname), false
     from classified as candidate
     join pg_catalog.pg_attribute as evidence
         on evidence.attrelid = candidate.relation
@@ -43,7 +107,7 @@ evident (relation, reason) as (
         and not evidence.attisdropped
     where candidate.scope is null
     union
-    select candidate.relation, format('references %s in %s', known.name, reference.column_names[1])
+    select candidate.relation, format('references %s in %s', known.name, reference.column_names[1]), false
     from classified as candidate
     join reference on reference.relation = candidate.relation
     join (
@@ -57,7 +121,20 @@ evident (relation, reason) as (
     where candidate.scope is null
         and reference.column_names[1] <> 'user_id'
     union
-    select candidate.relation, format('references %s', parent.qualified_name)
+    select
+        looked_at.relation,
+        format('has users'' ids in %s, without a foreign key (%s of %s)', looked_at.column_name, looked_at.user_count, looked_at.value_count), false
+    from looked_at
+    where looked_at.user_count > 0
+    union
+    select hinted.relation, hinted.reason, true
+    from hinted
+    join classified as candidate
+        on candidate.relation = hinted.relation
+        and candidate.scope is null
+    union
+    -- What references a table that is open is open.
+    select candidate.relation, format('references %s%s', parent.qualified_name, case when evident.is_guess then ', which may have one' end), evident.is_guess
     from reference
     join classified as candidate
         on candidate.relation = reference.relation
@@ -66,13 +143,13 @@ evident (relation, reason) as (
         on parent.relation = reference.parent
         and parent.relation <> candidate.relation
     join (
-        select org_scoped.relation
+        select org_scoped.relation, false as is_guess
         from classified as org_scoped
         where org_scoped.scope = 'org'
         union all
-        select evident.relation
+        select evident.relation, evident.is_guess
         from evident
-    ) as org_scoped_or_evident on org_scoped_or_evident.relation = parent.relation
+    ) as evident on evident.relation = parent.relation
 ),
 user_tables as (
     select reference.relation
@@ -126,148 +203,67 @@ hanging (relation, reason, has_uuid) as (
         on candidate.relation = reference.relation
         and candidate.relation <> hanging.relation
         and candidate.scope is null
-),
--- Columns that look like a key and are none.
-hint as (
-    select
-        candidate.relation, candidate.qualified_name, column_.attnum, column_.attname,
-        lower(replace(regexp_replace(column_.attname, '(_id|Id)$', ''), '_', '')) as name,
-        column_.attname ~ '(_id|Id)$' as is_id,
-        column_.atttypid = 'uuid'::regtype as is_uuid,
-        column_.atttypid in ('text'::regtype, 'varchar'::regtype) as is_text
-    from classified as candidate
-    join pg_catalog.pg_attribute as column_
-        on column_.attrelid = candidate.relation
-        and column_.attnum > 0
-        and not column_.attisdropped
-    where candidate.scope is null
-        and column_.attname <> 'org_id'
-        and not exists (
-            select from reference
-            where reference.relation = candidate.relation and column_.attnum = any (reference.attnums)
-        )
-),
-hinted as (
-    select
-        found.relation, string_agg(found.reason, '; ' order by found.attnum) as reason,
-        quote_literal(array_agg(found.owner_column order by found.attnum) filter (where found.owner_column is not null)) as owner_columns
-    from (
-        select
-            hint.relation, hint.attnum, null::text as owner_column,
-            format(
-                'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %s not valid', hint.attname,
-                named.qualified_name, hint.qualified_name, hint.attname, named.qualified_name
-            ) as reason
-        from hint
-        join (
-            select classified.relation, lower(replace(classified.table_name, '_', '')) as name, classified.qualified_name, classified.scope
-            from classified
-            union all
-            select to_regclass('public.organizations'), 'organizations', 'public.organizations', null
-            where to_regclass('public.organizations') is not null
-        ) as named
-            on named.scope is distinct from 'excluded'
-            and named.relation <> hint.relation
-            and named.name in (hint.name, hint.name || 's', hint.name || 'es', left(hint.name, -1) || 'ies')
-        where hint.is_id
-            and not (hint.attname = 'user_id' and named.relation in (select user_tables.relation from user_tables))
-        union all
-        select
-            hint.relation, hint.attnum, hint.attname::text collate "default",
-            format('has %s, which looks like a user''s id: if it is, org_from names it', hint.attname)
-        from hint
-        where hint.attname <> 'user_id'
-            and (hint.is_uuid and hint.name ~ '(user|owner|author|creator|createdby)$' or hint.is_text and hint.is_id and hint.name ~ '(user|owner|author|creator)$')
-    ) as found
-    group by found.relation
 )
 select
     classified.relation, classified.schema_name, classified.table_name, classified.qualified_name,
-    case when evidence.reasons is not null then 'org' when hinted.reason is null and held.has_uuid is not true then 'excluded' end as suggested_scope,
+    case when evidence.reasons is not null then 'org' when evidence.guesses is null and held.has_uuid is not true then 'excluded' end as suggested_scope,
     coalesce(
-        nullif(concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', hinted.reason, case when evidence.reasons is null then held.reasons end), '')), ''),
+        nullif(
+            concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', evidence.guesses, case when evidence.reasons is null then held.reasons end), '')), ''
+        ),
         case when joined.has_uuid then 'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization' end,
         'has nothing that says whose its rows are'
     ) as reason,
-    format(
-        '(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name,
-        coalesce(case when evidence.reasons is null then hinted.owner_columns end, 'null')
-    ) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row
+    format('(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(quote_literal(own.entries::text), 'null')) as org_row,
+    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row,
+    coalesce(own.columns, '{}') as user_columns
 from classified
-left join hinted on hinted.relation = classified.relation
 left join joined on joined.relation = classified.relation
-cross join lateral (
-    select string_agg(distinct evident.reason, ', ' order by evident.reason) as reasons
-    from evident
-    where evident.relation = classified.relation
-) as evidence
 cross join lateral (
     select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid
     from hanging
     where hanging.relation = classified.relation
 ) as held
+cross join lateral (
+    select
+        string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons,
+        string_agg(distinct evident.reason, '; ' order by evident.reason) filter (where evident.is_guess) as guesses
+    from evident
+    where evident.relation = classified.relation
+) as evidence
+-- Without a foreign key nothing but org_from says that they decide; then it has to say what else does.
+cross join lateral (
+    select
+        looked.columns,
+        case
+            when looked.columns is not null or evidence.reasons is null then looked.columns || hint.columns || case
+                when looked.columns is not null then array(
+                    select distinct array_to_string(reference.column_names, ', ')
+                    from reference
+                    left join classified as parent on parent.relation = reference.parent
+                    where reference.relation = classified.relation
+                        and not reference.is_period
+                        and (parent.scope = 'org' or parent.relation in (select evident.relation from evident where not evident.is_guess) or reference.parent in (to_regclass('auth.users'), to_regclass('public.organizations')))
+                )
+            end
+        end as entries
+    from (
+        select array_agg(looked_at.column_name order by looked_at.attnum) as columns
+        from looked_at
+        where looked_at.relation = classified.relation and looked_at.user_count > 0
+    ) as looked
+    cross join (
+        select array_agg(hinted.column_name order by hinted.attnum) as columns
+        from hinted
+        where hinted.relation = classified.relation and hinted.parent = to_regclass('auth.users')
+    ) as hint
+) as own
 where classified.scope is null;
 comment on view tenancy.unclassified_tables is
 'Tables that are in the registry neither as org nor as excluded, with what speaks for org, and the row to add for either. suggested_scope'
-' NULL: it is open, since a column looks like the key of a table or a user''s id and has no foreign key, or since it references what users'
-' are in, whose rows may be the organizations. The push stops while there is a table here:'
+' NULL: it is open, since a column is named after users, or after another table, and has no foreign key, or since it references a table that'
+' is open, or what users are in, whose rows may be the organizations. user_columns: those without a foreign key in which a look at 500 rows finds users'' ids. The push stops while there is a table here:'
 ' nothing but its owner''s word tells a table that has no organization from one that was forgotten.';
-
-create or replace view tenancy.registry_findings as
-select
-    'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object,
-    unclassified_tables.qualified_name as table_name,
-    format('is not classified: it %s', unclassified_tables.reason) as problem,
-    case
-        when unclassified_tables.suggested_scope = 'excluded' then format(
-            'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s',
-            unclassified_tables.excluded_row, unclassified_tables.org_row
-        )
-        else format(
-            'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
-            unclassified_tables.org_row, unclassified_tables.excluded_row
-        )
-    end as remedy
-from tenancy.unclassified_tables
-union all
-select
-    case
-        when registered_tables.is_dropped then 'dropped_table'
-        when registered_tables.relation is null then 'missing_table'
-        else 'not_a_table'
-    end,
-    -- One that is to stay as it is may be missing: tools make tables where they run.
-    case
-        when registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded' then 'decide'
-        else 'stops'
-    end,
-    named.qualified_name, named.qualified_name,
-    case
-        when registered_tables.is_dropped then 'is registered and was dropped'
-        when registered_tables.relation is null then 'is registered and does not exist'
-        else 'is registered as org and is no table of the application'
-    end,
-    case
-        when registered_tables.is_dropped
-            then format('delete from tenancy.registry where (schema_name, table_name) = (%L, %L)', registered_tables.schema_name, registered_tables.table_name)
-        when registered_tables.relation is null
-            then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql'
-        else 'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table'
-    end
-from tenancy.registered_tables
-cross join lateral (
-    select format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name
-) as named
--- The migrations create public.organizations where there is none.
-where registered_tables.relation is null and named.qualified_name <> 'public.organizations'
-    or (
-        registered_tables.scope = 'org'
-        and registered_tables.relation is not null
-        and registered_tables.relation not in (select table_inventory.relation from tenancy.table_inventory)
-    );
-comment on view tenancy.registry_findings is
-'What is wrong with the registry: tables that nobody classified, that do not exist, or that are none of the application''s.';
 
 create or replace view tenancy.renamed_tables as
 select class.oid as table_oid, namespace.nspname::text as schema_name, class.relname::text as table_name

@@ -1,9 +1,40 @@
--- Purpose: the parts that a table gets in phase 2: column, default, filler, indexes. What is there, what makes it, what undoes it.
+-- Purpose: the parts that a table gets in phase 2: column, default, filler, indexes. What is there, what makes it, what undoes it;
+--          and names that something else has.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
+
+create or replace view tenancy.coined_names as
+select
+    relation.oid::regclass as relation, coined.kind,
+    case
+        when octet_length(coined.prefix || relation.relname || coined.suffix) <= 63
+            then coined.prefix || relation.relname || coined.suffix
+        else (
+            select coined.prefix || left(relation.relname, kept) || digest || coined.suffix
+            from (select '_' || left(md5(relation.relname), 8)) as shortened (digest)
+            cross join generate_series(length(relation.relname), 0, -1) as kept
+            where octet_length(coined.prefix || left(relation.relname, kept) || digest || coined.suffix) <= 63
+            limit 1
+        )
+    end::name as name
+from pg_catalog.pg_class as relation
+cross join (
+    values
+        ('foreign_key', 'fk_', '_org_id'),
+        ('index', 'idx_', '_org_id'),
+        ('check', '', '_org_id_not_null'),
+        ('other_check', '', '_org_id_not_null_check'),
+        ('filler', 'zzz_fill_org_id_', ''),
+        ('guard', 'org_id_immutable_', ''),
+        ('guard_move', 'zzz_org_id_immutable_', ''),
+        ('guard_statement', 'org_id_immutable_rows_', '')
+) as coined (kind, prefix, suffix)
+where relation.relkind in ('r', 'p');
+comment on view tenancy.coined_names is
+'What our objects of each table are called. Over the server''s 63 bytes the table''s part is cut and gets eight digits of its md5.';
 
 create or replace view tenancy.column_parts as
 select
@@ -155,3 +186,69 @@ where org_id.is_leaf
 comment on view tenancy.index_parts is
 'Of every org-scoped table: a valid index over all rows that starts with org_id, under whatever name, per leaf, and that of the'
 ' partitioned table, which takes them in and builds none. Columns as tenancy.parts.';
+
+create or replace view tenancy.name_findings as
+select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy
+from (
+    select
+        'constraint_name_taken' as code, namesake.conname::text as object, root.qualified_name as table_name,
+        format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_', ' ')) as problem,
+        format('alter table %s rename constraint %I to …', member.qualified_name, namesake.conname) as remedy
+    from tenancy.org_id_columns as member
+    join tenancy.application_tables as root on root.relation = member.root
+    join tenancy.coined_names as coined on coined.relation = member.relation
+    join pg_catalog.pg_constraint as namesake
+        on namesake.conrelid = member.relation
+        and namesake.conname = coined.name
+    where namesake.contype <> 'n'
+        and (
+            (coined.kind = 'foreign_key' and (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum]))
+            or (
+                coined.kind = 'check'
+                and (
+                    namesake.contype <> 'c'
+                    or pg_get_expr(namesake.conbin, namesake.conrelid) is distinct from '(org_id IS NOT NULL)'
+                )
+            )
+        )
+    union all
+    select
+        'index_name_taken', namesake.relname::text, root.qualified_name,
+        format('cannot have the index %I: there is something else of that name', namesake.relname),
+        format('rename %I.%I', namesake_schema.nspname, namesake.relname)
+    from tenancy.org_id_columns as member
+    join tenancy.application_tables as root on root.relation = member.root
+    join pg_catalog.pg_class as member_class on member_class.oid = member.relation
+    join tenancy.coined_names as coined
+        on coined.relation = member.relation
+        and coined.kind = 'index'
+    join pg_catalog.pg_class as namesake
+        on namesake.relnamespace = member_class.relnamespace
+        and namesake.relname = coined.name
+    join pg_catalog.pg_namespace as namesake_schema on namesake_schema.oid = namesake.relnamespace
+    where not exists (
+        select from pg_catalog.pg_index
+        join pg_catalog.pg_attribute as its_column
+            on its_column.attrelid = pg_index.indrelid
+            and its_column.attnum = pg_index.indkey[0]
+            and its_column.attname = 'org_id'
+        where pg_index.indexrelid = namesake.oid
+    )
+    union all
+    select
+        'trigger_name_taken', namesake.tgname::text, root.qualified_name,
+        format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname),
+        format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name)
+    from tenancy.org_id_columns as member
+    join tenancy.application_tables as root on root.relation = member.root
+    join tenancy.coined_names as coined
+        on coined.relation in (member.relation, member.root)
+        and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement')
+    join pg_catalog.pg_trigger as namesake
+        on namesake.tgrelid = member.relation
+        and namesake.tgname = coined.name
+    join pg_catalog.pg_proc as function
+        on function.oid = namesake.tgfoid
+        and function.pronamespace is distinct from to_regnamespace('tenancy')
+) as found;
+comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';

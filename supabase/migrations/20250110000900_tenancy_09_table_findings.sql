@@ -5,6 +5,61 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
+create or replace view tenancy.registry_findings as
+select
+    'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object,
+    unclassified_tables.qualified_name as table_name,
+    format('is not classified: it %s', unclassified_tables.reason) as problem,
+    case
+        when unclassified_tables.suggested_scope = 'excluded' then format(
+            'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s',
+            unclassified_tables.excluded_row, unclassified_tables.org_row
+        )
+        else format(
+            'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
+            unclassified_tables.org_row, unclassified_tables.excluded_row
+        )
+    end as remedy
+from tenancy.unclassified_tables
+union all
+select
+    case
+        when registered_tables.is_dropped then 'dropped_table'
+        when registered_tables.relation is null then 'missing_table'
+        else 'not_a_table'
+    end,
+    -- One that is to stay as it is may be missing: tools make tables where they run.
+    case
+        when registered_tables.is_dropped or registered_tables.relation is null and registered_tables.scope = 'excluded' then 'decide'
+        else 'stops'
+    end,
+    named.qualified_name, named.qualified_name,
+    case
+        when registered_tables.is_dropped then 'is registered and was dropped'
+        when registered_tables.relation is null then 'is registered and does not exist'
+        else 'is registered as org and is no table of the application'
+    end,
+    case
+        when registered_tables.is_dropped
+            then format('delete from tenancy.registry where (schema_name, table_name) = (%L, %L)', registered_tables.schema_name, registered_tables.table_name)
+        when registered_tables.relation is null
+            then 'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql'
+        else 'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table'
+    end
+from tenancy.registered_tables
+cross join lateral (
+    select format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name
+) as named
+-- The migrations create public.organizations where there is none.
+where registered_tables.relation is null and named.qualified_name <> 'public.organizations'
+    or (
+        registered_tables.scope = 'org'
+        and registered_tables.relation is not null
+        and registered_tables.relation not in (select table_inventory.relation from tenancy.table_inventory)
+    );
+comment on view tenancy.registry_findings is
+'What is wrong with the registry: tables that nobody classified, that do not exist, or that are none of the application''s.';
+
 create or replace view tenancy.table_findings as
 with member as (
     select

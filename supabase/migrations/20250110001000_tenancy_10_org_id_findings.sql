@@ -1,4 +1,4 @@
--- Purpose: what an org-scoped table has already that does not go with org_id: registration, column, rows, names.
+-- Purpose: what an org-scoped table has already that does not go with org_id: registration, column, rows.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -99,7 +99,7 @@ from (
     union all
     select
         'no_source', candidate.qualified_name,
-        'has nothing that says whose its rows are, and there is a mapping',
+        concat_ws('; it ', 'has nothing that says whose its rows are, and there is a mapping', hint.reasons),
         format(
             'add the foreign key that is missing (not valid will do), or the column, such as created_by; name a column in org_from%s; or say'
             ' org_from ''{}'': all of it belongs to the default organization',
@@ -110,6 +110,11 @@ from (
             )
         )
     from candidate
+    cross join lateral (
+        select string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum, hinted_columns.parent_name) as reasons
+        from tenancy.hinted_columns
+        where hinted_columns.relation = candidate.relation
+    ) as hint
     where candidate.org_from is null
         and (select mapping_state.is_filled from tenancy.mapping_state)
         -- What has an organization in every row already needs no source.
@@ -226,32 +231,67 @@ from (
 ) as found;
 comment on view tenancy.org_id_findings is 'What a table has of org_id already that is not what it should be.';
 
-create or replace view org_migration.unvalidated_checks as
-select
-    unvalidated.oid, member.root, member.relation, member.qualified_name, unvalidated.conname as name,
-    pg_get_expr(unvalidated.conbin, unvalidated.conrelid) as expression,
-    not exists (
-        select from regexp_matches(unvalidated.conbin::text, '\{([A-Z_]+)', 'g') as node (kind)
-        where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST')
-    )
-        and unvalidated.conbin::text !~ ':varattno 0 '
+create or replace view org_migration.doubtful_checks as
+with held as (
+    select
+        member.root, member.relation, member.qualified_name, checked.conname as name, checked.conbin::text as node, 'check' as kind,
+        checked.convalidated as is_valid, pg_get_expr(checked.conbin, checked.conrelid) as expression
+    from tenancy.table_members as member
+    join pg_catalog.pg_constraint as checked
+        on checked.conrelid = member.relation
+        and checked.contype = 'c'
+    where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage')
+    union all
+    -- Which never says no, but may raise.
+    select
+        member.root, member.relation, member.qualified_name, class.relname, concat(index.indexprs::text, index.indpred::text), 'index', true,
+        format(
+            'coalesce((row(%s) is null)::text, '''') is not null',
+            concat_ws(', ', pg_get_expr(index.indexprs, index.indrelid), pg_get_expr(index.indpred, index.indrelid))
+        )
+    from tenancy.table_members as member
+    join pg_catalog.pg_index as index
+        on index.indrelid = member.relation
+        and index.indislive
+        and (index.indexprs is not null or index.indpred is not null)
+    join pg_catalog.pg_class as class on class.oid = index.indexrelid
+    where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage')
+)
+select held.root, held.relation, held.qualified_name, held.name, held.kind, held.is_valid, held.expression, judged.cannot_fail
+from held
+cross join lateral (
+    select
+        not exists (
+            select from regexp_matches(held.node, '\{([A-Z_]+)', 'g') as node (kind)
+            where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST')
+        )
+        and held.node !~ ':varattno 0 '
         and not exists (
-            select from regexp_matches(unvalidated.conbin::text, ':opfuncid (\d+)', 'g') as called (function)
+            select from regexp_matches(held.node, ':opfuncid (\d+)', 'g') as called (function)
             left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid
             where not coalesce(function.proleakproof and function.pronamespace = 'pg_catalog'::regnamespace, false)
-        ) as cannot_fail
-from tenancy.table_members as member
-join pg_catalog.pg_constraint as unvalidated
-    on unvalidated.conrelid = member.relation
-    and unvalidated.contype = 'c'
-    and not unvalidated.convalidated
-where member.scope = 'org'
-    and member.relkind = 'r'
-    and pg_has_role(current_user, member.relowner, 'usage')
-    and pg_get_expr(unvalidated.conbin, unvalidated.conrelid) <> '(org_id IS NOT NULL)';
-comment on view org_migration.unvalidated_checks is
-'The checks of org-scoped tables that are not valid: a row that breaks one cannot be updated. cannot_fail: true if it can be tried in'
-' any query: nothing but comparisons of columns that PostgreSQL knows to be leakproof, and so to raise nothing.';
+        ) as cannot_fail,
+        -- What it asks may have changed since: the time, a setting, or whatever the application's own functions look at.
+        held.node ~ '\{SQLVALUEFUNCTION '
+        or exists (
+            select from regexp_matches(held.node, ':(?:opfuncid|funcid) (\d+)', 'g') as called (function)
+            join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid
+            where function.provolatile <> 'i'
+                or function.pronamespace <> 'pg_catalog'::regnamespace
+                and not exists (
+                    select from pg_catalog.pg_depend as dependency
+                    where dependency.classid = 'pg_catalog.pg_proc'::regclass
+                        and dependency.objid = function.oid
+                        and dependency.deptype = 'e'
+                )
+        ) as may_have_changed
+) as judged
+where held.expression <> '(org_id IS NOT NULL)'
+    and (not held.is_valid or judged.may_have_changed);
+comment on view org_migration.doubtful_checks is
+'The checks of org-scoped tables, and the expressions of their indexes, that may keep a row from being updated: checks that are not valid, and'
+' what asks a function that may say something else today. cannot_fail: true if it can be tried in any query: nothing but comparisons of columns'
+' that PostgreSQL knows to be leakproof, and so to raise nothing.';
 
 create or replace view org_migration.row_findings as
 select
@@ -303,15 +343,15 @@ from (
     where org_id.is_root and org_id.is_plain_uuid
     union all
     select
-        'rows_break_check', unvalidated_checks.name, root.qualified_name,
-        format(' rows that cannot be updated: they break the check %I, which is not valid', unvalidated_checks.name),
-        format('correct those rows of %s, or drop that check until the push is over', unvalidated_checks.qualified_name),
-        unvalidated_checks.qualified_name,
-        format('not (%s)', unvalidated_checks.expression),
-        unvalidated_checks.relation
-    from org_migration.unvalidated_checks
-    join tenancy.application_tables as root on root.relation = unvalidated_checks.root
-    where unvalidated_checks.cannot_fail
+        'rows_break_check', doubtful_checks.name, root.qualified_name,
+        format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
+        format('correct those rows of %s, or drop that check until the push is over', doubtful_checks.qualified_name),
+        doubtful_checks.qualified_name,
+        format('not (%s)', doubtful_checks.expression),
+        doubtful_checks.relation
+    from org_migration.doubtful_checks
+    join tenancy.application_tables as root on root.relation = doubtful_checks.root
+    where doubtful_checks.cannot_fail and not doubtful_checks.is_valid
 ) as suspicion
 join pg_catalog.pg_class as counted_class
     on counted_class.oid = suspicion.relation
@@ -331,69 +371,3 @@ cross join lateral (
 where counted.row_count <> '0';
 comment on view org_migration.row_findings is
 'Rows that the backfill could not update or could break, counted in the table. Tables of other roles are not looked at.';
-
-create or replace view tenancy.name_findings as
-select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy
-from (
-    select
-        'constraint_name_taken' as code, namesake.conname::text as object, root.qualified_name as table_name,
-        format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_', ' ')) as problem,
-        format('alter table %s rename constraint %I to …', member.qualified_name, namesake.conname) as remedy
-    from tenancy.org_id_columns as member
-    join tenancy.application_tables as root on root.relation = member.root
-    join tenancy.coined_names as coined on coined.relation = member.relation
-    join pg_catalog.pg_constraint as namesake
-        on namesake.conrelid = member.relation
-        and namesake.conname = coined.name
-    where namesake.contype <> 'n'
-        and (
-            (coined.kind = 'foreign_key' and (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum]))
-            or (
-                coined.kind = 'check'
-                and (
-                    namesake.contype <> 'c'
-                    or pg_get_expr(namesake.conbin, namesake.conrelid) is distinct from '(org_id IS NOT NULL)'
-                )
-            )
-        )
-    union all
-    select
-        'index_name_taken', namesake.relname::text, root.qualified_name,
-        format('cannot have the index %I: there is something else of that name', namesake.relname),
-        format('rename %I.%I', namesake_schema.nspname, namesake.relname)
-    from tenancy.org_id_columns as member
-    join tenancy.application_tables as root on root.relation = member.root
-    join pg_catalog.pg_class as member_class on member_class.oid = member.relation
-    join tenancy.coined_names as coined
-        on coined.relation = member.relation
-        and coined.kind = 'index'
-    join pg_catalog.pg_class as namesake
-        on namesake.relnamespace = member_class.relnamespace
-        and namesake.relname = coined.name
-    join pg_catalog.pg_namespace as namesake_schema on namesake_schema.oid = namesake.relnamespace
-    where not exists (
-        select from pg_catalog.pg_index
-        join pg_catalog.pg_attribute as its_column
-            on its_column.attrelid = pg_index.indrelid
-            and its_column.attnum = pg_index.indkey[0]
-            and its_column.attname = 'org_id'
-        where pg_index.indexrelid = namesake.oid
-    )
-    union all
-    select
-        'trigger_name_taken', namesake.tgname::text, root.qualified_name,
-        format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname),
-        format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name)
-    from tenancy.org_id_columns as member
-    join tenancy.application_tables as root on root.relation = member.root
-    join tenancy.coined_names as coined
-        on coined.relation in (member.relation, member.root)
-        and coined.kind in ('filler', 'guard', 'guard_move', 'guard_statement')
-    join pg_catalog.pg_trigger as namesake
-        on namesake.tgrelid = member.relation
-        and namesake.tgname = coined.name
-    join pg_catalog.pg_proc as function
-        on function.oid = namesake.tgfoid
-        and function.pronamespace is distinct from to_regnamespace('tenancy')
-) as found;
-comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';

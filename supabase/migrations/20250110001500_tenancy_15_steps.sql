@@ -265,12 +265,7 @@ begin
             where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
         ),
         -- What is left of a backfill is being worked on by other sessions.
-        (
-            select 0.02
-            from org_migration.queue
-            where queue.loop_name = run_next.loop_name and queue.done_at is null and queue.step = 'backfill'
-            limit 1
-        )
+        (select 0.02 from org_migration.queue where queue.loop_name = run_next.loop_name and queue.step = 'backfill' and queue.done_at is null limit 1)
     );
     if seconds is not null then
         perform pg_sleep(greatest(seconds, 0));
@@ -398,8 +393,7 @@ end
 $function$;
 comment on function tenancy.advance(text[]) is
 'Makes the next part of these kinds that is not present on some org-scoped table, in this order per table; beside those of tenancy.parts'
-' there are count (rows before), backfill, leftovers (rows that came since) and last_resort (also those whose parent has no'
-' organization). One bounded change per call, to be committed: do $$ begin while tenancy.advance(''guard'') loop commit; end loop; end $$.'
-' Returns true while there may be more to do, false when nothing is left: the first call of a loop only looks what there is. What a table'
-' needs is read from its definition, so a run that was killed goes on where it stopped. Raises invalid_parameter_value for any other name, lock_not_available when a lock was not to be'
-' had in settings.lock_attempts attempts.';
+' there are count (rows before), backfill, leftovers (rows that came since) and last_resort (also those whose parent has none).'
+' One bounded change per call, to be committed: do $$ begin while tenancy.advance(''guard'') loop commit; end loop; end $$. Returns true while there'
+' may be more to do, false when nothing is left: the first call of a loop only looks what there is. A run that was killed goes on where it stopped.'
+' Raises invalid_parameter_value for any other name, lock_not_available when a lock was not to be had in settings.lock_attempts attempts.';

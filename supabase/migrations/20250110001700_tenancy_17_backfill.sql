@@ -238,6 +238,18 @@ comment on function org_migration.end_of_blocks(org_migration.backfills) is
 'What comes after the last block of a range or sweep: the next pass, another sweep, or the end. A sweep that left undecided rows and wrote'
 ' none is stuck; rows that others hold are waited for from the second sweep on.';
 
+create or replace function org_migration.note_sources(target regclass)
+returns void language sql volatile security invoker set search_path = '' as $function$
+    update org_migration.tables_before
+    set org_from = application_tables.org_from, joins = rules.joins
+    from tenancy.application_tables
+    join org_migration.rules on rules.root = application_tables.relation
+    where tables_before.relation = coalesce(pg_partition_root(note_sources.target), note_sources.target)
+        and application_tables.relation = tables_before.relation
+$function$;
+comment on function org_migration.note_sources(regclass) is
+'Notes that a table''s rows are as org_migration.rules has decided them. Yours to call where a list that was changed since is for new rows alone.';
+
 create or replace function org_migration.start_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -281,6 +293,12 @@ begin
             select number, block_count * (number - 1) / ranges as first_block
             from generate_series(1, ranges) as number
         ) as range;
+    end if;
+    if exists (
+        select from org_migration.tables_before
+        where tables_before.relation = coalesce(pg_partition_root(target), target) and tables_before.joins is null
+    ) then
+        perform org_migration.note_sources(target);
     end if;
 end
 $function$;

@@ -54,10 +54,10 @@ from (
 ) as lacking
 cross join tenancy.mapping_state;
 comment on view tenancy.users_without_org is
-'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them, or whom it gives none. obstacle NULL: missing, or'
-' none that exists, an update fixes it; conflict: it is another, kept unless the run overwrites, or any at all where tenancy.org_of gives the'
-' default one, kept unless the run also moves users there; unplaced: in no organization, and a run leaves them alone; unreachable: see tenancy.user_preflight. on_purpose: in none because the mapping says so or leaves them out; nothing is missing'
-' then. Anonymous users in none are listed only where app_metadata names an organization.';
+'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them, or whom it gives none. obstacle NULL: an update fixes'
+' it; conflict: it is another, kept unless the run overwrites, or any at all where tenancy.org_of gives the default one, kept unless the run also'
+' moves users there; unplaced: in no organization, and a run leaves them alone; unreachable: see tenancy.user_preflight. on_purpose: the mapping'
+' says so or leaves them out. Anonymous users in none are listed only where app_metadata names an organization.';
 
 create or replace function tenancy.user_counts()
 returns jsonb language sql stable security invoker set search_path = '' as $function$
@@ -72,8 +72,7 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
     from tenancy.users_without_org
 $function$;
 comment on function tenancy.user_counts() is
-'How many users there are, how many of them lack their organization in app_metadata, and how many are in no organization on purpose: anonymous'
-' ones, and those whom the mapping leaves out.';
+'Users: how many, without their organization in app_metadata, and in none on purpose (anonymous, or left out by the mapping).';
 
 create or replace view tenancy.user_findings as
 select

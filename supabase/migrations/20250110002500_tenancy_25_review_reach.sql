@@ -70,31 +70,13 @@ comment on view tenancy.function_calls is
 
 create or replace view tenancy.table_mentions as
 with code as materialized (
-    select
-        application_functions.*, cte.names as cte_names, said.line
+    select application_functions.*, cte.names as cte_names
     from tenancy.application_functions
-    cross join lateral (
-        -- With the text that EXECUTE is given.
-        select regexp_replace(
-            concat_ws(
-                '; ', application_functions.source,
-                (
-                    select string_agg(coalesce(given.part[1], given.part[2]), '; ')
-                    from regexp_matches(
-                        application_functions.source_with_text,
-                        $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
-                    ) as given (part)
-                    where application_functions.kind <> 'cron job'
-                )
-            ),
-            '\s+', ' ', 'g'
-        ) as line
-    ) as said
     cross join lateral (
         select array(
             select (parse_ident(named.part[1]))[1]
             from regexp_matches(
-                said.line,
+                application_functions.line,
                 '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M',
                 'gi'
             ) as named (part)
@@ -114,7 +96,7 @@ word as (
     cross join lateral regexp_matches(
         code.line,
         '(\m(?:insert into|merge into|from|join|update|using|truncate(?: table)?|table)|,) (?:only )?("(?:[^"]|"")+"|[a-z_][\w$]*)'
-        '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\([^()]*\))?',
+        '(?: ?\. ?("(?:[^"]|"")+"|[a-z_][\w$]*))?(?: as (?:"(?:[^"]|"")+"|[a-z_][\w$]*))? ?(\((?! ?(?:select|with|table|values)\M)[^()]*\))?',
         'gi'
     ) as found (part)
     where found.part[1] <> ',' or found.part[3] is not null

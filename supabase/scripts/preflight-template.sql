@@ -36,7 +36,7 @@ settings as (
         true as fill_org_id
     from chosen
 ),
-tables_before (relation, follows_org_id) as (select null::regclass, null::boolean where false),
+tables_before (relation, follows_org_id, org_from, joins) as (select null::regclass, null::boolean, null::text[], null::text where false),
 backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false),
 fillers (table_oid, form) as (select null::oid, null::text where false),
 -- None of them are known before the push.
@@ -64,7 +64,7 @@ listed_registry as (
     from listed
     where listed.table_name is not null
 ),
-{{views: mapping_state table_inventory unique_columns references_between_tables}}
+{{views: mapping_state table_inventory unique_columns references_between_tables hinted_columns}}
 {{views with listed_registry for registered_tables: unclassified_tables registry_findings}}
 registered_tables as (
     select listed_registry.* from listed_registry
@@ -85,7 +85,19 @@ registered_tables as (
 ),
 {{views: classified_tables}}
 application_tables as (select * from classified_tables),
-{{views: table_members org_id_columns coined_names org_scoped_tables org_references owner_columns source_paths possible_sources}}
+{{views: table_members org_id_columns coined_names org_scoped_tables org_references}}
+-- With the columns that have users' ids by their values.
+looked_at_tables as (
+    select
+        application_tables.relation,
+        application_tables.scope,
+        coalesce(application_tables.org_from, unclassified_tables.user_columns) as org_from
+    from application_tables
+    left join unclassified_tables
+        on unclassified_tables.relation = application_tables.relation
+),
+{{views with looked_at_tables for application_tables: owner_columns}}
+{{views: source_paths possible_sources}}
 sources as (select * from possible_sources),
 {{views: following_tables claimed_organizations}}
 table_sizes as (select
@@ -101,7 +113,7 @@ where org_id_columns.is_leaf
 group by org_id_columns.root),
 {{views: source_rules decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
 table_parts as materialized (select push_parts.* from push_parts),
-{{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings userless_organizations source_findings unvalidated_checks row_findings name_findings}}
+{{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings userless_organizations source_findings doubtful_checks row_findings name_findings}}
 counted_mapping as (
     select answered.*
     from mapping
@@ -114,6 +126,17 @@ counted_mapping as (
                     (select count(*) from mapping) as rows,
                     (select count(*) from mapping where user_id is null) as incomplete,
                     (select count(*) from (select from mapping group by user_id having count(*) > 1) as twice) as twice,
+                    (
+                        select count(*)
+                        from auth.users
+                        join mapping on mapping.user_id = users.id
+                        where lower(users.raw_app_meta_data ->> 'org_id') <> mapping.org_id::text
+                            and lower(users.raw_app_meta_data ->> 'org_id') in (
+                                select organizations.id::text from %2$s as organizations
+                                union all
+                                select mapping.org_id::text from mapping
+                            )
+                    ) as elsewhere,
                     (
                         select count(*)
                         from auth.users
@@ -131,7 +154,7 @@ counted_mapping as (
     ) as counted (document)
     cross join lateral xmltable(
         '/row' passing counted.document columns rows bigint path 'rows', incomplete bigint path 'incomplete', twice bigint path 'twice',
-        left_out bigint path 'left_out'
+        left_out bigint path 'left_out', elsewhere bigint path 'elsewhere'
     ) as answered
     where answered.rows > 0 or settings.new_users in ('personal', 'application')
 ),
@@ -153,6 +176,11 @@ mapping_findings as (
                 'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization'
             ),
             (
+                'user_conflict', 'decide', counted_mapping.elsewhere, 'users',
+                'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
+                'leave them out of the mapping, and the claim decides; or call the function with "on_conflict": "overwrite"'
+            ),
+            (
                 'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows', 'of the mapping without a user',
                 'leave them out'
             ),
@@ -164,7 +192,7 @@ mapping_findings as (
     where found.number > 0
 ),
 {{views: application_functions sign_up_writes sign_up_findings push_findings}}
-{{views: isolation_policies api_privileges views_over_tables function_calls table_mentions api_roles metadata_readers review_breaks policy_arms review_policies review_leaks review_deletion review_choices review}}
+{{views: isolation_policies api_privileges views_over_tables function_calls table_mentions api_roles metadata_readers review_shapes review_breaks policy_arms review_policies review_leaks review_deletion review_choices review}}
 blockers as (
     select
         format('pid %s', session.pid) as object,
@@ -353,6 +381,15 @@ user_tables as (
         on unique_columns.relation = references_between_tables.relation
         and array[unique_columns.attnum] = references_between_tables.attnums
     where references_between_tables.parent = to_regclass('auth.users')
+    union
+    select unclassified_tables.relation
+    from unclassified_tables
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = unclassified_tables.relation
+        and column_.attname = any (unclassified_tables.user_columns)
+    join unique_columns
+        on unique_columns.relation = unclassified_tables.relation
+        and unique_columns.attnum = column_.attnum
 ),
 -- Tables of which each row says that a user is in something that gets no org_id: a key of a user and a key of that are its key.
 membership_tables as (
@@ -381,7 +418,7 @@ suggestions as (
         unclassified_tables.qualified_name,
         unclassified_tables.reason,
         case unclassified_tables.suggested_scope
-            when 'org' then left(unclassified_tables.org_row, -5) || coalesce(detected.org_from, 'null') || '),'
+            when 'org' then regexp_replace(unclassified_tables.org_row, $re$(null|'([^']|'')*')\)$$re$, '') || coalesce(detected.org_from, 'null') || '),'
             when 'excluded' then replace(unclassified_tables.excluded_row, '''<why not>''', quote_literal(unclassified_tables.reason)) || ','
             else format('-- %s, or %s,', unclassified_tables.org_row, unclassified_tables.excluded_row)
         end as list_row,
@@ -399,6 +436,9 @@ suggestions as (
             when detected.org_from like '%,%' then concat(
                 'the order of org_from',
                 ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')'
+            )
+            when unclassified_tables.user_columns <> '{}' then format(
+                'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ')
             )
             when counted.undecided > 0 then format('whose the rows are that no column decides, %s of them', round(counted.undecided))
         end as decision

@@ -22,9 +22,9 @@ export function composePreflight(): string {
   const view = (name: string, instead: Map<string, string>): string => {
     const body = find(new RegExp(`create or replace view (?:tenancy|org_migration)\\.${name} as\\n([^]*?);\\n`));
     const query = body.replaceAll(
-      /\b(from|join) (?:tenancy|org_migration)\.(\w+)/g,
-      (_, word: string, table: string) =>
-        `${word} ${instead.get(table) ?? table}${instead.has(table) ? ` as ${table}` : ""}`,
+      /\b(from|join) (?:tenancy|org_migration)\.(\w+)( as \w+)?/g,
+      (_, word: string, table: string, alias?: string) =>
+        `${word} ${instead.get(table) ?? table}${alias ?? (instead.has(table) ? ` as ${table}` : "")}`,
     );
     return `${name} as (${query}),`;
   };

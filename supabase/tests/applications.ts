@@ -107,11 +107,12 @@ export function change(project: string, ending: string, how: (text: string) => s
 export const listEnding = "_EDIT_list_of_tables.sql";
 
 /**
- * Edits the list as its owner decides, a line per table. Returns how many lines that were. Where there are rows, each of these lines
+ * Edits the list as its owner decides, a line per table. Returns how many of them were not so already. Where there are rows, each of these lines
  * must be marked as one to decide; without rows the command cannot always tell.
  */
 export function decide(name: string, project: string, hasRows = true): number {
   const decisions = readFileSync(fixture(name, "adopted/decisions.sql"), "utf8").trimEnd().split("\n");
+  let edited = 0;
   for (const row of decisions) {
     const [key = ""] = /^\('\w+', '\w+', /.exec(row) ?? [];
     change(project, listEnding, (text) => {
@@ -120,11 +121,16 @@ export function decide(name: string, project: string, hasRows = true): number {
       if (hasRows && !line.includes(" -- decide: ")) {
         throw new Error(`Cannot decide ${key}: the list takes it for settled: ${line}`);
       }
-      if (line.startsWith(`    ${row}`)) throw new Error(`Cannot decide ${key}: the list has it so already`);
+      // What only the values of rows say has to be edited where there are none.
+      if (line.startsWith(`    ${row}`) && !hasRows) {
+        throw new Error(`Cannot decide ${key}: the list has it so already`);
+      }
+      if (line.startsWith(`    ${row}`)) return text;
+      edited++;
       return text.replace(line, () => `    ${row}${/\)(,?)( -- .*)?$/.exec(line)?.[1]}`);
     });
   }
-  return decisions.length;
+  return edited;
 }
 
 /** Adds who belongs where, above the check. */

@@ -169,6 +169,35 @@ describe("the preflight", () => {
     expect(output.match(/\[[a-z_]+\](?= \(SQLSTATE|$)/gm)).toHaveLength(refused.length);
   });
 
+  test("says whom the mapping puts into another organization than their token has", async () => {
+    const database = await cloneDatabase("preflight_claims", "postgres");
+    open.push(database);
+    await database.sql.unsafe(`
+      create table public.notes (id integer primary key, user_id uuid references auth.users (id));
+      create table public.organizations (id uuid primary key, name text not null);
+      insert into public.organizations values (md5('A')::uuid, 'A'), (md5('B')::uuid, 'B');
+      insert into auth.users (id, raw_app_meta_data)
+      select md5(name)::uuid, case when org_id is not null then jsonb_build_object('org_id', org_id) else '{}' end
+      from (
+        values ('moved', md5('B')::uuid::text), ('same', upper(md5('A')::uuid::text)), ('none', null), ('nonsense', 'acme')
+      ) as users (name, org_id);
+    `).simple();
+    const ask = async (mapped: string) =>
+      (await askPreflight(database.sql, {
+        list: "('public', 'notes', 'org', 'secondary', null, null),",
+        mapping: `select id, md5('A')::uuid from auth.users where ${mapped}`,
+        newUsers: "default",
+      })).filter(({ code }) => code === "user_conflict");
+    expect(await ask("true")).toMatchObject([{
+      topic: "to decide",
+      object: "auth.users",
+      finding:
+        "has 1 users whose app_metadata.org_id is another organization than the mapping's: their rows go by the" +
+        " mapping, their token stays",
+    }]);
+    expect(await ask("id <> md5('moved')::uuid")).toEqual([]);
+  });
+
   test("names who is in the way now, and what that holds", async () => {
     const database = await clone("preflight_held");
     const holder = connect(database.url);

@@ -1,7 +1,9 @@
 import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { readRows } from "../../cli/adopt-list.ts";
 import { pushTarget } from "../../local/application.ts";
+import { connect } from "../../local/databases.ts";
+import { databaseUrl } from "../../local/postgres.ts";
 import { readList } from "../../local/project-copy.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { readLibrary } from "../../scripts/migration-sources.ts";
@@ -189,4 +191,23 @@ test("after the push a publication is found while a slot waits for a subscriber 
   expect(stopped).toEqual([
     expect.stringMatching(/^breaks warehouse publishes public\.leads, and nobody reads the slot review_published: /),
   ]);
+});
+
+test("authenticated itself may pass every policy", async () => {
+  const database = await cloneDatabase("review_bypass", "migrated");
+  const superuser = connect(databaseUrl(inject("databasePort"), { database: database.name, role: "supabase_admin" }));
+  const find = () => superuser`select severity, object, remedy from tenancy.review where code = 'role_passes_policies'`;
+  try {
+    expect(await find()).toEqual([]);
+    // Roles are the whole server's: the other databases must not see it.
+    await superuser`begin`;
+    await superuser`alter role authenticated bypassrls`;
+    expect([...await find()]).toEqual([
+      { severity: "leaks", object: "authenticated", remedy: "alter role authenticated nobypassrls" },
+    ]);
+    await superuser`rollback`;
+  } finally {
+    await superuser.end();
+    await database.drop();
+  }
 });

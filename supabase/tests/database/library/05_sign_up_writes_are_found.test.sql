@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(16);
+select plan(26);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -78,6 +78,66 @@ create trigger on_update after update on harbour.members for each row execute fu
 drop trigger follow on harbour.members;
 select is(pg_temp.writes(), null, 'unless that is for updates');
 create trigger follow after insert on harbour.members for each row execute function harbour.follow();
+-- By EXECUTE, views, rules, and tables beside auth.users.
+create function pg_temp.of_welcome(body text)
+returns text
+language plpgsql
+as $function$
+begin
+    execute format('create or replace function harbour.welcome() returns trigger language plpgsql as %L', format('begin %s; return new; end', body));
+    return (
+        select string_agg(concat(relation, case when is_guess then ' probably' end), ', ' order by relation::text)
+        from org_migration.sign_up_writes
+        where trigger_name = 'welcome' and relation::text like 'harbour.%'
+    );
+end
+$function$;
+select is(
+    pg_temp.of_welcome('execute ''insert into harbour.ships (user_id) values ($1)'' using new.id'), 'harbour.ships probably', 'what EXECUTE is given is read'
+);
+select is(
+    pg_temp.of_welcome('execute format(''insert into %I.%I (user_id) values (%L)'', ''harbour'', ''ships'', new.id)'), 'harbour.ships probably',
+    'also where the table is named beside it'
+);
+select is(
+    pg_temp.of_welcome('execute format(''analyze %I.%I'', ''harbour'', ''ships'')'), null, 'unless that does not insert'
+);
+select is(
+    pg_temp.of_welcome('raise notice ''insert into harbour.ships (user_id)'''), null, 'without EXECUTE text is text'
+);
+create view harbour.fleet as select id, user_id from harbour.ships;
+select is(pg_temp.of_welcome('insert into harbour.fleet (user_id) values (new.id)'), 'harbour.ships probably', 'an insert into a view goes to its table');
+create function harbour.instead()
+returns trigger
+language plpgsql
+as $function$ begin insert into harbour.crews (user_id) values (new.user_id); return new; end $function$;
+create trigger instead instead of insert on harbour.fleet for each row execute function harbour.instead();
+select matches(
+    pg_temp.of_welcome('insert into harbour.fleet (user_id) values (new.id)'), '^harbour.crews', 'or to where its INSTEAD OF trigger puts it'
+);
+drop trigger instead on harbour.fleet;
+create rule instead as on insert to harbour.fleet do instead insert into harbour.tugs (user_id) values (new.user_id);
+select matches(pg_temp.of_welcome('insert into harbour.fleet (user_id) values (new.id)'), 'harbour.tugs', 'or to where its rule does');
+select is(pg_temp.of_welcome('perform from harbour.fleet'), null, 'reading a view writes nothing');
+create function harbour.remember()
+returns trigger
+language plpgsql
+as $function$ begin insert into harbour.crews (user_id) values (new.user_id); return new; end $function$;
+create trigger remember after insert on auth.identities for each row execute function harbour.remember();
+select is(pg_temp.writes(), 'remember harbour.crews', 'a trigger on auth.identities fires when somebody signs up, too');
+create or replace function harbour.remember()
+returns trigger
+language plpgsql
+as $function$ begin return new; end $function$;
+create trigger on_update_too after update on harbour.members for each row execute function harbour.instead();
+select is(
+    pg_temp.of_welcome('update harbour.members set name = new.email'), 'harbour.crews, harbour.tugs', 'and those on what it updates, once it does that'
+);
+drop trigger on_update_too on harbour.members;
+create or replace function harbour.welcome()
+returns trigger
+language plpgsql
+as $function$ begin insert into harbour.members (user_id) values (new.id); return new; end $function$;
 create trigger touch after update on auth.users for each row execute function harbour.follow();
 create trigger before_all before insert on auth.users for each row execute function harbour.touch();
 select is(

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(48);
+select plan(54);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -190,6 +190,21 @@ select is(
     pg_temp.of_function('begin return query execute ''select id from harbour.ships where name = $1'' using what; end'), 'leaks harbour.ships', 'what EXECUTE is given is read'
 );
 select is(pg_temp.of_function('begin raise notice ''select id from harbour.ships''; execute ''select 1''; end'), null, 'other text is not');
+select is(pg_temp.of_function('begin return query execute what::text; end'), 'leaks', 'what is put together at run time may read any table: given as it is');
+select is(pg_temp.of_function('begin return query execute format(''select id from harbour.%I'', what); end'), 'leaks', 'or with a name to fill in');
+select is(pg_temp.of_function('begin return query execute ''select id from harbour.'' || what; end'), 'leaks', 'or to append');
+select is(
+    pg_temp.of_function('begin return query execute format(''select id from harbour.%I where user_id = auth.uid()'', what) using auth.uid(); perform 1 where what = auth.uid(); end'), 'decide',
+    'which is to be looked at where it asks who calls'
+);
+select is(
+    pg_temp.of_function('begin return query execute format(''select id from harbour.%I where org_id = $1'', what) using public.auth_org_id(); end'), null,
+    'and passes where it asks for the organization'
+);
+select is(
+    pg_temp.of_function('begin return query execute format(''select id from harbour.lighthouses where name = %L'', what); execute ''grant execute on function f() to anon''; end'), null,
+    'a value that is filled in names no table'
+);
 
 -- Whose rights it has.
 create role harbour_clerk;

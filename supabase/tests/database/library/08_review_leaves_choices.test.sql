@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(36);
+select plan(42);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -169,7 +169,7 @@ returns text
 language sql
 as $function$
     select string_agg(format('%s %s: %s', severity, object, problem), E'\n' order by object)
-    from tenancy.review_choices
+    from tenancy.review_policies
     where code = 'storage_policy' and object like 'harbour%'
 $function$;
 create policy harbour_org on storage.objects for select using (name like (select public.auth_org_id())::text || '/%');
@@ -178,6 +178,46 @@ create policy harbour_owner on storage.objects for select using (bucket_id = 'ha
 create policy harbour_bucket on storage.objects for select using (bucket_id = 'harbour');
 select matches(pg_temp.storage_policies(), '^decide harbour_bucket: is .* bucket alone', 'one by bucket shows files to all');
 select matches(pg_temp.storage_policies(), 'decide harbour_owner: is .* by user', 'one by user hides those of colleagues');
+
+create table if not exists storage.buckets (id text primary key, name text, public boolean default false);
+create function pg_temp.public_buckets()
+returns text
+language sql
+as $function$ select string_agg(object, ', ') from tenancy.review_policies where code = 'public_bucket' and object like 'harbour%' $function$;
+insert into storage.buckets (id, name, public)
+values ('harbour_papers', 'harbour_papers', false), ('harbour_none', 'harbour_none', null);
+select is(pg_temp.public_buckets(), null, 'a bucket that policies hold is none to think of');
+insert into storage.buckets (id, name, public)
+values ('harbour_photos', 'harbour_photos', true);
+select is(pg_temp.public_buckets(), 'harbour_photos', 'a public one is');
+
+-- What Realtime sends by topic.
+create schema if not exists realtime;
+create table if not exists realtime.messages (topic text, extension text);
+alter table realtime.messages enable row level security;
+create function pg_temp.realtime_policies()
+returns text
+language sql
+as $function$
+    select string_agg(format('%s %s: %s', severity, object, problem), E'\n' order by object)
+    from tenancy.review_policies
+    where code = 'realtime_policy' and object like 'harbour%'
+$function$;
+create policy harbour_org on realtime.messages for select using (topic like (select public.auth_org_id())::text || ':%');
+create policy harbour_own on realtime.messages for select using (topic = (select auth.uid())::text);
+create policy harbour_members on realtime.messages for select using (exists (select from harbour.ships where ships.name = topic));
+create policy harbour_nobody on realtime.messages for select to service_role using (true);
+select is(pg_temp.realtime_policies(), null, 'topics by organization, of one''s own, or of rows that one may see are apart');
+create policy harbour_all on realtime.messages for select to authenticated using (extension = 'broadcast');
+create policy harbour_send on realtime.messages for insert to authenticated with check (true);
+select matches(
+    pg_temp.realtime_policies(), '^decide harbour_all: is .* by topic alone: it lets users of every organization see its messages',
+    'messages that everybody signed in may have are not'
+);
+select matches(pg_temp.realtime_policies(), 'decide harbour_send: .* add to its messages', 'nor are those that everybody may send');
+select is(
+    (select count(*)::integer from tenancy.review_policies where code = 'realtime_policy' and severity = 'leaks'), 0, 'which topic is whose is yours to decide'
+);
 
 -- Realtime.
 do $$

@@ -183,7 +183,7 @@ create or replace function harbour.archive()
 returns void
 language sql
 as $function$ insert into harbour.ships_archive select * from harbour.ships $function$;
-select is(pg_temp.found('insert_by_position'), 'breaks harbour.archive() harbour.ships', 'all columns into a table that has one fewer are too many');
+select is(pg_temp.found('whole_rows_copied'), 'breaks harbour.archive() harbour.ships', 'all columns into a table that has one fewer are too many');
 create or replace function harbour.archive()
 returns void
 language sql
@@ -191,12 +191,12 @@ as $function$
     with gone as (delete from only harbour.ships where name < upper('b') returning *)
     insert into harbour.ships_archive select * from gone
 $function$;
-select is(pg_temp.found('insert_by_position'), 'breaks harbour.archive() harbour.ships', 'also by way of a delete');
+select is(pg_temp.found('whole_rows_copied'), 'breaks harbour.archive() harbour.ships', 'also by way of a delete');
 create or replace function harbour.archive()
 returns void
 language sql
 as $function$ insert into harbour.ships_archive select s.* from harbour.lighthouses as s $function$;
-select is(pg_temp.found('insert_by_position'), null, 'those of a table that stays as it is are not');
+select is(pg_temp.found('whole_rows_copied'), null, 'those of a table that stays as it is are not');
 create or replace function harbour.archive()
 returns void
 language sql

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(54);
+select plan(55);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -255,6 +255,11 @@ select is(
 grant authenticated to harbour_auditor;
 grant select on harbour.logs to harbour_auditor;
 select doesnt_match(pg_temp.found('role_beyond_authenticated'), 'auditor', 'one that is a member of authenticated is');
+alter role harbour_auditor bypassrls;
+select matches(
+    pg_temp.found('role_beyond_authenticated'), 'leaks harbour_auditor harbour\.logs', 'unless it passes row-level security, which it may whatever it is a member of'
+);
+alter role harbour_auditor nobypassrls;
 create policy "for the public" on harbour.ships for select to anon, authenticated using (sunk is not null);
 select is(
     pg_temp.found('role_beyond_authenticated'),

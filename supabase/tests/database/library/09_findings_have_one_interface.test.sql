@@ -13,7 +13,7 @@ select
 from pg_class
 where relnamespace in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
     and relkind = 'v'
-    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_policies', 'review_leaks', 'review_deletion', 'review_choices'));
+    and (relname like '%findings' or relname in ('review', 'review_breaks', 'review_shapes', 'review_policies', 'review_leaks', 'review_deletion', 'review_choices'));
 
 -- Every code there is, once. Who adds one adds it here, and to the documentation.
 create temp table codes (view_name, code) as
@@ -71,6 +71,8 @@ values
     ('foundation_findings', 'new_users_without_trigger'),
     ('mapping_findings', 'users_left_out'),
     ('source_findings', 'generated_source'),
+    ('push_findings', 'unkeyed_owner'),
+    ('push_findings', 'org_from_changed'),
     ('push_findings', 'auth_org_id_untried'),
     ('sign_up_findings', 'organizations_trigger_privilege'),
     ('push_findings', 'untried_check'),
@@ -85,7 +87,8 @@ values
     ('review_breaks', 'function_without_org_id'),
     ('review_breaks', 'trigger_without_org_id'),
     ('review_breaks', 'insert_by_position'),
-    ('review_breaks', 'function_row_shape'),
+    ('review_shapes', 'whole_rows_copied'),
+    ('review_shapes', 'function_row_shape'),
     ('review_breaks', 'partition_without_org_id'),
     ('review_breaks', 'cron_job'),
     ('review_breaks', 'column_grants'),
@@ -108,7 +111,10 @@ values
     ('review_choices', 'unique_global'),
     ('review_choices', 'index_by_owner'),
     ('review_choices', 'own_rows_policy'),
-    ('review_choices', 'storage_policy'),
+    ('review_policies', 'role_passes_policies'),
+    ('review_policies', 'storage_policy'),
+    ('review_policies', 'realtime_policy'),
+    ('review_policies', 'public_bucket'),
     ('review_choices', 'realtime_table'),
     ('review_choices', 'other_membership'),
     ('review_choices', 'unbound_reference');

@@ -277,42 +277,6 @@ from (
         and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones)
     union all
     select
-        'storage_policy', format('%I', policy.polname), 'storage.objects',
-        case
-            when said.by_user
-                then 'is a policy of storage.objects that goes by user: colleagues in an organization do not see each other''s files'
-            else format(
-                'is a policy of storage.objects that goes by bucket alone: it lets users of every organization %s its files',
-                case policy.polcmd when 'a' then 'add to' when 'w' then 'change' when 'd' then 'delete' else 'see' end
-            )
-        end,
-        'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text'
-    from pg_catalog.pg_policy as policy
-    cross join lateral (
-        select concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression
-    ) as its
-    cross join lateral (select its.expression ~ '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said
-    where policy.polrelid = to_regclass('storage.objects')
-        and policy.polpermissive
-        and its.expression !~ '\mauth_org_id\M' and its.expression <> 'false'
-        -- Who only writes own files hides none, and what reads tables, or asks a function of the application, may know of organizations.
-        and (policy.polcmd in ('r', '*') or not said.by_user)
-        and its.expression !~ '\mFROM\M'
-        and not exists (
-            select from pg_catalog.pg_depend as dependency
-            join pg_catalog.pg_proc as function on function.oid = dependency.refobjid
-            where dependency.classid = 'pg_catalog.pg_policy'::regclass
-                and dependency.objid = policy.oid
-                and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
-                and function.pronamespace not in (select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'extensions'))
-        )
-        and exists (
-            select from unnest(policy.polroles) as for_role (oid)
-            left join pg_catalog.pg_roles as role on role.oid = for_role.oid
-            where role.rolbypassrls is not true
-        )
-    union all
-    select
         'realtime_table', 'supabase_realtime', root.qualified_name,
         format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
         'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does'

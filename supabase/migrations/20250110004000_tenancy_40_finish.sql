@@ -55,7 +55,7 @@ declare
         select format('%s %s; or go on in spite of it: despite_findings => true [%s]', breaks.object, breaks.problem, breaks.code)
         from tenancy.review_breaks as breaks
         where not despite_findings
-            and breaks.code in ('trigger_without_org_id', 'function_without_org_id', 'insert_by_position', 'cron_job')
+            and breaks.code in ('trigger_without_org_id', 'function_without_org_id', 'insert_by_position', 'whole_rows_copied', 'cron_job')
         order by breaks.code, breaks.object
     );
 begin

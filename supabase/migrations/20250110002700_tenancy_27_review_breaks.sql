@@ -8,29 +8,14 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 create or replace view tenancy.review_breaks as
 with recursive code as materialized (
     select
-        application_functions.*, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns,
-        coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
-        regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+        application_functions.*,
         regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
         exists (
             select from pg_catalog.pg_trigger
-            where pg_trigger.tgfoid = application_functions.oid and pg_trigger.tgrelid = to_regclass('auth.users')
+            join pg_catalog.pg_class as class on class.oid = pg_trigger.tgrelid
+            where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth')
         ) as on_sign_up
     from tenancy.application_functions
-    left join pg_catalog.pg_proc as function on function.oid = application_functions.oid
-    -- A type of its own, which no table has.
-    left join lateral (
-        select
-            type.typtype = 'c' and class.relkind = 'c' as is_own,
-            exists (
-                select from pg_catalog.pg_attribute as column_
-                where column_.attrelid = class.oid and column_.attname = 'org_id'
-            ) as has_org_id
-        from pg_catalog.pg_type as type
-        join pg_catalog.pg_class as class on class.oid = type.typrelid
-        where type.oid = function.prorettype
-    ) as row_type
-        on true
 ),
 mention as materialized (
     select table_mentions.*
@@ -66,97 +51,6 @@ filler as (
         case when settings.fill_org_id then 'decide' else 'breaks' end as severity,
         case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint
     from tenancy.settings
-),
--- The rows that a trigger function, or a function of a row, has in whole.
-member as materialized (
-    select table_members.relation, table_members.root
-    from tenancy.table_members
-    where table_members.scope = 'org'
-),
-row_given as materialized (
-    select pg_trigger.tgfoid as function, member.root
-    from member
-    join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
-    union
-    select code.oid, member.root
-    from code
-    join pg_catalog.pg_proc as function on function.oid = code.oid
-    cross join unnest(function.proargtypes) as argument (type)
-    join pg_catalog.pg_type as type on type.oid = argument.type
-    join member on member.relation = type.typrelid
-),
-copy as materialized (
-    select
-        code.name, code.schema_names, mention.root, mention.table_name, copied.part[1] as target, copied.part[2] as column_list,
-        copied.part[3] as items, parse_ident(copied.part[1]) as names
-    from mention
-    join code
-        on code.oid is not distinct from mention.function
-        and code.name = mention.name
-        and not code.is_parsed
-    cross join (
-        values ('\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\([^()]*\))? ?\(?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from ')
-    ) as insert (form)
-    cross join lateral (
-        values
-            (insert.form || '(?:only )?' || mention.pattern), (format('\mdelete from (?:only )?%s[^;]* returning \*\) ?', mention.pattern) || insert.form)
-    ) as copying (pattern)
-    cross join lateral regexp_matches(code.line, copying.pattern, 'gi') as copied (part)
-    where mention.verb = 'from' and not mention.is_view
-    union all
-    select code.name, code.schema_names, root.relation, root.qualified_name, copied.part[1], copied.part[2], copied.part[3],
-        case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end
-    from row_given
-    join code
-        on code.oid = row_given.function
-        and not code.is_parsed
-    join tenancy.application_tables as root on root.relation = row_given.root
-    -- Those that EXECUTE is given, too.
-    cross join lateral (
-        select code.line as text
-        union all
-        select code.line_with_text
-        where code.line ~* '\mexecute\M.* using\M'
-    ) as said
-    cross join lateral regexp_matches(
-        said.text,
-        '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)', 'gi'
-    ) as copied (part)
-    where copied.part[3] ~* '(?:^|,) ?\(?(?:old|new|\$\d+)\)? ?\. ?\*'
-),
-org_id_place as materialized (
-    select
-        column_.attrelid as relation,
-        (
-            select count(*) from pg_catalog.pg_attribute as before
-            where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped
-        ) as place
-    from pg_catalog.pg_attribute as column_
-    where column_.attname = 'org_id'
-),
--- What a function answers with: the last statement of SQL, RETURN QUERY of plpgsql, without what is in parentheses.
-answer as materialized (
-    select
-        code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement,
-        coalesce(
-            (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1],
-            (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1]
-        ) as column_list
-    from code
-    cross join lateral (
-        select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1]
-        union all
-        select (regexp_match(code.line, '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1]
-        where code.line !~* '\mreturn query\M'
-    ) as said (statement)
-    cross join lateral (
-        select regexp_replace(
-            regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'
-        )
-    ) as flattened (text)
-    -- Each query of a UNION has the same shape.
-    cross join lateral regexp_split_to_table(flattened.text, '\m(union|except|intersect)( all)?\M', 'i') as flat (statement)
-    where code.kind = 'function' and said.statement is not null
 )
 select
     case
@@ -201,74 +95,7 @@ left join careless
 cross join filler
 group by job.job, touched.table_name, filler.severity, filler.hint
 union all
--- Whole rows have one column more, and where they go to has not, or has it elsewhere.
-select distinct
-    'insert_by_position', 'breaks', copy.name, copy.table_name,
-    format(
-        'probably inserts all columns of %s into %s%s', copy.table_name,
-        case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end,
-        case
-            when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column'
-            else ', org_id with them, which is not among the columns there'
-        end
-    ),
-    format('name the columns in %s, on both sides', copy.name)
-from copy
-cross join lateral (
-    -- Of several tables that the name may mean, any.
-    select
-        coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as has_org_id,
-        -- Where both had it before, in the same place.
-        coalesce(bool_or(column_.place = source.place), false) as is_alike
-    from pg_catalog.pg_class as class
-    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-    left join org_id_place as column_ on column_.relation = class.oid
-    left join org_id_place as source on source.relation = copy.root
-    left join member as org_scoped on org_scoped.relation = class.oid
-    where class.relname = copy.names[array_upper(copy.names, 1)]
-        and class.relkind in ('r', 'p')
-        and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any (copy.schema_names) end
-) as into_
-where coalesce(copy.column_list !~* '\morg_id\M', true)
-    -- Where both get org_id as their last column, both have it there.
-    and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$'))
-union all
-select distinct
-    'function_row_shape', 'breaks', answer.name, root.qualified_name,
-    format('%sreturns too few columns: it returns rows of %s, and lists columns', case when not answer.is_parsed then 'probably ' end, root.qualified_name),
-    format('select * in %s, or name org_id last', answer.name)
-from answer
-join pg_catalog.pg_type as returned on returned.oid = answer.prorettype
-join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem)
-join member on member.relation = row_type.typrelid
-join tenancy.application_tables as root on root.relation = member.root
-where answer.column_list like '%,%'
-    and answer.column_list !~ '(^|[.,]) ?\*'
-    and answer.column_list !~* '\morg_id\M'
-union all
-select distinct
-    'function_row_shape', 'breaks', answer.name, mention.table_name,
-    format('probably returns too many columns: all of %s, and it says which it returns', mention.table_name),
-    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name)
-from answer
-join mention
-    on mention.function = answer.oid
-    and mention.verb in ('from', 'join', 'update', 'insert')
-    and not mention.is_view
-cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part)
-where answer.has_columns
-    and not answer.returns_org_id
-    and not answer.is_parsed
-    and (
-        answer.statement ~* concat(
-            '(\m(from|join|update|insert into) (only )?|, ?)', mention.pattern,
-            case when lower(star.part[1]) <> mention.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end
-        )
-        -- Or all columns of a query of all columns.
-        or answer.column_list ~ '^ ?\*' and answer.line ~* concat(
-            '(\mas (not )?(materialized )?|\mfrom )\( ?select ([\w$"]+ ?\. ?)?\* from (only )?', mention.pattern
-        )
-    )
+select review_shapes.* from tenancy.review_shapes
 union all
 select distinct
     'partition_without_org_id', 'breaks', code.name, root.qualified_name,

@@ -225,7 +225,8 @@ from member
 join access on access.relation = member.relation
 where member.is_root
     and access.rolname <> 'authenticated'
-    and not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage')
+    -- What passes row-level security does so whatever it is a member of.
+    and (access.rolbypassrls or not pg_has_role(access.role_oid, to_regrole('authenticated'), 'usage'))
     and member.row_security
     and (
         access.rolbypassrls
@@ -242,6 +243,81 @@ where member.is_root
     )
 union all
 select
+    'role_passes_policies', 'leaks', 'authenticated', null, 'is the role of everybody who is signed in, and passes every policy: it has BYPASSRLS',
+    'alter role authenticated nobypassrls'
+from api_role
+where api_role.rolname = 'authenticated' and api_role.rolbypassrls
+union all
+-- Of the platform's own tables: files, and what Realtime sends by topic.
+select
+    case service.name when 'storage.objects' then 'storage_policy' else 'realtime_policy' end, 'decide', format('%I', policy.polname), service.name,
+    case
+        when said.by_user
+            then format('is a policy of %s that goes by user: colleagues in an organization do not see each other''s %s', service.name, service.what)
+        else format(
+            'is a policy of %s that goes by %s alone: it lets users of every organization %s its %s', service.name, service.by,
+            case policy.polcmd when 'a' then 'add to' when 'w' then 'change' when 'd' then 'delete' else 'see' end, service.what
+        )
+    end,
+    service.remedy
+from pg_catalog.pg_policy as policy
+join (
+    values
+        (
+            'storage.objects', 'bucket', 'files',
+            'keep files under a folder per organization: (storage.foldername(name))[1] = (select public.auth_org_id())::text'
+        ),
+        (
+            'realtime.messages', 'topic', 'messages',
+            'let topics begin with the organization: split_part((select realtime.topic()), '':'', 1) = (select public.auth_org_id())::text'
+        )
+) as service (name, by, what, remedy)
+    on to_regclass(service.name) = policy.polrelid
+cross join lateral (
+    select concat_ws(' ', pg_get_expr(policy.polqual, policy.polrelid), pg_get_expr(policy.polwithcheck, policy.polrelid)) as expression
+) as its
+cross join lateral (select its.expression ~ '(\m(uid|jwt|email|current_setting)\(|\mowner(_id)?\M)' as by_user) as said
+where policy.polpermissive
+    and its.expression !~ '\mauth_org_id\M' and its.expression <> 'false'
+    -- Who only writes own files hides none, nor does a topic of one's own; and what reads tables, or asks a function of the application, may
+    -- know of organizations.
+    and (not said.by_user or policy.polcmd in ('r', '*') and service.name = 'storage.objects')
+    and its.expression !~ '\mFROM\M'
+    and not exists (
+        select from pg_catalog.pg_depend as dependency
+        join pg_catalog.pg_proc as function on function.oid = dependency.refobjid
+        where dependency.classid = 'pg_catalog.pg_policy'::regclass
+            and dependency.objid = policy.oid
+            and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
+            and function.pronamespace not in (
+                select oid from pg_catalog.pg_namespace where nspname in ('auth', 'storage', 'realtime', 'extensions', 'pg_catalog')
+            )
+    )
+    and exists (
+        select from unnest(policy.polroles) as for_role (oid)
+        left join pg_catalog.pg_roles as role on role.oid = for_role.oid
+        where role.rolbypassrls is not true
+    )
+union all
+select
+    'public_bucket', 'decide', bucket.name, 'storage.objects',
+    'is a bucket whose files everybody may read who knows their names, whatever policies say, of whatever organization',
+    format('update storage.buckets set public = false where id = %L', bucket.name)
+from pg_catalog.pg_class as buckets
+cross join lateral query_to_xml(
+    format('select pg_catalog.to_jsonb(bucket) operator(pg_catalog.->>) ''id''::pg_catalog.text as name from %s as bucket'
+        ' where pg_catalog.to_jsonb(bucket) operator(pg_catalog.->>) ''public''::pg_catalog.text operator(pg_catalog.=) ''true''::pg_catalog.text', 'storage.buckets'),
+    false, false, ''
+) as answer (document)
+cross join lateral xmltable('/table/row' passing answer.document columns name text path 'name') as bucket
+where buckets.oid = to_regclass('storage.buckets')
+    and buckets.relkind = 'r'
+    and has_schema_privilege(buckets.relnamespace, 'usage')
+    and has_table_privilege(buckets.oid, 'select')
+    -- Not one that another role than the platform's has made, with policies of its own.
+    and (pg_get_userbyid(buckets.relowner) in ('supabase_storage_admin', current_user::text) or pg_has_role(buckets.relowner, 'usage'))
+union all
+select
     case when member.is_root then 'row_security_off' else 'partition_reachable' end, 'leaks', member.qualified_name, member.table_name,
     format(
         'is %sopen to %s: row-level security is off', case when not member.is_root then format('a partition of %s, ', member.table_name) end,
@@ -253,4 +329,5 @@ join access on access.relation = member.relation
 where not member.row_security
 group by member.is_root, member.qualified_name, member.table_name;
 comment on view tenancy.review_policies is
-'The part of tenancy.review_leaks that is about row-level security: what policies let pass, and whom isolation does not hold.';
+'The part of tenancy.review_leaks that is about row-level security: what policies let pass, of the platform''s own tables too, and whom isolation'
+' does not hold.';

@@ -239,33 +239,48 @@ comment on function tenancy.verify() is
 create or replace function org_migration.failed_checks()
 returns text[] language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    unvalidated org_migration.unvalidated_checks;
+    doubtful org_migration.doubtful_checks;
     broken bigint;
     problem text;
     problems text[] := '{}';
 begin
-    for unvalidated in
-        select unvalidated_checks.*
-        from org_migration.unvalidated_checks
-        where not unvalidated_checks.cannot_fail
-        order by unvalidated_checks.qualified_name
+    for doubtful in
+        select doubtful_checks.*
+        from org_migration.doubtful_checks
+        join tenancy.decisions on decisions.root = doubtful_checks.root
+        where not doubtful_checks.cannot_fail
+            and (not doubtful_checks.is_valid or decisions.is_per_row and not decisions.has_begun)
+        order by doubtful_checks.qualified_name, doubtful_checks.name
     loop
         -- A check may raise whatever it likes: that is the finding.
         begin
             set local search_path to default;
-            execute format('select count(*) from only %s where not (%s)', unvalidated.qualified_name, unvalidated.expression)
+            execute format(
+                'select count(*) from only %s %s where not (%s)', doubtful.qualified_name,
+                -- Of what was valid once, in about 100 MB.
+                case
+                    when doubtful.is_valid
+                        then format('tablesample system (%s)', least(100, 100 * 1e8 / greatest(pg_relation_size(doubtful.relation), 1)))
+                end,
+                doubtful.expression
+            )
             into broken;
-            problem := format('has %s rows that cannot be updated: they break the check %I, which is not valid', broken, unvalidated.name);
+            problem := format(
+                'has %s rows that cannot be updated: they break the check %I, which is %s', broken, doubtful.name,
+                case when doubtful.is_valid then 'valid, but asks functions that answer otherwise today' else 'not valid' end
+            );
         exception
             when others then
                 broken := null;
-                problem := format('has the check %I, which is not valid and raises: %s', unvalidated.name, sqlerrm);
+                problem := format(
+                    'has the %s %I, which %s raises: %s', doubtful.kind, doubtful.name,
+                    case when doubtful.is_valid then 'asks a function that' else 'is not valid and' end, sqlerrm
+                );
         end;
         set local search_path = '';
         if broken is distinct from 0 then
             problems := problems || format(
-                '%s %s; correct those rows, or drop that check until the push is over [rows_break_check]',
-                unvalidated.qualified_name, problem
+                '%s %s; correct that, or drop the %s until the push is over [rows_break_check]', doubtful.qualified_name, problem, doubtful.kind
             );
         end if;
     end loop;
@@ -273,8 +288,8 @@ begin
 end
 $function$;
 comment on function org_migration.failed_checks() is
-'Tries the checks of org_migration.unvalidated_checks that a query cannot try, each by itself, under the search_path of the application''s own'
-' sessions. Returns a line per check that rows break, or that raises.';
+'Tries what is in org_migration.doubtful_checks and a query cannot try, each by itself, under the search_path of the application''s own sessions;'
+' what is valid only of tables whose rows are to be updated. Returns a line per check that rows break, and per check or index that raises.';
 
 create or replace function tenancy.assert_registry()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

@@ -177,7 +177,7 @@ asked as materialized (
 ),
 suspect as materialized (
     select
-        code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes,
+        code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes,
         bool_or(asked.by = 'user' and asked.is_so) as is_by_user
     from code
     join asked on asked.oid = code.oid
@@ -189,7 +189,7 @@ suspect as materialized (
             and has_function_privilege(api_role.oid, code.oid, 'execute')
     ) as callable
     where callable.roles is not null
-    group by code.oid, code.name, code.line, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls
+    group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls
     having not bool_or(asked.by = 'org' and asked.is_so)
 ),
 root as materialized (
@@ -247,6 +247,24 @@ select
         else format('alter routine %s security invoker', definer.name)
     end
 from definer
+union all
+-- What is put together at run time may name any table.
+select
+    'security_definer_function', case when suspect.is_by_user then 'decide' else 'leaks' end, suspect.name, null,
+    format(
+        'probably runs statements that it puts together, with its owner''s rights, past row-level security, and %s may call it%s', suspect.roles,
+        case when suspect.is_by_user then ': it looks at who calls' end
+    ),
+    format('alter routine %s security invoker', suspect.name)
+from suspect
+where suspect.name not in (select definer.name from definer)
+    and suspect.line_with_text !~* '\mauth_org_id\M'
+    and (suspect.passes or exists (select from root where pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity))
+    and (
+        -- From a variable or by ||, with a schema or a table that is filled in.
+        suspect.line ~* '\mexecute +(?!(?:format|using|into|on|function|procedure|all)\M)(?:\(? *["a-z_$]|\|\|)'
+        or suspect.line_with_text ~* '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]'
+    )
 union all
 select review_policies.* from tenancy.review_policies
 union all
