@@ -7,7 +7,9 @@
 
 select found.*
 from pg_catalog.set_config('search_path', '', true) as nobodys_path (is_empty),
-lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, $preflight$
+-- Of a thousand tables it would look at each as often as there are.
+pg_catalog.set_config('enable_nestloop', 'off', true) as no_loops (are_on),
+lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
 with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
     values
         -- The rows of your list in the file ending in _EDIT_list_of_tables.sql, each with its comma, once you have written it: from
