@@ -69,11 +69,11 @@ chosen (new_users) as (
     'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
     ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
     '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
-    or unkeyed.is_uuid and unkeyed.is_user_key ) union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation, named.qualified_name, format(
-    'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name, named.qualified_name, unkeyed.qualified_name,
-    unkeyed.column_name ) from unkeyed cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant join named on named.relation <> unkeyed.relation and named.word in
-    (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies')) and coalesce(named.category = unkeyed.category, true) where unkeyed.word ~ '_(id|uuid)$' or unkeyed.is_uuid
-    union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, null, null, format(
+    or unkeyed.is_uuid and (unkeyed.is_user_key or unkeyed.word ~ '_(user|owner|author|creator)(_id)?$') ) union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, named.relation,
+    named.qualified_name, format( 'has %s, which looks like the key of %s: if it is, first alter table %s add foreign key (%I) references %2$s not valid', unkeyed.column_name, named.qualified_name,
+    unkeyed.qualified_name, unkeyed.column_name ) from unkeyed cross join lateral (select regexp_replace(unkeyed.word, '_?(id|uuid)$', '') as word) as meant join named on named.relation <>
+    unkeyed.relation and named.word in (meant.word, meant.word || 's', meant.word || 'es', regexp_replace(meant.word, 'y$', 'ies')) and coalesce(named.category = unkeyed.category, true) where unkeyed.word
+    ~ '_(id|uuid)$' or unkeyed.is_uuid union all select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, null, null, format(
     'has %s, which may say whose a row is%s: if it does, first add a column with the user''s id and a foreign key', unkeyed.column_name, case when unkeyed.category = 'S' then ' by address' when
     unkeyed.category = 'A' then ' for several users' end ) from unkeyed where unkeyed.category = 'S' and unkeyed.word ~ '^((user|owner|author|creator)_?e?mail|(created|owned)_by_e?mail)$' or
     unkeyed.category = 'A' and unkeyed.word ~ '^(users?|owners?|members?|participants?)(_?u?u?ids?)?$'), unclassified_tables as (with recursive classified as ( select table_inventory.*,
@@ -684,8 +684,8 @@ chosen (new_users) as (
     coalesce(tables_before.org_from::text, 'null'), coalesce(application_tables.org_from::text, 'null') ), format(
     'undo first, as in docs/operate.md; or, if it is for new rows alone: select org_migration.note_rules(%1$L), org_migration.note_sources(%1$L)', application_tables.qualified_name ) from tables_before
     join application_tables on application_tables.relation = tables_before.relation join decisions on decisions.root = tables_before.relation where tables_before.joins is not null and
-    application_tables.org_from is distinct from tables_before.org_from and decisions.is_per_row and tables_before.joins <> (select decision_rules.joins from decision_rules where decision_rules.root =
-    tables_before.relation) union all select 'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name, concat('follows what it references alone, but ',
+    application_tables.org_from is distinct from tables_before.org_from and decisions.is_per_row and tables_before.joins not in ( select decision_rules.joins from decision_rules where decision_rules.root
+    = tables_before.relation ) union all select 'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name, concat('follows what it references alone, but ',
     string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join
     hinted_columns on hinted_columns.relation = application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by
     sources.ordinal) as entries from sources group by sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is

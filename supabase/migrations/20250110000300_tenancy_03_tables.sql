@@ -232,7 +232,7 @@ from unkeyed
 where unkeyed.may_hold_users
     and (
         unkeyed.word ~ '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
-        or unkeyed.is_uuid and unkeyed.is_user_key
+        or unkeyed.is_uuid and (unkeyed.is_user_key or unkeyed.word ~ '_(user|owner|author|creator)(_id)?$')
     )
 union all
 select

@@ -341,7 +341,9 @@ where tables_before.joins is not null
     and application_tables.org_from is distinct from tables_before.org_from
     and decisions.is_per_row
     -- Not after a mere rename, or where the same is said in words.
-    and tables_before.joins <> (select decision_rules.joins from org_migration.decision_rules where decision_rules.root = tables_before.relation)
+    and tables_before.joins not in (
+        select decision_rules.joins from org_migration.decision_rules where decision_rules.root = tables_before.relation
+    )
 union all
 select
     'unkeyed_owner', 'decide', application_tables.qualified_name, application_tables.qualified_name,

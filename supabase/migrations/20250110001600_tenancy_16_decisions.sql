@@ -114,7 +114,8 @@ create table if not exists org_migration.rules (
     candidates text,
     joins text not null,
     in_words text not null,
-    parents regclass[] not null
+    parents regclass[] not null,
+    org_from text[]
 );
 comment on table org_migration.rules is
 'org_migration.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
@@ -145,9 +146,10 @@ returns void language sql volatile security invoker set search_path = '' as $fun
     )
     select
         rule.root, rule.org_id, rule.last_org_id, rule.is_orphan, rule.is_last_orphan, rule.is_conflict, rule.candidates, rule.joins,
-        decision.in_words, coalesce(parent.relations, '{}')
+        decision.in_words, coalesce(parent.relations, '{}'), application_tables.org_from
     from rule
     join decision on decision.root = rule.root
+    join tenancy.application_tables on application_tables.relation = rule.root
     left join parent on parent.root = rule.root
 $function$;
 comment on function org_migration.note_rules(regclass) is 'Notes the rules of a table, or of all (NULL), as they are now.';

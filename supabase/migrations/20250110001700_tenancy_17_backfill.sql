@@ -241,11 +241,10 @@ comment on function org_migration.end_of_blocks(org_migration.backfills) is
 create or replace function org_migration.note_sources(target regclass)
 returns void language sql volatile security invoker set search_path = '' as $function$
     update org_migration.tables_before
-    set org_from = application_tables.org_from, joins = rules.joins
-    from tenancy.application_tables
-    join org_migration.rules on rules.root = application_tables.relation
+    set org_from = rules.org_from, joins = rules.joins
+    from org_migration.rules
     where tables_before.relation = coalesce(pg_partition_root(note_sources.target), note_sources.target)
-        and application_tables.relation = tables_before.relation
+        and rules.root = tables_before.relation
 $function$;
 comment on function org_migration.note_sources(regclass) is
 'Notes that a table''s rows are as org_migration.rules has decided them. Yours to call where a list that was changed since is for new rows alone.';

@@ -33,6 +33,15 @@ const elsewhere: Record<string, string> = {
   "cron.schedule(": "this file, above",
   "tenancy.enable_binding('public.call_tracking')": "this file, above",
   "tenancy.enable_memberships(": "this file, above",
+  "function public.create_organization_of_company()": "companies.test.ts",
+  "function public.custom_access_token(": "token-hook.test.ts",
+  '"own rows" on public.documents': "05_policies_of_members.test.sql",
+  '"rows of colleagues" on public.documents': "05_policies_of_members.test.sql",
+  '"admins write" on public.documents': "05_policies_of_members.test.sql",
+  '"one organization at a time" on public.documents': "05_policies_of_members.test.sql",
+  '"members at this moment" on public.documents': "05_policies_of_members.test.sql",
+  "delete from auth.sessions": "this file, above",
+  "tenancy.delete_organization(": "delete-organization.test.ts",
 };
 
 describe("the documentation's SQL", () => {
@@ -115,6 +124,18 @@ describe("the documentation's SQL", () => {
     await sql`select tenancy.disable_memberships()`;
     await sql`drop table public.company_members`;
     await sql`delete from tenancy.user_orgs`;
+  });
+
+  test("ends the sessions of a user, and nobody else's", async () => {
+    const { sql } = database;
+    await addUsers(sql, numberedUsers(2));
+    await sql`
+      insert into auth.sessions (id, user_id, created_at)
+      select gen_random_uuid(), id, now() from auth.users where id in (${userId(1)}, ${userId(2)})
+    `;
+    await sql.unsafe(findSql("delete from auth.sessions").replace("…", userId(1)));
+    expect(await sql`select user_id from auth.sessions`).toEqual([{ user_id: userId(2) }]);
+    await sql`delete from auth.users where id in (${userId(1)}, ${userId(2)})`;
   });
 
   const refusedHere = [

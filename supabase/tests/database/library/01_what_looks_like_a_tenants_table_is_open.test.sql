@@ -73,9 +73,11 @@ select is(
 create table harbour.workspaces (id uuid primary key, workspace_owner uuid, name text);
 create table harbour.posts (id uuid primary key, "authorId" text, "boardId" integer);
 create table harbour.books (id uuid primary key, author text, owner_count integer, author_id integer);
+insert into harbour.books values (gen_random_uuid(), 'Ursula', 1, 1);
 select is(
     pg_temp.suggested('harbour.workspaces'),
-    'open: has workspace_owner, which looks like a user''s id: if it is, org_from names it',
+    'open: has workspace_owner, probably users'' ids: if so, name it in org_from, or first alter table harbour.workspaces add foreign key'
+    ' (workspace_owner) references auth.users (id) not valid',
     'a column that is called as an owner is and has no key leaves it open'
 );
 select is(
@@ -85,8 +87,9 @@ select is(
 );
 select is(
     pg_temp.suggested('harbour.posts'),
-    'open: has authorId, which looks like a user''s id: if it is, org_from names it; has boardId, which looks like the key of harbour.boards: if'
-    ' it is, first alter table harbour.posts add foreign key ("boardId") references harbour.boards not valid',
+    'open: has authorId, probably users'' ids: if so, name it in org_from, or first alter table harbour.posts add foreign key ("authorId")'
+    ' references auth.users (id) not valid; has boardId, which looks like the key of harbour.boards: if it is, first alter table harbour.posts'
+    ' add foreign key ("boardId") references harbour.boards not valid',
     'however its words are joined'
 );
 select is(pg_temp.suggested('harbour.books'), 'excluded: has nothing that says whose its rows are', 'a name or a number is no id');

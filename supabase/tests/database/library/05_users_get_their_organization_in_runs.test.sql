@@ -63,13 +63,13 @@ select results_eq(
 );
 select is(
     (select reason from tenancy.users_without_org where user_id = pg_temp.id_of(3)),
-    'has organization b0000000-0000-4000-8000-000000000003 already',
+    'has organization b0000000-0000-4000-8000-000000000003, should have b0000000-0000-4000-8000-000000000001',
     'the reason of a conflict names the other organization'
 );
 update auth.users set raw_app_meta_data = '{"org_id": " "}' where id = pg_temp.id_of(2);
 select is(
     (select reason from tenancy.users_without_org where user_id = pg_temp.id_of(2)),
-    'has no organization in app_metadata',
+    'has no organization in app_metadata, should have b0000000-0000-4000-8000-000000000001',
     'and a blank is none'
 );
 update auth.users set raw_app_meta_data = '{"org_id": null}' where id = pg_temp.id_of(2);
