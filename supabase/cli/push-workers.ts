@@ -26,7 +26,7 @@ async function help(url: string, signal: AbortSignal, failed: (reason: string) =
     let pause = 0;
     try {
       const [helped] = await sql<{ worked: boolean }[]>`select org_migration.help_backfill() as worked`;
-      if (!helped?.worked) pause = 200;
+      if (!helped?.worked) pause = 50;
     } catch (error) {
       pause = 1000;
       if (!notThereYet.includes((error as { code?: string }).code ?? "")) failed(networkReason(error));

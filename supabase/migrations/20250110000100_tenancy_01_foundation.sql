@@ -24,7 +24,7 @@ create table if not exists tenancy.settings (
     batch_target_ms integer not null default 100 check (batch_target_ms between 1 and 10000),
     wal_mb_per_second numeric check (wal_mb_per_second > 0),
     scan_mb_per_second integer not null default 200 check (scan_mb_per_second > 0),
-    backfill_rows_per_second integer not null default 60000 check (backfill_rows_per_second > 0),
+    backfill_rows_per_second integer not null default 75000 check (backfill_rows_per_second > 0),
     paused boolean not null default false,
     pause_limit_minutes integer not null default 30 check (pause_limit_minutes > 0),
     fill_org_id boolean not null default true,

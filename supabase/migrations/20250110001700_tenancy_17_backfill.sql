@@ -253,8 +253,8 @@ create or replace function org_migration.start_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     block_count constant bigint := pg_relation_size(target) / current_setting('block_size')::bigint;
-    -- 128 MB each, so that its pages are still in memory for the next pass and are written to disk once, and yet enough that the batch
-    -- before is out of every short transaction's sight.
+    -- 128 MB at most, so that their pages are still in memory for the next pass and are written to disk once; 16 MB at least, so that the
+    -- batch before is out of every short transaction's sight. A table of 32 MB has two, for sessions to share.
     ranges integer := 0;
     new_state text;
 begin
@@ -276,7 +276,7 @@ begin
     where org_id.attrelid = target and org_id.attname = 'org_id' and not org_id.attisdropped;
 
     if block_count >= 1000 and new_state = 'waiting' then
-        ranges := ceil(block_count / 16384.0);
+        ranges := greatest(ceil(block_count / 16384.0), least(block_count / 2048, 2), 1);
     end if;
     insert into org_migration.backfills (relation, number, state, end_block, passes, sweep, finished_at)
     values (
@@ -302,8 +302,8 @@ begin
 end
 $function$;
 comment on function org_migration.start_backfill(regclass) is
-'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of up to 16384 blocks, all of'
-' one size, with ten strided passes each first.';
+'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of 2048'
+' to 16384 blocks, all of one size, with ten strided passes each first.';
 
 create or replace function org_migration.finish_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

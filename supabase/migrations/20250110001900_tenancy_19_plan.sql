@@ -292,7 +292,7 @@ begin
         plan.number + (select coalesce(max(work.number), 0) from org_migration.work),
         plan.phase, plan.part, plan.relation,
         -- As measured on small tables, and then by rows and bytes.
-        case plan.part when 'count' then 0.035 when 'backfill' then 0.03 when 'index' then 0.01 else 0.002 end + case
+        case plan.part when 'backfill' then 0.03 when 'count' then 0.01 when 'index' then 0.01 when 'guard' then 0.008 else 0.001 end + case
             when plan.part = 'backfill' then
                 coalesce(counted.row_count, plan.estimated_rows, plan.bytes / 100)::double precision / settings.backfill_rows_per_second
             else plan.bytes / (settings.scan_mb_per_second * 1e6) * case plan.part

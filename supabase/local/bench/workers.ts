@@ -16,7 +16,7 @@ import { runLoops, runs, serverSettings, table } from "./shared.ts";
 
 const user = (count: number) => `(array(select id from auth.users order by id limit ${count}))[1 + n % ${count}]`;
 
-/** Three tables that do not hang from one another, with so many rows each. */
+/** Three tables more with so many rows each; imports, leads, calls and call_logs hang from one another, as tables do. */
 const otherTables = (rows: number) => `
   insert into public.calls (user_id, started_at) select ${user(60)}, now() from generate_series(1, ${rows}) as n;
   insert into public.leads (user_id, full_name, phone_number)
