@@ -178,12 +178,15 @@ describe("update-user-org-metadata, when the Auth server or time is short,", () 
       await isLocked;
     };
     const answer = call({ concurrency: 1 });
-    await vi.waitUntil(async () => (await sql`select from pg_locks where not granted`).length > 0, 60_000);
-    await loseConnection();
-    expect(await answer).toMatchObject({ status: 503, reply: { error: { code: "database_unavailable" } } });
-    release();
-    await holding;
-    await other.end();
+    try {
+      await vi.waitUntil(async () => (await sql`select from pg_locks where not granted`).length > 0, 60_000);
+      await loseConnection();
+      expect(await answer).toMatchObject({ status: 503, reply: { error: { code: "database_unavailable" } } });
+    } finally {
+      release();
+      await holding;
+      await other.end();
+    }
     expect((await call()).reply).toMatchObject({ done: true, updated: 2, failed: 0 });
     expect(tested.served.process.exitCode).toBeNull();
   });
