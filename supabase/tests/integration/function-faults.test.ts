@@ -179,7 +179,13 @@ describe("update-user-org-metadata, when the Auth server or time is short,", () 
     };
     const answer = call({ concurrency: 1 });
     try {
-      await vi.waitUntil(async () => (await sql`select from pg_locks where not granted`).length > 0, 60_000);
+      const waiting = async () =>
+        await sql`
+          select from pg_locks
+          join pg_database on pg_database.oid = pg_locks.database
+          where not granted and datname = current_database() and relation = 'tenancy.user_metadata_audit'::regclass
+        `;
+      await vi.waitUntil(async () => (await waiting()).length > 0, 60_000);
       await loseConnection();
       expect(await answer).toMatchObject({ status: 503, reply: { error: { code: "database_unavailable" } } });
     } finally {
