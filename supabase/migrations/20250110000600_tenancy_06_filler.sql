@@ -285,10 +285,12 @@ $function$;
 comment on function org_migration.refuse_row_without_organization(regclass) is
 'Raises not_null_violation for a row that the filler cannot place, naming the table, the column and what to do.';
 
-create or replace function org_migration.org_of_orphan(user_ids uuid[])
+create or replace function org_migration.org_of_orphan(user_ids uuid[], caller uuid)
 returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
     select coalesce(
         (select min(placed_users.org_id::text)::uuid from tenancy.placed_users where placed_users.user_id = any (user_ids)),
+        -- Whose token may be older than the push.
+        (select placed_users.org_id from tenancy.placed_users where placed_users.user_id = caller),
         tenancy.organization_named(current_setting('tenancy.org_of_sign_up', true)),
         (
             select settings.default_org_id
@@ -299,9 +301,9 @@ returns uuid language sql stable security invoker set search_path = pg_catalog, 
         )
     )
 $function$;
-comment on function org_migration.org_of_orphan(uuid[]) is
-'The organization of a row that nothing decides and that names these users: of one whom tenancy.placed_users places, of the user who signs up'
-' in this transaction, or, while the mapping is empty and it names nobody who is in none, the default one. NULL: it is refused.';
+comment on function org_migration.org_of_orphan(uuid[], uuid) is
+'The organization of a row that nothing decides and that names these users: of one whom tenancy.placed_users places, of the caller, of the user'
+' who signs up in this transaction, or, while the mapping is empty and it names nobody who is in none, the default one. NULL: it is refused.';
 
 create or replace function org_migration.filler_query(root regclass)
 returns text language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
@@ -340,6 +342,8 @@ returns trigger language plpgsql security definer set search_path = pg_catalog, 
 declare
     root constant regclass := coalesce(pg_partition_root(tg_relid), tg_relid);
     filler org_migration.fillers;
+    claims jsonb;
+    caller uuid;
     is_orphan boolean;
     user_ids uuid[];
 begin
@@ -351,7 +355,9 @@ begin
 
     -- A statement that sends NULL has the token's organization no less than one that sends nothing.
     begin
-        new.org_id := tenancy.organization_named(nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,org_id}');
+        claims := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+        new.org_id := tenancy.organization_named(claims #>> '{app_metadata,org_id}');
+        caller := claims ->> 'sub';
     exception
         when data_exception then
             null;
@@ -365,7 +371,7 @@ begin
         using new;
     end if;
     if is_orphan then
-        new.org_id := org_migration.org_of_orphan(user_ids);
+        new.org_id := org_migration.org_of_orphan(user_ids, caller);
         if new.org_id is null then
             perform org_migration.refuse_row_without_organization(root);
         end if;
@@ -375,6 +381,6 @@ end
 $function$;
 comment on function tenancy.fill_org_id() is
 'Trigger function of the filler, for rows without org_id: the organization of the token, else that of org_migration.decision_rules; of a row that'
-' nothing decides the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
+' nothing decides that of the caller, else the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
 ' there; or else that of the user who signs up in this transaction. Any other row is refused. Security definer, because whoever inserts a'
 ' row may neither read tenancy.user_orgs nor see the parent row; it decides from the row alone and returns nothing else of what it reads.';

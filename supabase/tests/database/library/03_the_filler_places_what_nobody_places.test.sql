@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(17);
+select plan(21);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -129,6 +129,20 @@ select ok(
     not exists (select from tenancy.filled_rows where relation = 'harbour.calls_2024'::regclass),
     'partitions are counted with their table'
 );
+
+-- A token from before the push, and a row that names nobody.
+insert into auth.users (id, email) values ('00000000-0000-4000-8000-000000000002', 'two@example.com');
+set local role authenticated;
+set local request.jwt.claims = '{"role": "authenticated", "sub": "00000000-0000-4000-8000-000000000002", "app_metadata": {}}';
+insert into harbour.ports (id) values (10);
+insert into harbour.ships (id, user_id) values (10, '00000000-0000-4000-8000-000000000001');
+select is(pg_temp.org('harbour.ports', 10), '2b', 'a row that names nobody is in the organization of the caller');
+select is(pg_temp.org('harbour.ships', 10), '1b', 'one that names somebody in theirs');
+set local request.jwt.claims =
+'{"user_metadata": {"sub": "00000000-0000-4000-8000-000000000002"}, "role": "authenticated", "sub": "00000000-0000-4000-8000-00000000dead"}';
+select throws_ok('insert into harbour.ports (id) values (11)', '23502', null, 'and is refused where the caller is in none, whatever they wrote of themselves');
+set local request.jwt.claims = '{"role": "authenticated", "sub": "nobody"}';
+select throws_ok('insert into harbour.ports (id) values (12)', '23502', null, 'or is no user');
 
 select * from finish();
 rollback;
