@@ -111,8 +111,6 @@ select
     bool_or(part.triggers_fired) as triggers_fired,
     min(part.started_at) as started_at,
     max(part.last_batch_at) as last_batch_at,
-    max(part.last_written_at) as last_written_at,
-    max(part.stuck_at) as stuck_at,
     max(part.finished_at) filter (where part.number = 0) as finished_at
 from part
 group by part.relation;
