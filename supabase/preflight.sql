@@ -9,7 +9,21 @@ select found.*
 from pg_catalog.set_config('search_path', '', true) as nobodys_path (is_empty),
 -- Of a thousand tables it would look at each as often as there are.
 pg_catalog.set_config('enable_nestloop', 'off', true) as no_loops (are_on),
-lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
+lateral (
+    -- Where organizations have other ids, nothing else can be looked at.
+    select pg_catalog.to_regclass('public.organizations') is not null and not exists (
+        select from pg_catalog.pg_attribute as id
+        where id.attrelid operator(pg_catalog.=) pg_catalog.to_regclass('public.organizations')
+            and id.attname operator(pg_catalog.=) 'id'
+            and id.atttypid operator(pg_catalog.=) 'pg_catalog.uuid'::pg_catalog.regtype
+    )
+) as organizations (are_others),
+lateral pg_catalog.query_to_xml(case when organizations.are_others then $others$
+    select jsonb_agg(to_jsonb(found)) as answer
+    from (
+        select 'refused' as topic, 'organizations_not_referable' as code, 'public.organizations' as object, 'cannot be referenced: it must be a table with a unique column id of type uuid' as finding, 'rename it, and the migrations make another one, which the mapping can fill; or give it such an id' as to_do
+    ) as found
+$others$ else pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
 with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
     values
         -- The rows of your list in the file ending in _EDIT_list_of_tables.sql, each with its comma, once you have written it: from
@@ -357,70 +371,75 @@ chosen (new_users) as (
     ', ' order by attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = to_regclass('public.organizations') and attribute.attnum > 0 and not
     attribute.attisdropped and attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = ''), auth_org_id_probes as (with known as ( select
     coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as
-    other_id from settings cross join lateral ( select case when to_regclass('public.organizations') is not null then query_to_xml(
-    'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as answer ), other as ( select known.*,
-    jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name, coalesce(probe.claims::text, '') as claims,
-    coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from (select null as id union all (select users.id
-    from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object( 'app_metadata', jsonb_build_object('org_id',
-    other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id', other.other_id), other.right_id, true, true ),
-    ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false), ('the organization outside app_metadata', other.metadata ||
-    jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata || jsonb_build_object( 'x-org', other.other_id, 'x-org-id',
-    other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id', other.other_id, 'x-workspace', other.other_id, 'x-workspace-id',
-    other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ), ('the id of a user alone', jsonb_build_object('sub', known_user.sub,
-    'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false),
-    ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false),
-    ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null, null, false, false), ('no token', null, null, null, false, false) ) as
-    probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null), foundation_findings as (with organizations as ( select relation.*, exists ( select
-    from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and
-    unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid =
-    'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype =
-    'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried from
-    pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as
-    severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version'))
-    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
-    'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
-    to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
-    'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
-    'organizations_without_trigger', 'public.organizations', 'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
+    other_id from settings left join pg_catalog.pg_attribute as id on (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype) cross join lateral ( select case
+    when id.attnum is not null then query_to_xml( 'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as
+    answer ), other as ( select known.*, jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name,
+    coalesce(probe.claims::text, '') as claims, coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from
+    (select null as id union all (select users.id from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object(
+    'app_metadata', jsonb_build_object('org_id', other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id',
+    other.other_id), other.right_id, true, true ), ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false),
+    ('the organization outside app_metadata', other.metadata || jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata ||
+    jsonb_build_object( 'x-org', other.other_id, 'x-org-id', other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id',
+    other.other_id, 'x-workspace', other.other_id, 'x-workspace-id', other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ),
+    ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"',
+    '{"app_metadata": {"org_id": "default"}}', null, null, false, false), ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text',
+    '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false), ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null,
+    null, false, false), ('no token', null, null, null, false, false) ) as probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null),
+    foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid
+    and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where
+    id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ),
+    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~*
+    '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried from pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid = function.prolang where function.oid =
+    to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code,
+    'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union
+    all select 'settings_missing', 'tenancy.settings', 'has no row, as after a restore of the schema alone, and nothing is looked at without it',
+    'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where to_regclass('tenancy.settings') is not null and not exists (select from settings) union all
+    select 'organizations_missing', 'public.organizations', 'does not exist', 'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and
+    to_regclass('tenancy.settings') is not null union all select 'organizations_without_trigger', 'public.organizations',
+    'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
     'create trigger tenancy_leave_users_without_organization after delete on public.organizations referencing old table as'
     ' old_organizations for each statement execute function tenancy.leave_users_without_organization()' from organizations where to_regprocedure('tenancy.leave_users_without_organization()') is not null
     and not exists ( select from pg_catalog.pg_trigger where tgrelid = organizations.oid and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()') and tgenabled in ('O', 'A') ) union all
     select 'new_users_without_trigger', 'tenancy.settings', format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)',
     settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and 2 > ( select count(distinct tgfoid) from pg_catalog.pg_trigger
     where tgrelid = to_regclass('auth.users') and tgfoid in (to_regprocedure('tenancy.set_org_of_new_user()'), to_regprocedure('tenancy.keep_org_of_new_user()')) and tgenabled in ('O', 'A') ) union all
-    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
-    organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
-    pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
-    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
-    required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
-    join required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
-    query_to_xml( format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
-    'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
-    'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union
-    all select 'auth_org_id_not_callable', 'public.auth_org_id()', 'cannot be called by authenticated, whose inserts need it as the default of org_id',
-    'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct
-    format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ),
-    'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/text()',
-    query_to_xml( format(
+    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid',
+    'rename it, and the migrations make another one, which the mapping can fill; or give it such an id' from organizations where organizations.relkind <> 'r' or not organizations.referable union all
+    select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)),
+    format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user, organizations.relowner, 'usage') union all select
+    'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' || required.column_names),
+    format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross join
+    required_organization_columns as required where organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and query_to_xml( case when
+    organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id) else 'select 1 as found' end, false, true, '' )::text = '' union all select
+    'auth_org_id_missing', 'public.auth_org_id()', 'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and
+    to_regclass('tenancy.settings') is not null union all select 'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid',
+    'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union all select 'auth_org_id_not_callable', 'public.auth_org_id()',
+    'cannot be called by authenticated, whose inserts need it as the default of org_id', 'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union
+    all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when
+    auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ), 'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from
+    auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/row/org_id/text()', query_to_xml( format(
     $sql$
                             select
                                 answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
-                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back
+                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back,
+                                pg_catalog.set_config('search_path', %L, true) as path_put_back
                             from (
                                 select case
                                     when pg_catalog.set_config('request.jwt.claims', %L, true) <> ''
                                         and pg_catalog.set_config('request.headers', %L, true) is not null
-                                        then public.auth_org_id()
+                                        and pg_catalog.set_config('search_path', %L, true) is not null
+                                        then pg_catalog.query_to_xml('select public.auth_org_id() as org_id', false, true, '')
                                 end as org_id
                                 offset 0
                             ) as answer
                         $sql$,
-    coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), auth_org_id_probes.claims, auth_org_id_probes.headers ), false, true, '' ) )
-    )[1]::text as org_id ) as answer where auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text
-    having count(*) > 0 ) as found), table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as
-    is_root, class.reloftype, class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on
-    class.oid = table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when
-    member.is_root then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root then
+    coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), current_setting('search_path'), auth_org_id_probes.claims,
+    auth_org_id_probes.headers, (select pg_settings.reset_val from pg_catalog.pg_settings where pg_settings.name = 'search_path') ), false, true, '' ) ) )[1]::text as org_id ) as answer where
+    auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text having count(*) > 0 ) as found),
+    table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as is_root, class.reloftype,
+    class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on class.oid =
+    table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when member.is_root
+    then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root then
     'is a foreign table, which takes neither foreign key nor trigger of ours' else format('has a foreign table among its partitions, %s', member.qualified_name) end as problem, 'register it as excluded'
     as remedy from member where member.relkind = 'f' union all select case when member.is_root then 'table_of_another_role' else 'partition_of_another_role' end, member.qualified_name, member.root_name,
     case when member.is_root then format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member.relowner)) else format('has the partition %s, which belongs to %s', member.qualified_name,
@@ -1231,7 +1250,7 @@ chosen (new_users) as (
     pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root',
     coalesce(pg_partition_root(plan.relation), plan.relation)::text, 'number', plan.number, 'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds',
     plan.seconds ) from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
-$preflight$), false, true, '') as document,
+$preflight$) end, false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)
     as found (topic text, code text, object text, finding text, to_do text);
