@@ -776,11 +776,11 @@ chosen (new_users) as (
     'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call
     union select run.policy_oid, call.callee from run join call on call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from
     pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
-    run join code on code.oid = run.function), review_shapes as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
-    application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
-    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace( concat_ws( '; ', application_functions.line, ( select string_agg('return query ' ||
-    regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
-    $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
+    run join code on code.oid = run.function), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
+    application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
+    function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(
+    concat_ws( '; ', application_functions.line, ( select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches(
+    application_functions.source_with_text, $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
     '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ) as line from application_functions left join
     pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
     as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
@@ -788,37 +788,41 @@ chosen (new_users) as (
     join application_tables on application_tables.relation = table_members.root where table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names,
     code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname, table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and
     code.name = table_mentions.name and not code.is_parsed where not table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~*
-    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole as materialized ( select mentioned.oid, mentioned.name, mentioned.schema_names,
-    mentioned.line, mentioned.root, mentioned.table_name, mentioned.relname, mentioned.pattern, true as is_relation from mentioned union select mentioned.oid, mentioned.name, mentioned.schema_names,
-    mentioned.line, mentioned.root, mentioned.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')),
-    form.is_relation from mentioned cross join ( values ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', true),
-    ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
-    ('\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M)("[^"]+"|[a-z_][\w$]*)', true),
-    ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?((?:"[^"]+"|[a-z_][\w$]*))(?: on commit (?:drop|preserve rows|delete rows))? as \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}',
-    true), ('\mfor ("[^"]+"|[a-z_][\w$]*) in select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', false) ) as form (text, is_relation) cross join lateral regexp_matches(mentioned.line, replace(form.text,
-    '{table}', mentioned.pattern), 'gi') as made (part) where form.is_relation or mentioned.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)',
-    '\\\1', 'g'), mentioned.pattern) union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true from member join
-    pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name) join code on code.oid =
-    pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from ( select
-    pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root, member.table_name
-    from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid =
-    argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ), copy as materialized ( select whole.name, whole.schema_names,
-    whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as
-    names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
+    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as (
+    select base.* from ( select mentioned.*, true from mentioned union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])',
+    its.name), true from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name)
+    join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from
+    ( select pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root,
+    member.table_name from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on
+    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ) as base union select whole.oid, whole.name,
+    whole.schema_names, whole.line, whole.root, whole.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1',
+    'g')), form.is_relation from whole cross join ( values ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true),
+    ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
+    ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
+    ('\mfor {name} in select {all} from (?:only )?{table}', false), ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
+    ('\mselect {all} from (?:only )?{table}[^;]* into (?:strict )?{name}', false), ('\m(?:delete from|update|insert into) (?:only )?{table}[^;]* returning {all} into (?:strict )?{name}', false) ) as form
+    (text, is_relation) cross join lateral regexp_matches( whole.line, replace(replace(replace(form.text, '{name}', '("[^"]+"|[a-z_][\w$]*)'), '{all}', '(?:[\w$"]+ ?\. ?)?\*'), '{table}', whole.pattern),
+    'gi' ) as made (part) where whole.is_relation and ( form.is_relation or whole.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)', '\\\1',
+    'g'), whole.pattern) ) ), copy as materialized ( select whole.name, whole.schema_names, whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items,
+    case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
     '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
-    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where whole.is_relation or copied.part[3]
-    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', '')) ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute
-    as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname =
-    'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce(
-    (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join
-    lateral ( select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
-    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
-    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
-    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select distinct 'whole_rows_copied' as code, 'breaks' as severity,
-    copy.name as object, copy.table_name, format( 'probably inserts all columns of %s into %s%s', copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else
-    copy.target end, case when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ) as
-    problem, format('name the columns in %s, on both sides', copy.name) as remedy from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false)
-    as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left
+    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where (whole.is_relation or copied.part[3]
+    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))) and whole.line !~* format(
+    '\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?%s[^;(]*(?:\( ?like|\mas \(?select (?:[\w$"]+ ?\. ?)?\* from) (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])', regexp_replace(copied.part[1],
+    '(\W)', '\\\1', 'g'), regexp_replace(trim(both '"' from regexp_replace(whole.table_name, '^.*\.', '')), '(\W)', '\\\1', 'g') ) ), org_id_place as materialized ( select column_.attrelid as relation, (
+    select count(*) from pg_catalog.pg_attribute as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from
+    pg_catalog.pg_attribute as column_ where column_.attname = 'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.is_record, code.has_columns,
+    code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ',
+    '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select (regexp_matches(code.line,
+    '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line, '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$',
+    'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace( regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)',
+    ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text, '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind =
+    'function' and said.statement is not null ) select distinct 'whole_rows_copied' as code, 'breaks' as severity, copy.name as object, copy.table_name, format(
+    'probably inserts all columns of %s into %s%s', copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end, case when into_.has_org_id and
+    copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ) as problem,
+    format('name the columns in %s, on both sides', copy.name) as remedy from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as
+    has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left
     join org_id_place as column_ on column_.relation = class.oid left join org_id_place as source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where
     class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any
     (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true) and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union
@@ -826,16 +830,20 @@ chosen (new_users) as (
     'probably ' end, root.qualified_name), format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join
     pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join application_tables as root on root.relation = member.root
     where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
-    whole.table_name, format('probably returns too many columns: all of %s, and it says which it returns', whole.table_name),
-    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join whole on whole.oid = answer.oid and whole.is_relation cross join
-    lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id and not answer.is_parsed and (
-    answer.statement ~* concat( '(\m(from|join|update|insert into) +(only |as )?|, ?)', whole.pattern, case when lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1])
-    end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name,
-    member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name), format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code
-    join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation =
-    row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches( code.line,
-    format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' ) as made
-    (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', whole.name, whole.table_name,
+    whole.table_name, format( 'probably returns too many columns: all of %s, and %s says which it returns', whole.table_name, case when answer.is_record then 'whoever calls it' else 'it' end ), format(
+    'name the columns in %s, or %s', answer.name, case when answer.is_record then 'org_id in every list at its calls' else 'drop it and create it with org_id among those that it returns' end ) from answer
+    join whole on whole.oid = answer.oid and whole.is_relation cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
+    answer.is_record) and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when
+    lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?'
+    || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name),
+    format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on
+    row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches(
+    code.line, format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' )
+    as made (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name,
+    format('probably makes the row of %s column by column as a trigger, and one is missing', member.table_name), format('set the columns that change in %s, as new.… := …', code.name) from code join
+    pg_catalog.pg_trigger on pg_trigger.tgfoid = code.oid join member on member.relation = pg_trigger.tgrelid cross join lateral regexp_matches( code.line,
+    '(?:\mnew ?:= ?|\mreturn )(?:row ?)?\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\) ?(?:;|::)', 'gi' ) as made (part) where made.part[1] !~* '(\morg_id\M|\*)' and regexp_replace(made.part[1],
+    '\((?:[^()]|\([^()]*\))*\)', '', 'g') ~ ',' union all select distinct 'function_row_shape', 'breaks', whole.name, whole.table_name,
     format('probably puts all columns of %s together with those of another query, which has no org_id (UNION, EXCEPT, INTERSECT)', whole.table_name), format('name the columns in %s, on both sides',
     whole.name) from whole cross join ( values ('{all}{table}{rest} {set} \(? ?{some}'), ('{some}{rest} {set} \(? ?{all}{table}') ) as form (text) cross join lateral regexp_matches(
     regexp_replace(whole.line, '\((?!(?: ?select|[^()]* from)\M)[^()]*\)', '', 'gi'), replace(replace(replace(replace(replace( form.text, '{all}',
