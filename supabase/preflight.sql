@@ -1122,19 +1122,20 @@ chosen (new_users) as (
     0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and
     measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by
     part.position) as depth from regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split
-    where index.indisvalid ), index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in
-    (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others),
-    defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others,
-    coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
-    min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
-    column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
-    coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
-    or pg_get_expr(made.adbin, made.adrelid) ~ 'nextval' ), false) as is_made_up from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on
-    column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join
-    user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum =
-    column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1
-    and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not
-    org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
+    where index.indisvalid ), index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.is_of_user, key.user_attnum,
+    defined.attnums[0] in (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id',
+    key.user_suffix), key.others), defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where
+    user_column.attnum is null) as others, coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%'
+    then ' WITH =' end ) as user_suffix, min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
+    coalesce(bool_or(user_column.attnum is null and column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation =
+    defined.relation )), false) as has_parent, coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity
+    <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)' ), false) as is_made_up, bool_and( user_column.attnum is not null or
+    coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or column_.attname ~* '(^|_)(role|permission)s?(_|$)', false) ) as is_of_user from generate_series(1, defined.columns) as part (position)
+    left join pg_catalog.pg_attribute as column_ on column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type
+    on type.oid = column_.atttypid left join user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid =
+    defined.relation and made.adnum = column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as
+    columns_then, case when index_key.users = 1 and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and
+    pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
     'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
     org_root.is_not_null then format( ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname ) end, ' where (' ||
     case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others) )
@@ -1142,13 +1143,14 @@ chosen (new_users) as (
     index_key.definition_then ) else format( 'create unique index%1$s on %2$s%3$s; drop index%1$s %4$s', case when org_root.relkind = 'r' and org_root.bytes > 1e7 then ' concurrently' end,
     org_root.qualified_name, index_key.definition_then, index_key.indexrelid::regclass ) end as remedy from index_key join org_root on org_root.relation = index_key.relation cross join mapping_state cross
     join mapping left join owner_column on owner_column.relation = index_key.relation and owner_column.attnum = index_key.user_attnum left join pg_catalog.pg_attribute as its_user on its_user.attrelid =
-    owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and not
-    index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as severity, found.object,
-    found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I', per_organization.name) as
-    object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
+    owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and
+    index_key.users < 2 and not index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as
+    severity, found.object, found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I',
+    per_organization.name) as object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
     per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0)
-    || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
-    ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
+    || '.' ) as problem, case when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row says something about its user, as profiles, settings and'
+    ' roles do; or if the organization has one from now on: ' else '' end || per_organization.remedy as remedy from per_organization cross join lateral ( select (xpath('/row/number/text()',
+    query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
     'is led by the user in %s, (%s): queries by organization need one led by org_id', org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when
     org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name, index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join
     org_root on org_root.relation = index_key.relation where index_key.is_led_by_user and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where

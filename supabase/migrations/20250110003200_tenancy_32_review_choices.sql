@@ -140,7 +140,7 @@ defined as materialized (
 ),
 index_key as materialized (
     select
-        defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum,
+        defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.is_of_user, key.user_attnum,
         defined.attnums[0] in (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user,
         concat(
             defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail
@@ -162,8 +162,13 @@ index_key as materialized (
             )), false) as has_parent,
             coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain,
             coalesce(bool_or(
-                column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ 'nextval'
-            ), false) as is_made_up
+                column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)'
+            ), false) as is_made_up,
+            -- One row per user, or per user and role, or one of a few values: it says something about them.
+            bool_and(
+                user_column.attnum is not null
+                or coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or column_.attname ~* '(^|_)(role|permission)s?(_|$)', false)
+            ) as is_of_user
         from generate_series(1, defined.columns) as part (position)
         left join pg_catalog.pg_attribute as column_
             on column_.attrelid = defined.relation
@@ -219,6 +224,8 @@ per_organization as materialized (
     where index_key.is_unique
         and not index_key.has_org_id
         and not index_key.has_parent
+        -- Whom two users are to each other is no matter of their organization.
+        and index_key.users < 2
         and not index_key.is_referenced
         and (not index_key.is_primary or index_key.columns > 1)
         and (index_key.users > 0 or not index_key.is_made_up)
@@ -233,7 +240,11 @@ from (
             case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then,
             ' Collisions: ' || nullif(counted.number, 0) || '.'
         ) as problem,
-        per_organization.remedy
+        case
+            when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row says something about its user, as profiles, settings and'
+                ' roles do; or if the organization has one from now on: '
+            else ''
+        end || per_organization.remedy as remedy
     from per_organization
     cross join lateral (
         select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
