@@ -929,15 +929,18 @@ chosen (new_users) as (
     from '^VAR :varno 1 :varattno (-?\d+)')::smallint from part as variable where variable.text like 'VAR :varno 1 %' and substring(variable.text from ':varlevelsup (\d+)')::integer = ( select count(*)
     from part as query where query.text like 'QUERY %' and query.position < variable.position and not exists ( select from part as outside where outside.position > query.position and outside.position <=
     variable.position and outside.depth <= query.depth ) ) ) offset 0 ) as own (attnums) ), asked as materialized ( select seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~
-    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
-    seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as has_user_identity from seen ), judged as materialized ( select
-    asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum
-    = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
-    bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones,
-    min(asked.tables) filter (where leaf.is_of_user) as tables, array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where its.arm = asked.arm) as reads from asked
-    join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums = '{}' then 'yes' when asked.node ~
-    '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else
-    'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
+    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum) as is_false, seen.node ~
+    '^\{(DISTINCTEXPR |BOOLEXPR :boolop not )' or coalesce(operator.oprname = '<>', false) as is_negated, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~
+    '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity, seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as
+    has_user_identity from seen join clause on clause.number = seen.clause left join pg_catalog.pg_operator as operator on operator.oid = substring(seen.node from '^\{OPEXPR :opno (\d+)')::oid ), judged
+    as materialized ( select asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no'
+    and clause.org_id_attnum = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not
+    asked.has_identity) as is_anyones, bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like
+    '%{NULLTEST %') ) as is_everyones, min(asked.tables) filter (where leaf.is_of_user) as tables, array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where
+    its.arm = asked.arm) as reads from asked join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums = '{}' then 'yes' when asked.node
+    ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.is_negated and (asked.has_user_identity or 'auth_org_id' = any (asked.functions)) and not
+    asked.has_tables and not asked.has_functions then 'probably' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else 'probably' end as is_open,
+    asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions and not asked.is_negated as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
     clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open,
     judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables, judged.reads from judged join arm on arm.number = judged.arm join clause on clause.number
     = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root,
@@ -1028,27 +1031,27 @@ chosen (new_users) as (
     defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth from (
     select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select distinct viewed.relation from viewed join view_access on view_access.relation =
     viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"',
-    '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M', '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)',
-    '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with ordinality as part (word, position) ), view_query as
-    materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from ( select placed.relation, coalesce(bool_or(placed.filters
-    and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false) and not
-    coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION',
-    'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position)
-    filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here >
-    coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order
-    by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name,
-    application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
-    regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from
-    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
-    is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select
-    function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root,
-    bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by
-    table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union
-    select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select
-    lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral
-    regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
-    format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
-    format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
+    '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
+    '(?<!(?:<>|DISTINCT FROM) \(*(?: ?SELECT )?(?:auth\.)?)\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
+    '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with ordinality as part (word, position) ), view_query as materialized ( select asking.relation, bool_and(asking.by_org) as
+    is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from ( select placed.relation, coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org,
+    coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false) and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from (
+    select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter
+    (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here,
+    0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over
+    up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation, placed.query ) as asking
+    group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer, function.pronamespace,
+    function.proowner, function.prorettype = 'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text,
+    '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where
+    application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as
+    materialized ( select table_mentions.function, table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from
+    table_mentions where table_mentions.function is not null group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function,
+    mention.root, mention.is_parsed, mention.only_inserts from mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as (
+    select code.oid, code.line, code.line_with_text, array( select lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'),
+    ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where
+    code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or
+    compared.line ~* format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
     '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
     format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
     from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =

@@ -67,7 +67,7 @@ view_word as materialized (
         defined.text,
         concat_ws(
             '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
-            '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
+            '(?<!(?:<>|DISTINCT FROM) \(*(?: ?SELECT )?(?:auth\.)?)\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
             '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)'
         ),
         'g'

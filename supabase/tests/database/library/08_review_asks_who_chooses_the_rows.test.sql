@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(54);
+select plan(57);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -39,6 +39,9 @@ end
 $function$;
 select is(pg_temp.of_view('select id from harbour.ships where user_id = auth.uid()'), 'decide harbour.ships', 'a view whose rows who asks decides is to be looked at');
 select is(pg_temp.of_view('select id, auth.uid() as me from harbour.ships'), 'leaks harbour.ships', 'one that only shows who asks leaks');
+select is(pg_temp.of_view('select id from harbour.ships where user_id <> auth.uid()'), 'leaks harbour.ships', 'so does one of everybody else''s rows');
+select is(pg_temp.of_view('select id from harbour.ships where user_id <> (select auth.uid())'), 'leaks harbour.ships', 'in a subquery too');
+select is(pg_temp.of_view('select id from harbour.ships where user_id is distinct from auth.uid()'), 'leaks harbour.ships', 'however it says so');
 select is(
     pg_temp.of_view('select id, exists (select from harbour.lighthouses as own where own.user_id = auth.uid()) as own from harbour.ships'),
     'leaks harbour.ships', 'also in a query of a column'
