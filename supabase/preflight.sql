@@ -1100,45 +1100,46 @@ chosen (new_users) as (
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
     ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
     run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name), review_choices as (with reference as materialized (
-    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.parent_attnums, references_between_tables.constraint_oid,
-    references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum from owner_columns ), user_column as
-    materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join owner_column on owner_column.relation =
-    reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from reference union select child.relation,
-    parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference as child join reference as parent on
-    parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and
-    not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where ancestor.relation = arms.relation and
-    ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation =
-    arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column
-    as materialized ( select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ),
-    application as materialized ( select application_tables.relation, application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation,
-    org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null, class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join
-    pg_catalog.pg_class as class on class.oid = org_column.relation where org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as
-    attnums, index.indnkeyatts as columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred,
-    index.indrelid) as predicate, its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on
-    org_root.relation = index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u',
-    'x')) as constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not
-    coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select
-    coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said
-    (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from
-    string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and
-    placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth =
-    0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and
-    measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by
-    part.position) as depth from regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split
-    where index.indisvalid ), index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.is_of_user, key.user_attnum,
-    defined.attnums[0] in (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id',
-    key.user_suffix), key.others), defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where
-    user_column.attnum is null) as others, coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%'
-    then ' WITH =' end ) as user_suffix, min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
-    coalesce(bool_or(user_column.attnum is null and column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation =
-    defined.relation )), false) as has_parent, coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity
-    <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)' ), false) as is_made_up, bool_and( user_column.attnum is not null or
-    coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or column_.attname ~* '(^|_)(role|permission)s?(_|$)', false) ) as is_of_user from generate_series(1, defined.columns) as part (position)
-    left join pg_catalog.pg_attribute as column_ on column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type
-    on type.oid = column_.atttypid left join user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid =
-    defined.relation and made.adnum = column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as
-    columns_then, case when index_key.users = 1 and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and
-    pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
+    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
+    references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
+    from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
+    owner_column on owner_column.relation = reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from
+    reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference
+    as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name,
+    arms.relation, arms.is_of_user and not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where
+    ancestor.relation = arms.relation and ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and
+    arms.command in ('r', '*') and arms.relation = arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or
+    pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized ( select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name,
+    org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as materialized ( select application_tables.relation, application_tables.qualified_name,
+    application_tables.org_from from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null,
+    class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where
+    org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or
+    index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name,
+    its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join
+    pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name,
+    max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->>
+    'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition,
+    substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral (
+    select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when
+    placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as
+    element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*,
+    row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by
+    measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from
+    regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ),
+    index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.is_of_user, key.user_attnum, defined.attnums[0] in (select
+    user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others),
+    defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others,
+    coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
+    min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
+    column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
+    coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
+    or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)' ), false) as is_made_up, bool_and( user_column.attnum is not null or coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or
+    column_.attname ~* '(^|_)(role|permission)s?(_|$)', false) ) as is_of_user from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on column_.attrelid
+    = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join user_column on
+    user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum = column_.attnum ) as key ),
+    per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1 and index_key.is_plain and
+    not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and
+    mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
     'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
     org_root.is_not_null then format( ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname ) end, ' where (' ||
     case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others) )
@@ -1172,33 +1173,40 @@ chosen (new_users) as (
     column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or
     exists ( select from reference where reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists (
     select from pg_catalog.pg_index as index where index.indrelid = application.relation and index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and
-    user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select 'unbound_reference', child.qualified_name, child.qualified_name, format(
-    'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s', string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums,
-    reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name) from reference join org_column as child on child.relation =
-    reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as
-    its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from
-    review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select
-    review_deletion.* from review_deletion union all select leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format(
-    '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select
-    format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and
-    held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
-    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
-    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
-    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
-    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
-    listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
-    application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
-    listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
-    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table', 'new_users_unset') and push_findings.table_name is not null ) ),
-    direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins, string_agg(replace(sources.org_id,
-    'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
-    string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
-    case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
-    sources.ordinal, concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
-    '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
-    replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
-    parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
-    / candidates.percent::numeric as conflicts from candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
+    user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select 'parent_left_out', child.qualified_name, child.qualified_name, format(
+    'goes by %L alone, and references %s: a row of a user who is in another organization than that is parted from it', child.org_from::text, string_agg(format('%s (%s)', parent.qualified_name,
+    keyed.entry), ', ' order by keyed.entry) ), format('say whose such a row is: org_from %L; or leave it, if it is its user''s', (array_agg(keyed.entry order by keyed.entry) || child.org_from)::text)
+    from application as child join org_column on org_column.relation = child.relation and org_column.attnum is null join reference on reference.relation = child.relation and reference.parent <>
+    child.relation join org_root as parent on parent.relation = reference.parent cross join lateral (select array_to_string(reference.column_names, ', ') as entry) as keyed cross join mapping_state where
+    child.org_from <> '{}' and mapping_state.is_filled and not exists ( select from reference as named where named.relation = child.relation and array_to_string(named.column_names, ', ') = any
+    (child.org_from) and (named.parent in (select org_root.relation from org_root) or named.parent = to_regclass('public.organizations')) ) group by child.qualified_name, child.org_from union all select
+    'unbound_reference', child.qualified_name, child.qualified_name, format( 'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
+    string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums, reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$',
+    child.qualified_name) from reference join org_column as child on child.relation = reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation =
+    reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by
+    child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as
+    materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select review_deletion.* from review_deletion union all select leaks.* from leaks union all select
+    choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state,
+    'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join
+    table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+',
+    ' ', 'g'), 60) ) as finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as
+    session where session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select
+    format('prepared transaction %s', prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from
+    pg_catalog.pg_prepared_xacts as prepared where prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows,
+    table_sizes.table_bytes, table_sizes.index_bytes, listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision /
+    greatest(table_sizes.table_bytes, 1)) as percent from application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root =
+    application_tables.relation left join listed_registry on listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where
+    application_tables.qualified_name not in ( select push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table',
+    'new_users_unset') and push_findings.table_name is not null ) ), direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by
+    sources.ordinal) as joins, string_agg(replace(sources.org_id, 'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ),
+    looked_at as ( select sources.root, string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by
+    sources.ordinal) as org_ids, string_agg( case when sources.kind = 'parent' then format(
+    E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true', sources.ordinal, concat_ws(', ', case when
+    parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
+    replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else replace(sources.joins, '{child}', 'todo') end, ''
+    order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on parent.relation = sources.parent group by sources.root ),
+    decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100 / candidates.percent::numeric as conflicts from
+    candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as

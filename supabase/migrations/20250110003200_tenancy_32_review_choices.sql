@@ -12,7 +12,7 @@ comment on view tenancy.mapping is 'The query that says which organization each 
 create or replace view tenancy.review_choices as
 with reference as materialized (
     select
-        references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
+        references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names,
         references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name
     from tenancy.references_between_tables
 ),
@@ -76,7 +76,7 @@ org_column as materialized (
     from tenancy.org_id_columns
 ),
 application as materialized (
-    select application_tables.relation, application_tables.qualified_name
+    select application_tables.relation, application_tables.qualified_name, application_tables.org_from
     from tenancy.application_tables
 ),
 org_root as materialized (
@@ -327,6 +327,31 @@ from (
                 and user_column.attnum = any (index.indkey)
         )
     group by application.qualified_name
+    union all
+    -- Before the push: the table may have been excluded when its rows were decided.
+    select
+        'parent_left_out', child.qualified_name, child.qualified_name,
+        format(
+            'goes by %L alone, and references %s: a row of a user who is in another organization than that is parted from it', child.org_from::text,
+            string_agg(format('%s (%s)', parent.qualified_name, keyed.entry), ', ' order by keyed.entry)
+        ),
+        format('say whose such a row is: org_from %L; or leave it, if it is its user''s', (array_agg(keyed.entry order by keyed.entry) || child.org_from)::text)
+    from application as child
+    join org_column on org_column.relation = child.relation and org_column.attnum is null
+    join reference on reference.relation = child.relation and reference.parent <> child.relation
+    join org_root as parent on parent.relation = reference.parent
+    cross join lateral (select array_to_string(reference.column_names, ', ') as entry) as keyed
+    cross join tenancy.mapping_state
+    where child.org_from <> '{}'
+        and mapping_state.is_filled
+        -- Who names one of them has thought of the others.
+        and not exists (
+            select from reference as named
+            where named.relation = child.relation
+                and array_to_string(named.column_names, ', ') = any (child.org_from)
+                and (named.parent in (select org_root.relation from org_root) or named.parent = to_regclass('public.organizations'))
+        )
+    group by child.qualified_name, child.org_from
     union all
     select
         'unbound_reference', child.qualified_name, child.qualified_name,
