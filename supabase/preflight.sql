@@ -858,34 +858,41 @@ chosen (new_users) as (
     pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') ) as on_sign_up from application_functions ), mention as materialized ( select
     table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
     'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
-    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
-    and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
-    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case
-    when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name
-    as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
-    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
-    format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
-    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
-    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else
-    format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
-    'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
-    'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
-    touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
-    format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
-    root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
-    regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
-    union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name, format(
-    'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end ),
-    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee) from ( select root.qualified_name as table_name,
-    format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs, string_agg(distinct lower(item.privilege_type) ||
-    ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where other.attrelid = member.relation and other.attnum > 0 and
-    not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as reads_all from org_id_columns as member join
-    application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
-    cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
-    and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
-    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as granted union all
-    select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname, root.qualified_name,
-    case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position, string_agg(mention.column_list, ' ')
+    as column_lists from mention where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root,
+    mention.table_name ), nobodys as materialized ( select member.relation, string_agg(format('%I', column_.attname), '|') as owners from org_id_columns as member join owner_columns on
+    owner_columns.relation = member.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = owner_columns.relation and column_.attnum = owner_columns.attnum cross join mapping_state where
+    mapping_state.is_filled and not exists ( select from references_between_tables as reference join org_id_columns as parent on parent.relation = reference.parent where reference.relation =
+    member.relation and reference.parent <> reference.relation ) group by member.relation having not bool_or(column_.attnotnull) ), filler as ( select case when settings.fill_org_id then 'decide' else
+    'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case when careless.is_by_position then
+    'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, case when unplaced.is_so then 'breaks' else filler.severity end
+    as severity, careless.name as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when
+    careless.is_by_position then 'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, case when
+    unplaced.is_so then ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, with the statement that fires it' else filler.hint end ) as problem,
+    format('name the columns in %s, and org_id among them%s', careless.name, case when unplaced.is_so then ': new.org_id, of the row that fires it' end) as remedy from careless join code on code.oid =
+    careless.function cross join filler left join nobodys on nobodys.relation = careless.root cross join lateral ( select careless.kind = 'trigger function' and not code.on_sign_up and
+    coalesce(code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners), false) and nobodys.relation is not null and
+    code.line_with_text !~* 'coalesce ?\([^;]*\mauth ?\. ?uid\M[^;]*\m(new|old) ?\.' ) as unplaced (is_so) union all select 'cron_job', case when bool_or(careless.name is not null) then filler.severity
+    else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format( 'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' ||
+    string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else format('is a job that probably works on rows of all organizations in %s: no policy holds it',
+    touched.table_name) end, case when bool_or(careless.name is not null) then 'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join
+    mention as touched on touched.function = job.function or touched.kind = 'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and
+    careless.root = touched.root cross join filler group by job.job, touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct
+    'partition_without_org_id', 'breaks', code.name, root.qualified_name, format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name),
+    format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s', root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind
+    = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])', regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~*
+    '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M' union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee,
+    granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else
+    'it can neither ask for it nor say it' end ), format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee)
+    from ( select root.qualified_name as table_name, format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs,
+    string_agg(distinct lower(item.privilege_type) || ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where
+    other.attrelid = member.relation and other.attnum > 0 and not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as
+    reads_all from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl
+    is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee)
+    end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum
+    > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as
+    granted union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname,
+    root.qualified_name, case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
     'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it', root.qualified_name, subscribed.stopped_slots ) when
     bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
     format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when subscribed.stopped_slots is not null or
@@ -929,7 +936,8 @@ chosen (new_users) as (
     from '^VAR :varno 1 :varattno (-?\d+)')::smallint from part as variable where variable.text like 'VAR :varno 1 %' and substring(variable.text from ':varlevelsup (\d+)')::integer = ( select count(*)
     from part as query where query.text like 'QUERY %' and query.position < variable.position and not exists ( select from part as outside where outside.position > query.position and outside.position <=
     variable.position and outside.depth <= query.depth ) ) ) offset 0 ) as own (attnums) ), asked as materialized ( select seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~
-    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum) as is_false, seen.node ~
+    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum) or operator.oprname = '=' and
+    seen.attnums = '{}' and not seen.has_tables and seen.functions && '{role,jwt,current_setting}' and seen.node ~ ' 115 101 114 118 105 99 101 95 114 111 108 101 \]' as is_false, seen.node ~
     '^\{(DISTINCTEXPR |BOOLEXPR :boolop not )' or coalesce(operator.oprname = '<>', false) as is_negated, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~
     '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity, seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as
     has_user_identity from seen join clause on clause.number = seen.clause left join pg_catalog.pg_operator as operator on operator.oid = substring(seen.node from '^\{OPEXPR :opno (\d+)')::oid ), judged

@@ -318,7 +318,10 @@ asked as materialized (
         seen.*, 'other' = any (seen.functions) as has_functions,
         seen.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 '
             -- No org_id is NULL after the push.
-            or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum) as is_false,
+            or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum)
+            -- And who has the role service_role passes every policy: the bytes of that.
+            or operator.oprname = '=' and seen.attnums = '{}' and not seen.has_tables and seen.functions && '{role,jwt,current_setting}'
+            and seen.node ~ ' 115 101 114 118 105 99 101 95 114 111 108 101 \]' as is_false,
         -- Everybody but the user.
         seen.node ~ '^\{(DISTINCTEXPR |BOOLEXPR :boolop not )' or coalesce(operator.oprname = '<>', false) as is_negated,
         seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
