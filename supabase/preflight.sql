@@ -1049,35 +1049,38 @@ chosen (new_users) as (
     0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over
     up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group by placed.relation, placed.query ) as asking
     group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer, function.pronamespace,
-    function.proowner, function.prorettype = 'boolean'::regtype as is_check, regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text,
-    '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
-    'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where
-    application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as
-    materialized ( select table_mentions.function, table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from
-    table_mentions where table_mentions.function is not null group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function,
-    mention.root, mention.is_parsed, mention.only_inserts from mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as (
-    select code.oid, code.line, code.line_with_text, array( select lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'),
-    ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where
-    code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or
-    compared.line ~* format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
+    function.proowner, function.prorettype = 'boolean'::regtype as is_check, case when application_functions.source_with_text ~* 'request\.jwt\.claim' then regexp_replace(application_functions.line,
+    '\mcurrent_setting ?\([^()]*\)', 'auth.jwt()', 'gi') else application_functions.line end as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists (
+    select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid =
+    function.oid ) as is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as
+    materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function,
+    table_mentions.root, bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null
+    group by table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from
+    mention union select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array(
+    select lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join
+    lateral regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer or code.is_check or code.line ~* '\mraise\M' ), asked as materialized ( select
+    compared.oid, asked.by, bool_or( compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:array ?\[ ?)?(?:select )?\(*(?:nullif ?\( ?)?\(*%s ?\(', asked.pattern) or compared.line
+    ~* format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
     '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
     format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
     from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =
     lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group by compared.oid,
-    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as
-    passes, bool_or(asked.by = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
-    string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid,
-    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper,
-    owner.rolbypassrls having not bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner,
-    class.relforcerowsecurity from application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select
-    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct
-    root.qualified_name, ', ') as tables, (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line
-    ~* '\mauth_org_id\M') join root on root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid,
-    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as
-    severity, viewed.qualified_name as object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
-    format('alter view %s set (security_invoker = true)', viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation =
-    viewed.relation join pg_catalog.pg_roles as owner on owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or
-    owner.rolbypassrls or pg_has_role(owner.oid, root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
+    asked.by ), by_caller (function) as ( select asked.oid from asked where asked.is_so union select call.caller from by_caller join code on code.oid = by_caller.function and (code.is_check or code.line
+    ~* '\mraise\M') join call on call.callee = by_caller.function ), suspect as materialized ( select code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as
+    owner_oid, owner.rolsuper or owner.rolbypassrls as passes, code.oid in (select by_caller.function from by_caller) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as
+    owner on owner.oid = code.proowner cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid,
+    code.pronamespace, 'usage') and has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where callable.roles is not null and code.is_definer group by code.oid, code.name, code.line,
+    code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls having not bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select
+    application_tables.relation, application_tables.qualified_name, class.relowner, class.relforcerowsecurity from application_tables join pg_catalog.pg_class as class on class.oid =
+    application_tables.relation where application_tables.scope = 'org' ), definer as ( select suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed,
+    count(distinct root.qualified_name) as table_count, string_agg(distinct root.qualified_name, ', ') as tables, (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on
+    reach.function = suspect.oid and not (reach.only_inserts and suspect.line ~* '\mauth_org_id\M') join root on root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid,
+    root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid, suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker'
+    as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as severity, viewed.qualified_name as object, viewed.table_name,
+    format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)',
+    viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation = viewed.relation join pg_catalog.pg_roles as owner on
+    owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid,
+    root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
     format('is a materialized view of %s that %s may read: no policy holds its rows apart', viewed.table_name, view_access.readers), format('revoke all on %s from public, %s', view_access.names,
     view_access.readers) from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'm' union all select 'security_definer_function', case when definer.is_by_user then
     'decide' else 'leaks' end, definer.name, definer.tables, format( '%sreads or writes %s%s with its owner''s rights, past row-level security, and %s may call it%s', case when not definer.is_parsed then

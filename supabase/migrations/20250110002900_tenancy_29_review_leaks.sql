@@ -104,7 +104,12 @@ code as materialized (
     select
         application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer,
         function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
-        regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+        -- A claim of the token is who calls, however it is read.
+        case
+            when application_functions.source_with_text ~* 'request\.jwt\.claim'
+                then regexp_replace(application_functions.line, '\mcurrent_setting ?\([^()]*\)', 'auth.jwt()', 'gi')
+            else application_functions.line
+        end as line,
         regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
         exists (
             select from pg_catalog.pg_depend as dependency
@@ -148,13 +153,13 @@ compared as (
             cross join lateral regexp_matches(code.line, side.pattern, 'gi') as used (part)
         ) as names
     from code
-    where code.is_definer
+    where code.is_definer or code.is_check or code.line ~* '\mraise\M'
 ),
 asked as materialized (
     select
         compared.oid, asked.by,
         bool_or(
-            compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern)
+            compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:array ?\[ ?)?(?:select )?\(*(?:nullif ?\( ?)?\(*%s ?\(', asked.pattern)
             or compared.line ~* format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern)
             -- No role of the API is that one.
             or asked.by = 'user' and compared.line_with_text ~* '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role'''
@@ -175,10 +180,23 @@ asked as materialized (
     cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern)
     group by compared.oid, asked.by
 ),
+-- Or of whom another asks that it calls, which says true or false, or raises.
+by_caller (function) as (
+    select asked.oid
+    from asked
+    where asked.is_so
+    union
+    select call.caller
+    from by_caller
+    join code
+        on code.oid = by_caller.function
+        and (code.is_check or code.line ~* '\mraise\M')
+    join call on call.callee = by_caller.function
+),
 suspect as materialized (
     select
         code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes,
-        bool_or(asked.by = 'user' and asked.is_so) as is_by_user
+        code.oid in (select by_caller.function from by_caller) as is_by_user
     from code
     join asked on asked.oid = code.oid
     join pg_catalog.pg_roles as owner on owner.oid = code.proowner
@@ -189,6 +207,7 @@ suspect as materialized (
             and has_function_privilege(api_role.oid, code.oid, 'execute')
     ) as callable
     where callable.roles is not null
+        and code.is_definer
     group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls
     having not bool_or(asked.by = 'org' and asked.is_so)
 ),

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(57);
+select plan(64);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -137,6 +137,48 @@ select is(
 );
 select is(
     pg_temp.of_function('begin perform harbour.note(auth.uid()); return query select id from harbour.ships; end'), 'leaks harbour.ships', 'another is none'
+);
+create function harbour.is_captain(ship uuid)
+returns boolean
+language sql
+as $function$ select exists (select from harbour.lighthouses where id = ship and user_id = auth.uid()) $function$;
+create function harbour.assert_captain(ship uuid)
+returns void
+language plpgsql
+as $function$ begin if not harbour.is_captain(ship) then raise exception 'no captain'; end if; end $function$;
+create function harbour.note_captain(ship uuid)
+returns void
+language sql
+as $function$ insert into harbour.lighthouses (id) select ship where ship <> auth.uid() $function$;
+create function harbour.assert_user()
+returns void
+language plpgsql
+as $function$ begin if auth.uid() is null then raise exception 'sign in'; end if; end $function$;
+select is(
+    pg_temp.of_function('begin if not harbour.is_captain(what) then return; end if; return query select id from harbour.ships; end'), 'decide harbour.ships',
+    'one that looks at who calls by itself too'
+);
+select is(
+    pg_temp.of_function('begin perform harbour.assert_captain(what); return query select id from harbour.ships; end'), 'decide harbour.ships',
+    'or one that raises, by another'
+);
+select is(
+    pg_temp.of_function('begin perform harbour.note_captain(what); return query select id from harbour.ships; end'), 'leaks harbour.ships', 'one that only writes is none'
+);
+select is(
+    pg_temp.of_function('begin perform harbour.assert_user(); return query select id from harbour.ships; end'), 'leaks harbour.ships',
+    'nor one that lets every user pass'
+);
+select is(
+    pg_temp.of_function('begin return query select id from harbour.ships where user_id = any (array[auth.uid()]); end'), 'decide harbour.ships', 'a list is a comparison'
+);
+select is(
+    pg_temp.of_function('begin return query select id from harbour.ships where user_id = nullif(current_setting(''request.jwt.claim.sub'', true), '''')::uuid; end'),
+    'decide harbour.ships', 'the token says who calls, however it is read'
+);
+select is(
+    pg_temp.of_function('begin return query select id from harbour.ships where name = current_setting(''harbour.name'', true); end'), 'leaks harbour.ships',
+    'another setting does not'
 );
 select is(pg_temp.of_function('begin return query select id from harbour.ships where org_id = public.auth_org_id(); end'), null, 'by organization it is right');
 select is(
