@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(64);
+select plan(67);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -157,6 +157,15 @@ as $function$ begin if auth.uid() is null then raise exception 'sign in'; end if
 select is(
     pg_temp.of_function('begin if not harbour.is_captain(what) then return; end if; return query select id from harbour.ships; end'), 'decide harbour.ships',
     'one that looks at who calls by itself too'
+);
+select is(
+    pg_temp.of_view('select id from harbour.ships where harbour.is_captain(id)'), 'decide harbour.ships', 'a view may ask it too'
+);
+select is(
+    pg_temp.of_view('select id, harbour.is_captain(id) as mine from harbour.ships'), 'leaks harbour.ships', 'but not only show what it says'
+);
+select is(
+    pg_temp.of_view('select id from harbour.ships where harbour.is_captain(id) or name = ''x'''), 'leaks harbour.ships', 'nor in an arm of an OR'
 );
 select is(
     pg_temp.of_function('begin perform harbour.assert_captain(what); return query select id from harbour.ships; end'), 'decide harbour.ships',
