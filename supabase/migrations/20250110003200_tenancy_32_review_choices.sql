@@ -241,8 +241,8 @@ from (
             ' Collisions: ' || nullif(counted.number, 0) || '.'
         ) as problem,
         case
-            when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row says something about its user, as profiles, settings and'
-                ' roles do; or if the organization has one from now on: '
+            when per_organization.users > 0 and per_organization.is_of_user
+                then 'leave it where a row is about its user, as a profile or a role is; or else: '
             else ''
         end || per_organization.remedy as remedy
     from per_organization

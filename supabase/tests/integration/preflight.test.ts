@@ -131,7 +131,7 @@ describe("the preflight", () => {
   });
 
   test("has no column of over 200 characters, except a statement", async () => {
-    const statement = /^(alter|create|revoke|grant) /;
+    const statement = /^(leave it [^:]{1,80}: )?(alter|create|revoke|grant) /;
     const database = await clone("preflight_width");
     const rows = [...await askPreflight(database.sql), ...await askPreflight(database.sql, { list: readList() })];
     expect(rows.length).toBeGreaterThan(500);

@@ -43,7 +43,7 @@ begin
     if codes is null then
         outcome := null;
     else
-        execute regexp_replace(replace(remedy, ' concurrently', ''), '^leave it .* from now on: ', '');
+        execute regexp_replace(replace(remedy, ' concurrently', ''), '^leave it .*; or else: ', '');
         select concat_ws(': ', codes, case when remedy like 'leave it %' then 'left' end, string_agg(defined.definition, ', '))
         into outcome
         from (
