@@ -389,14 +389,14 @@ chosen (new_users) as (
     and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where
     id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ),
     auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~*
-    '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried from pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid = function.prolang where function.oid =
-    to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code,
-    'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union
-    all select 'settings_missing', 'tenancy.settings', 'has no row, as after a restore of the schema alone, and nothing is looked at without it',
-    'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where to_regclass('tenancy.settings') is not null and not exists (select from settings) union all
-    select 'organizations_missing', 'public.organizations', 'does not exist', 'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and
-    to_regclass('tenancy.settings') is not null union all select 'organizations_without_trigger', 'public.organizations',
-    'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
+    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried from pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid
+    = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy from (
+    select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where
+    current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
+    'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
+    to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
+    'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
+    'organizations_without_trigger', 'public.organizations', 'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
     'create trigger tenancy_leave_users_without_organization after delete on public.organizations referencing old table as'
     ' old_organizations for each statement execute function tenancy.leave_users_without_organization()' from organizations where to_regprocedure('tenancy.leave_users_without_organization()') is not null
     and not exists ( select from pg_catalog.pg_trigger where tgrelid = organizations.oid and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()') and tgenabled in ('O', 'A') ) union all
@@ -712,8 +712,8 @@ chosen (new_users) as (
     'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
-    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case when not doubtful_checks.is_valid then
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
+    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case
+    when not doubtful_checks.is_valid then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
     'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
     'validate or drop it first: the push tries it, and stops where a row breaks it' else 'look whether every row still passes: the push tries it, and stops where one does not' end from doubtful_checks
     left join decisions on decisions.root = doubtful_checks.root where not doubtful_checks.cannot_fail and (not doubtful_checks.is_valid or decisions.is_per_row)), isolation_policies as (select

@@ -164,7 +164,7 @@ auth_org_id as (
         function.prorettype = 'uuid'::regtype as returns_uuid,
         has_function_privilege('authenticated', function.oid, 'execute') as callable,
         -- In a query nobody can catch what it raises.
-        function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried
+        function.prosrc !~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried
     from pg_catalog.pg_proc as function
     join pg_catalog.pg_language as language on language.oid = function.prolang
     where function.oid = to_regprocedure('public.auth_org_id()')
