@@ -9,7 +9,21 @@ select found.*
 from pg_catalog.set_config('search_path', '', true) as nobodys_path (is_empty),
 -- Of a thousand tables it would look at each as often as there are.
 pg_catalog.set_config('enable_nestloop', 'off', true) as no_loops (are_on),
-lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
+lateral (
+    -- Where organizations have other ids, nothing else can be looked at.
+    select pg_catalog.to_regclass('public.organizations') is not null and not exists (
+        select from pg_catalog.pg_attribute as id
+        where id.attrelid operator(pg_catalog.=) pg_catalog.to_regclass('public.organizations')
+            and id.attname operator(pg_catalog.=) 'id'
+            and id.atttypid operator(pg_catalog.=) 'pg_catalog.uuid'::pg_catalog.regtype
+    )
+) as organizations (are_others),
+lateral pg_catalog.query_to_xml(case when organizations.are_others then $others$
+    select jsonb_agg(to_jsonb(found)) as answer
+    from (
+        select 'refused' as topic, 'organizations_not_referable' as code, 'public.organizations' as object, 'cannot be referenced: it must be a table with a unique column id of type uuid' as finding, 'rename it, and the migrations make another one, which the mapping can fill; or give it such an id' as to_do
+    ) as found
+$others$ else pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
 with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
     values
         -- The rows of your list in the file ending in _EDIT_list_of_tables.sql, each with its comma, once you have written it: from
@@ -357,27 +371,28 @@ chosen (new_users) as (
     ', ' order by attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = to_regclass('public.organizations') and attribute.attnum > 0 and not
     attribute.attisdropped and attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = ''), auth_org_id_probes as (with known as ( select
     coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as
-    other_id from settings cross join lateral ( select case when to_regclass('public.organizations') is not null then query_to_xml(
-    'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as answer ), other as ( select known.*,
-    jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name, coalesce(probe.claims::text, '') as claims,
-    coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from (select null as id union all (select users.id
-    from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object( 'app_metadata', jsonb_build_object('org_id',
-    other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id', other.other_id), other.right_id, true, true ),
-    ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false), ('the organization outside app_metadata', other.metadata ||
-    jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata || jsonb_build_object( 'x-org', other.other_id, 'x-org-id',
-    other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id', other.other_id, 'x-workspace', other.other_id, 'x-workspace-id',
-    other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ), ('the id of a user alone', jsonb_build_object('sub', known_user.sub,
-    'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false),
-    ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false),
-    ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null, null, false, false), ('no token', null, null, null, false, false) ) as
-    probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null), foundation_findings as (with organizations as ( select relation.*, exists ( select
-    from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and
-    unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where id.attrelid = relation.oid and id.attname = 'id' and id.atttypid =
-    'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype =
-    'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried from
-    pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as
-    severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version'))
-    as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
+    other_id from settings left join pg_catalog.pg_attribute as id on (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype) cross join lateral ( select case
+    when id.attnum is not null then query_to_xml( 'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as
+    answer ), other as ( select known.*, jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name,
+    coalesce(probe.claims::text, '') as claims, coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from
+    (select null as id union all (select users.id from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object(
+    'app_metadata', jsonb_build_object('org_id', other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id',
+    other.other_id), other.right_id, true, true ), ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false),
+    ('the organization outside app_metadata', other.metadata || jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata ||
+    jsonb_build_object( 'x-org', other.other_id, 'x-org-id', other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id',
+    other.other_id, 'x-workspace', other.other_id, 'x-workspace-id', other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ),
+    ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"',
+    '{"app_metadata": {"org_id": "default"}}', null, null, false, false), ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text',
+    '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false), ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null,
+    null, false, false), ('no token', null, null, null, false, false) ) as probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null),
+    foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid
+    and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where
+    id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ),
+    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~*
+    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried from pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid
+    = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy from (
+    select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where
+    current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
     'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
     to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
     'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
@@ -388,39 +403,43 @@ chosen (new_users) as (
     select 'new_users_without_trigger', 'tenancy.settings', format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)',
     settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and 2 > ( select count(distinct tgfoid) from pg_catalog.pg_trigger
     where tgrelid = to_regclass('auth.users') and tgfoid in (to_regprocedure('tenancy.set_org_of_new_user()'), to_regprocedure('tenancy.keep_org_of_new_user()')) and tgenabled in ('O', 'A') ) union all
-    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first' from organizations where
-    organizations.relkind <> 'r' or not organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
-    pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
-    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
-    required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
-    join required_organization_columns as required where organizations.referable and organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and
-    query_to_xml( format('select 1 as found from public.organizations where id = %L', settings.default_org_id), false, true, '' )::text = '' union all select 'auth_org_id_missing', 'public.auth_org_id()',
-    'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and to_regclass('tenancy.settings') is not null union all select
-    'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union
-    all select 'auth_org_id_not_callable', 'public.auth_org_id()', 'cannot be called by authenticated, whose inserts need it as the default of org_id',
-    'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct
-    format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ),
-    'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/text()',
-    query_to_xml( format(
+    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid',
+    'rename it, and the migrations make another one, which the mapping can fill; or give it such an id' from organizations where organizations.relkind <> 'r' or not organizations.referable union all
+    select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)),
+    format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user, organizations.relowner, 'usage') union all select
+    'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' || required.column_names),
+    format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross join
+    required_organization_columns as required where organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and query_to_xml( case when
+    organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id) else 'select 1 as found' end, false, true, '' )::text = '' union all select
+    'auth_org_id_missing', 'public.auth_org_id()', 'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and
+    to_regclass('tenancy.settings') is not null union all select 'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid',
+    'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union all select 'auth_org_id_not_callable', 'public.auth_org_id()',
+    'cannot be called by authenticated, whose inserts need it as the default of org_id', 'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union
+    all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when
+    auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ), 'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from
+    auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/row/org_id/text()', query_to_xml( format(
     $sql$
                             select
                                 answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
-                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back
+                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back,
+                                pg_catalog.set_config('search_path', %L, true) as path_put_back
                             from (
                                 select case
                                     when pg_catalog.set_config('request.jwt.claims', %L, true) <> ''
                                         and pg_catalog.set_config('request.headers', %L, true) is not null
-                                        then public.auth_org_id()
+                                        and pg_catalog.set_config('search_path', %L, true) is not null
+                                        then pg_catalog.query_to_xml('select public.auth_org_id() as org_id', false, true, '')
                                 end as org_id
                                 offset 0
                             ) as answer
                         $sql$,
-    coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), auth_org_id_probes.claims, auth_org_id_probes.headers ), false, true, '' ) )
-    )[1]::text as org_id ) as answer where auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text
-    having count(*) > 0 ) as found), table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as
-    is_root, class.reloftype, class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on
-    class.oid = table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when
-    member.is_root then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root then
+    coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), current_setting('search_path'), auth_org_id_probes.claims,
+    auth_org_id_probes.headers, (select pg_settings.reset_val from pg_catalog.pg_settings where pg_settings.name = 'search_path') ), false, true, '' ) ) )[1]::text as org_id ) as answer where
+    auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text having count(*) > 0 ) as found),
+    table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as is_root, class.reloftype,
+    class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on class.oid =
+    table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when member.is_root
+    then 'foreign_table' else 'foreign_partition' end as code, member.qualified_name as object, member.root_name as table_name, case when member.is_root then
     'is a foreign table, which takes neither foreign key nor trigger of ours' else format('has a foreign table among its partitions, %s', member.qualified_name) end as problem, 'register it as excluded'
     as remedy from member where member.relkind = 'f' union all select case when member.is_root then 'table_of_another_role' else 'partition_of_another_role' end, member.qualified_name, member.root_name,
     case when member.is_root then format('belongs to %s, and only its owner can alter it', pg_get_userbyid(member.relowner)) else format('has the partition %s, which belongs to %s', member.qualified_name,
@@ -693,8 +712,8 @@ chosen (new_users) as (
     'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
     'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
-    '(\mraise\M|current_setting\([^,)]*\))' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case when not doubtful_checks.is_valid then
-    format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
+    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case
+    when not doubtful_checks.is_valid then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
     'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
     'validate or drop it first: the push tries it, and stops where a row breaks it' else 'look whether every row still passes: the push tries it, and stops where one does not' end from doubtful_checks
     left join decisions on decisions.root = doubtful_checks.root where not doubtful_checks.cannot_fail and (not doubtful_checks.is_valid or decisions.is_per_row)), isolation_policies as (select
@@ -757,11 +776,11 @@ chosen (new_users) as (
     'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call
     union select run.policy_oid, call.callee from run join call on call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from
     pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
-    run join code on code.oid = run.function), review_shapes as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
-    application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any
-    (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace( concat_ws( '; ', application_functions.line, ( select string_agg('return query ' ||
-    regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
-    $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
+    run join code on code.oid = run.function), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
+    application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
+    function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(
+    concat_ws( '; ', application_functions.line, ( select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches(
+    application_functions.source_with_text, $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
     '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ) as line from application_functions left join
     pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
     as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
@@ -769,37 +788,41 @@ chosen (new_users) as (
     join application_tables on application_tables.relation = table_members.root where table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names,
     code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname, table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and
     code.name = table_mentions.name and not code.is_parsed where not table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~*
-    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole as materialized ( select mentioned.oid, mentioned.name, mentioned.schema_names,
-    mentioned.line, mentioned.root, mentioned.table_name, mentioned.relname, mentioned.pattern, true as is_relation from mentioned union select mentioned.oid, mentioned.name, mentioned.schema_names,
-    mentioned.line, mentioned.root, mentioned.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')),
-    form.is_relation from mentioned cross join ( values ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', true),
-    ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
-    ('\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M)("[^"]+"|[a-z_][\w$]*)', true),
-    ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?((?:"[^"]+"|[a-z_][\w$]*))(?: on commit (?:drop|preserve rows|delete rows))? as \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}',
-    true), ('\mfor ("[^"]+"|[a-z_][\w$]*) in select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', false) ) as form (text, is_relation) cross join lateral regexp_matches(mentioned.line, replace(form.text,
-    '{table}', mentioned.pattern), 'gi') as made (part) where form.is_relation or mentioned.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)',
-    '\\\1', 'g'), mentioned.pattern) union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true from member join
-    pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name) join code on code.oid =
-    pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from ( select
-    pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root, member.table_name
-    from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on type.oid =
-    argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ), copy as materialized ( select whole.name, whole.schema_names,
-    whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items, case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as
-    names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
+    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as (
+    select base.* from ( select mentioned.*, true from mentioned union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])',
+    its.name), true from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name)
+    join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from
+    ( select pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root,
+    member.table_name from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on
+    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ) as base union select whole.oid, whole.name,
+    whole.schema_names, whole.line, whole.root, whole.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1',
+    'g')), form.is_relation from whole cross join ( values ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true),
+    ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
+    ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
+    ('\mfor {name} in select {all} from (?:only )?{table}', false), ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
+    ('\mselect {all} from (?:only )?{table}[^;]* into (?:strict )?{name}', false), ('\m(?:delete from|update|insert into) (?:only )?{table}[^;]* returning {all} into (?:strict )?{name}', false) ) as form
+    (text, is_relation) cross join lateral regexp_matches( whole.line, replace(replace(replace(form.text, '{name}', '("[^"]+"|[a-z_][\w$]*)'), '{all}', '(?:[\w$"]+ ?\. ?)?\*'), '{table}', whole.pattern),
+    'gi' ) as made (part) where whole.is_relation and ( form.is_relation or whole.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)', '\\\1',
+    'g'), whole.pattern) ) ), copy as materialized ( select whole.name, whole.schema_names, whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items,
+    case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
     '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
-    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where whole.is_relation or copied.part[3]
-    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', '')) ), org_id_place as materialized ( select column_.attrelid as relation, ( select count(*) from pg_catalog.pg_attribute
-    as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from pg_catalog.pg_attribute as column_ where column_.attname =
-    'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement, coalesce(
-    (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join
-    lateral ( select (regexp_matches(code.line, '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line,
-    '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$', 'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace(
-    regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text,
-    '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind = 'function' and said.statement is not null ) select distinct 'whole_rows_copied' as code, 'breaks' as severity,
-    copy.name as object, copy.table_name, format( 'probably inserts all columns of %s into %s%s', copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else
-    copy.target end, case when into_.has_org_id and copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ) as
-    problem, format('name the columns in %s, on both sides', copy.name) as remedy from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false)
-    as has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left
+    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where (whole.is_relation or copied.part[3]
+    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))) and whole.line !~* format(
+    '\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?%s[^;(]*(?:\( ?like|\mas \(?select (?:[\w$"]+ ?\. ?)?\* from) (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])', regexp_replace(copied.part[1],
+    '(\W)', '\\\1', 'g'), regexp_replace(trim(both '"' from regexp_replace(whole.table_name, '^.*\.', '')), '(\W)', '\\\1', 'g') ) ), org_id_place as materialized ( select column_.attrelid as relation, (
+    select count(*) from pg_catalog.pg_attribute as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from
+    pg_catalog.pg_attribute as column_ where column_.attname = 'org_id' ), answer as materialized ( select code.oid, code.name, code.line, code.prorettype, code.is_record, code.has_columns,
+    code.returns_org_id, code.is_parsed, flat.statement, coalesce( (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1], (regexp_match(flat.statement || ' from ',
+    '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1] ) as column_list from code cross join lateral ( select (regexp_matches(code.line,
+    '\mreturn query ((?:select|with|insert|update|delete)\M[^;]*)', 'gi'))[1] union all select (regexp_match(code.line, '(?:^|;|atomic) ?((?:select|with|insert|update|delete)\M[^;]*)(?:;? ?(?:end)? ?)$',
+    'i'))[1] where code.line !~* '\mreturn query\M' ) as said (statement) cross join lateral ( select regexp_replace( regexp_replace(regexp_replace(said.statement, '\([^()]*\)', ' ', 'g'), '\([^()]*\)',
+    ' ', 'g'), '\([^()]*\)', ' ', 'g' ) ) as flattened (text) cross join lateral regexp_split_to_table(flattened.text, '\m(union|except|intersect)( all)?\M', 'i') as flat (statement) where code.kind =
+    'function' and said.statement is not null ) select distinct 'whole_rows_copied' as code, 'breaks' as severity, copy.name as object, copy.table_name, format(
+    'probably inserts all columns of %s into %s%s', copy.table_name, case when copy.target like '%\%%' then 'a table that it names as it runs' else copy.target end, case when into_.has_org_id and
+    copy.column_list is null then ', with org_id where that has another column' else ', org_id with them, which is not among the columns there' end ) as problem,
+    format('name the columns in %s, on both sides', copy.name) as remedy from copy cross join lateral ( select coalesce(bool_or(org_scoped.root is not null or column_.place is not null), false) as
+    has_org_id, coalesce(bool_or(column_.place = source.place), false) as is_alike from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left
     join org_id_place as column_ on column_.relation = class.oid left join org_id_place as source on source.relation = copy.root left join member as org_scoped on org_scoped.relation = class.oid where
     class.relname = copy.names[array_upper(copy.names, 1)] and class.relkind in ('r', 'p') and case when array_length(copy.names, 1) = 2 then namespace.nspname = copy.names[1] else namespace.nspname = any
     (copy.schema_names) end ) as into_ where coalesce(copy.column_list !~* '\morg_id\M', true) and not (copy.column_list is null and (into_.is_alike or into_.has_org_id and copy.items ~ '\* ?$')) union
@@ -807,16 +830,20 @@ chosen (new_users) as (
     'probably ' end, root.qualified_name), format('select * in %s, or name org_id last', answer.name) from answer join pg_catalog.pg_type as returned on returned.oid = answer.prorettype join
     pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join application_tables as root on root.relation = member.root
     where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
-    whole.table_name, format('probably returns too many columns: all of %s, and it says which it returns', whole.table_name),
-    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name) from answer join whole on whole.oid = answer.oid and whole.is_relation cross join
-    lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where answer.has_columns and not answer.returns_org_id and not answer.is_parsed and (
-    answer.statement ~* concat( '(\m(from|join|update|insert into) +(only |as )?|, ?)', whole.pattern, case when lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1])
-    end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name,
-    member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name), format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code
-    join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem) join member on member.relation =
-    row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches( code.line,
-    format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' ) as made
-    (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', whole.name, whole.table_name,
+    whole.table_name, format( 'probably returns too many columns: all of %s, and %s says which it returns', whole.table_name, case when answer.is_record then 'whoever calls it' else 'it' end ), format(
+    'name the columns in %s, or %s', answer.name, case when answer.is_record then 'org_id in every list at its calls' else 'drop it and create it with org_id among those that it returns' end ) from answer
+    join whole on whole.oid = answer.oid and whole.is_relation cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
+    answer.is_record) and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when
+    lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?'
+    || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name),
+    format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on
+    row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches(
+    code.line, format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' )
+    as made (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name,
+    format('probably makes the row of %s column by column as a trigger, and one is missing', member.table_name), format('set the columns that change in %s, as new.… := …', code.name) from code join
+    pg_catalog.pg_trigger on pg_trigger.tgfoid = code.oid join member on member.relation = pg_trigger.tgrelid cross join lateral regexp_matches( code.line,
+    '(?:\mnew ?:= ?|\mreturn )(?:row ?)?\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\) ?(?:;|::)', 'gi' ) as made (part) where made.part[1] !~* '(\morg_id\M|\*)' and regexp_replace(made.part[1],
+    '\((?:[^()]|\([^()]*\))*\)', '', 'g') ~ ',' union all select distinct 'function_row_shape', 'breaks', whole.name, whole.table_name,
     format('probably puts all columns of %s together with those of another query, which has no org_id (UNION, EXCEPT, INTERSECT)', whole.table_name), format('name the columns in %s, on both sides',
     whole.name) from whole cross join ( values ('{all}{table}{rest} {set} \(? ?{some}'), ('{some}{rest} {set} \(? ?{all}{table}') ) as form (text) cross join lateral regexp_matches(
     regexp_replace(whole.line, '\((?!(?: ?select|[^()]* from)\M)[^()]*\)', '', 'gi'), replace(replace(replace(replace(replace( form.text, '{all}',
@@ -831,34 +858,41 @@ chosen (new_users) as (
     pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') ) as on_sign_up from application_functions ), mention as materialized ( select
     table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
     'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
-    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
-    and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
-    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case
-    when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name
-    as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
-    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
-    format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
-    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
-    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else
-    format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
-    'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
-    'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
-    touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
-    format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
-    root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
-    regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
-    union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name, format(
-    'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end ),
-    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee) from ( select root.qualified_name as table_name,
-    format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs, string_agg(distinct lower(item.privilege_type) ||
-    ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where other.attrelid = member.relation and other.attnum > 0 and
-    not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as reads_all from org_id_columns as member join
-    application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
-    cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
-    and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
-    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as granted union all
-    select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname, root.qualified_name,
-    case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position, string_agg(mention.column_list, ' ')
+    as column_lists from mention where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root,
+    mention.table_name ), nobodys as materialized ( select member.relation, string_agg(format('%I', column_.attname), '|') as owners from org_id_columns as member join owner_columns on
+    owner_columns.relation = member.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = owner_columns.relation and column_.attnum = owner_columns.attnum cross join mapping_state where
+    mapping_state.is_filled and not exists ( select from references_between_tables as reference join org_id_columns as parent on parent.relation = reference.parent where reference.relation =
+    member.relation and reference.parent <> reference.relation ) group by member.relation having not bool_or(column_.attnotnull) ), filler as ( select case when settings.fill_org_id then 'decide' else
+    'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case when careless.is_by_position then
+    'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, case when unplaced.is_so then 'breaks' else filler.severity end
+    as severity, careless.name as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when
+    careless.is_by_position then 'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, case when
+    unplaced.is_so then ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, with the statement that fires it' else filler.hint end ) as problem,
+    format('name the columns in %s, and org_id among them%s', careless.name, case when unplaced.is_so then ': new.org_id, of the row that fires it' end) as remedy from careless join code on code.oid =
+    careless.function cross join filler left join nobodys on nobodys.relation = careless.root cross join lateral ( select careless.kind = 'trigger function' and not code.on_sign_up and
+    coalesce(code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners), false) and nobodys.relation is not null and
+    code.line_with_text !~* 'coalesce ?\([^;]*\mauth ?\. ?uid\M[^;]*\m(new|old) ?\.' ) as unplaced (is_so) union all select 'cron_job', case when bool_or(careless.name is not null) then filler.severity
+    else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format( 'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' ||
+    string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else format('is a job that probably works on rows of all organizations in %s: no policy holds it',
+    touched.table_name) end, case when bool_or(careless.name is not null) then 'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join
+    mention as touched on touched.function = job.function or touched.kind = 'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and
+    careless.root = touched.root cross join filler group by job.job, touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct
+    'partition_without_org_id', 'breaks', code.name, root.qualified_name, format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name),
+    format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s', root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind
+    = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])', regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~*
+    '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M' union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee,
+    granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else
+    'it can neither ask for it nor say it' end ), format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee)
+    from ( select root.qualified_name as table_name, format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs,
+    string_agg(distinct lower(item.privilege_type) || ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where
+    other.attrelid = member.relation and other.attnum > 0 and not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as
+    reads_all from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl
+    is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee)
+    end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum
+    > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as
+    granted union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname,
+    root.qualified_name, case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
     'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it', root.qualified_name, subscribed.stopped_slots ) when
     bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
     format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when subscribed.stopped_slots is not null or
@@ -902,15 +936,19 @@ chosen (new_users) as (
     from '^VAR :varno 1 :varattno (-?\d+)')::smallint from part as variable where variable.text like 'VAR :varno 1 %' and substring(variable.text from ':varlevelsup (\d+)')::integer = ( select count(*)
     from part as query where query.text like 'QUERY %' and query.position < variable.position and not exists ( select from part as outside where outside.position > query.position and outside.position <=
     variable.position and outside.depth <= query.depth ) ) ) offset 0 ) as own (attnums) ), asked as materialized ( select seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~
-    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
-    seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as has_user_identity from seen ), judged as materialized ( select
-    asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no' and clause.org_id_attnum
-    = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not asked.has_identity) as is_anyones,
-    bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like '%{NULLTEST %') ) as is_everyones,
-    min(asked.tables) filter (where leaf.is_of_user) as tables, array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where its.arm = asked.arm) as reads from asked
-    join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums = '{}' then 'yes' when asked.node ~
-    '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else
-    'probably' end as is_open, asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
+    '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum) or operator.oprname = '=' and
+    seen.attnums = '{}' and not seen.has_tables and seen.functions && '{role,jwt,current_setting}' and seen.node ~ ' 115 101 114 118 105 99 101 95 114 111 108 101 \]' as is_false, seen.node ~
+    '^\{(DISTINCTEXPR |BOOLEXPR :boolop not )' or coalesce(operator.oprname = '<>', false) as is_negated, seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~
+    '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity, seen.functions && '{uid,email}' or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as
+    has_user_identity from seen join clause on clause.number = seen.clause left join pg_catalog.pg_operator as operator on operator.oid = substring(seen.node from '^\{OPEXPR :opno (\d+)')::oid ), judged
+    as materialized ( select asked.arm, case when bool_or(leaf.is_open = 'no') then 'no' when bool_and(leaf.is_open = 'yes') then 'yes' else 'probably' end as is_open, coalesce(bool_or(leaf.is_open = 'no'
+    and clause.org_id_attnum = any (asked.attnums)), false) as has_org_id, bool_or(leaf.is_of_user) as is_of_user, bool_or(asked.is_false) as is_false, bool_and(asked.functions = '{}' and not
+    asked.has_identity) as is_anyones, bool_and( not asked.has_tables and not asked.functions && '{jwt,email,current_setting,other}' and (not 'uid' = any (asked.functions) or asked.node like
+    '%{NULLTEST %') ) as is_everyones, min(asked.tables) filter (where leaf.is_of_user) as tables, array(select distinct read.oid from asked as its cross join unnest(its.tables) as read (oid) where
+    its.arm = asked.arm) as reads from asked join clause on clause.number = asked.clause cross join lateral ( select case when asked.is_false then 'no' when asked.attnums = '{}' then 'yes' when asked.node
+    ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably' when asked.is_negated and (asked.has_user_identity or 'auth_org_id' = any (asked.functions)) and not
+    asked.has_tables and not asked.has_functions then 'probably' when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no' else 'probably' end as is_open,
+    asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions and not asked.is_negated as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
     clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open,
     judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables, judged.reads from judged join arm on arm.number = judged.arm join clause on clause.number
     = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root,
@@ -997,49 +1035,56 @@ chosen (new_users) as (
     viewed.relation, viewed.qualified_name, api_role.rolname from (select distinct viewed.relation, viewed.qualified_name, viewed.relnamespace, viewed.relowner from viewed) as viewed join api_role on
     has_schema_privilege(api_role.oid, viewed.relnamespace, 'usage') and not pg_has_role(api_role.oid, viewed.relowner, 'usage') and ( has_table_privilege(api_role.oid, viewed.relation,
     'select, insert, update, delete') or has_any_column_privilege(api_role.oid, viewed.relation, 'select') ) ), view_access as materialized ( select above.relation, string_agg(distinct reader.rolname,
-    ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on reader.relation = above.upper group by above.relation ), view_word as materialized ( select
-    defined.relation, part.word[1] as word, part.position, sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth from (
-    select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select distinct viewed.relation from viewed join view_access on view_access.relation =
-    viewed.relation where viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined cross join lateral regexp_matches( defined.text, concat_ws( '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"',
-    '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M', '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)',
-    '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()', '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ), 'g' ) with ordinality as part (word, position) ), view_query as
-    materialized ( select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from ( select placed.relation, coalesce(bool_or(placed.filters
-    and placed.word in ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false) and not
-    coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user from ( select view_word.relation, view_word.word, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION',
-    'EXCEPT', 'INTERSECT')) over up_to_here as query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position)
-    filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here >
-    coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order
-    by view_word.position) ) as placed group by placed.relation, placed.query ) as asking group by asking.relation ), code as materialized ( select application_functions.oid, application_functions.name,
-    application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
-    regexp_replace(application_functions.source, '\s+', ' ', 'g') as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from
-    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as
-    is_in_policy from application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select
+    ', ') as readers, string_agg(distinct reader.qualified_name, ', ') as names from above join reader on reader.relation = above.upper group by above.relation ), code as materialized ( select
+    application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer, function.pronamespace, function.proowner, function.prorettype =
+    'boolean'::regtype as is_check, case when application_functions.source_with_text ~* 'request\.jwt\.claim' then regexp_replace(application_functions.line, '\mcurrent_setting ?\([^()]*\)', 'auth.jwt()',
+    'gi') else application_functions.line end as line, regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_depend as dependency
+    where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = function.oid ) as is_in_policy from
+    application_functions join pg_catalog.pg_proc as function on function.oid = application_functions.oid where application_functions.kind = 'function' ), call as materialized ( select
     function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), mention as materialized ( select table_mentions.function, table_mentions.root,
     bool_or(table_mentions.is_parsed) as is_parsed, bool_and(table_mentions.verb in ('insert', 'merge')) as only_inserts from table_mentions where table_mentions.function is not null group by
     table_mentions.function, table_mentions.root ), reach (function, root, is_parsed, only_inserts) as ( select mention.function, mention.root, mention.is_parsed, mention.only_inserts from mention union
     select call.caller, reach.root, false, reach.only_inserts from reach join call on call.callee = reach.function ), compared as ( select code.oid, code.line, code.line_with_text, array( select
     lower(used.part[1]) from (values ('(?<!:)(?:=|<>|!=|\mdistinct from) ?([a-z_][\w$]*)(?! ?[\w.(])'), ('\m([a-z_][\w$]*) (?:=|<>|!=|is (?:not )?distinct from) ')) as side (pattern) cross join lateral
-    regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer ), asked as materialized ( select compared.oid, asked.by, bool_or( compared.line ~*
-    format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern) or compared.line ~*
+    regexp_matches(code.line, side.pattern, 'gi') as used (part) ) as names from code where code.is_definer or code.is_check or code.line ~* '\mraise\M' ), asked as materialized ( select compared.oid,
+    asked.by, bool_or( compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:array ?\[ ?)?(?:select )?\(*(?:nullif ?\( ?)?\(*%s ?\(', asked.pattern) or compared.line ~*
     format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern) or asked.by = 'user' and compared.line_with_text ~*
     '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role''' or compared.names && array( select lower(coalesce(kept.part[1], kept.part[2])) from regexp_matches( compared.line,
     format('(?:\m(\w+)(?: constant)?(?: uuid| text)?(?: not null)? ?(?::=|default) ?\(*(?:select )?%1$s ?\(|%1$s ?\( ?\)[^;]{0,60} into (\w+))', asked.pattern), 'gi' ) as kept (part) ) or exists ( select
     from regexp_matches(compared.line, format('([\w$]+) ?\((?:[^();]*, ?)?%s ?\( ?\)', asked.pattern), 'gi') as given (part) join code as check_ on check_.is_check and check_.proname =
     lower(given.part[1]) ) ) as is_so from compared cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern) group by compared.oid,
-    asked.by ), suspect as materialized ( select code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as
-    passes, bool_or(asked.by = 'user' and asked.is_so) as is_by_user from code join asked on asked.oid = code.oid join pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select
-    string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid,
-    code.oid, 'execute') ) as callable where callable.roles is not null group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper,
-    owner.rolbypassrls having not bool_or(asked.by = 'org' and asked.is_so) ), root as materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner,
-    class.relforcerowsecurity from application_tables join pg_catalog.pg_class as class on class.oid = application_tables.relation where application_tables.scope = 'org' ), definer as ( select
-    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed, count(distinct root.qualified_name) as table_count, string_agg(distinct
-    root.qualified_name, ', ') as tables, (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on reach.function = suspect.oid and not (reach.only_inserts and suspect.line
-    ~* '\mauth_org_id\M') join root on root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid,
-    suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker' as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as
-    severity, viewed.qualified_name as object, viewed.table_name, format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem,
-    format('alter view %s set (security_invoker = true)', viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation =
-    viewed.relation join pg_catalog.pg_roles as owner on owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or
-    owner.rolbypassrls or pg_has_role(owner.oid, root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
+    asked.by ), by_caller (function) as ( select asked.oid from asked where asked.is_so union select call.caller from by_caller join code on code.oid = by_caller.function and (code.is_check or code.line
+    ~* '\mraise\M') join call on call.callee = by_caller.function ), view_helper as ( select rule.ev_class::regclass as relation, string_agg(format('|\m%s(?=\()', code.proname), '') as pattern,
+    array_agg(code.proname) as names from by_caller join code on code.oid = by_caller.function and code.is_check and code.proname ~ '^[a-z_0-9]+$' join pg_catalog.pg_depend as dependency on
+    dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass and dependency.refobjid = code.oid join pg_catalog.pg_rewrite as rule on rule.oid =
+    dependency.objid group by rule.ev_class ), view_word as materialized ( select defined.relation, part.word[1] as word, part.position, part.word[1] in ('uid', 'jwt', 'email') or part.word[1] = any
+    (view_helper.names) as asks, sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth from ( select read.relation,
+    regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text from ( select distinct viewed.relation from viewed join view_access on view_access.relation = viewed.relation where
+    viewed.relkind = 'v' and not viewed.is_invoker ) as read ) as defined left join view_helper on view_helper.relation = defined.relation cross join lateral regexp_matches( defined.text, concat_ws( '|',
+    $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
+    '(?<!(?:<>|DISTINCT FROM) \(*(?: ?SELECT )?(?:auth\.)?)\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
+    '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)' ) || coalesce(view_helper.pattern, ''), 'g' ) with ordinality as part (word, position) ), view_query as materialized ( select
+    asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller from ( select placed.relation, coalesce(bool_or(placed.filters and placed.word in
+    ('org_id', 'auth_org_id')), false) as by_org, coalesce(bool_or(placed.filters and not placed.is_outer and placed.asks), false) and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false)
+    as by_user from ( select view_word.relation, view_word.word, view_word.asks, count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as
+    query, max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here > coalesce(max(view_word.position) filter (where view_word.depth = 0 and
+    view_word.word = 'SELECT') over up_to_here, 0) as filters, coalesce( max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here > coalesce(max(view_word.position) filter
+    (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false ) as is_outer from view_word window up_to_here as (partition by view_word.relation order by view_word.position) ) as placed group
+    by placed.relation, placed.query ) as asking group by asking.relation ), suspect as materialized ( select code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles,
+    owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes, code.oid in (select by_caller.function from by_caller) as is_by_user from code join asked on asked.oid = code.oid join
+    pg_catalog.pg_roles as owner on owner.oid = code.proowner cross join lateral ( select string_agg(api_role.rolname, ', ' order by api_role.rolname) as roles from api_role where
+    has_schema_privilege(api_role.oid, code.pronamespace, 'usage') and has_function_privilege(api_role.oid, code.oid, 'execute') ) as callable where callable.roles is not null and code.is_definer group by
+    code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls having not bool_or(asked.by = 'org' and asked.is_so) ), root as
+    materialized ( select application_tables.relation, application_tables.qualified_name, class.relowner, class.relforcerowsecurity from application_tables join pg_catalog.pg_class as class on class.oid =
+    application_tables.relation where application_tables.scope = 'org' ), definer as ( select suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user, bool_or(reach.is_parsed) as is_parsed,
+    count(distinct root.qualified_name) as table_count, string_agg(distinct root.qualified_name, ', ') as tables, (array_agg(distinct root.qualified_name))[:5] as first_tables from suspect join reach on
+    reach.function = suspect.oid and not (reach.only_inserts and suspect.line ~* '\mauth_org_id\M') join root on root.relation = reach.root and (suspect.passes or pg_has_role(suspect.owner_oid,
+    root.relowner, 'usage') and not root.relforcerowsecurity) group by suspect.oid, suspect.name, suspect.is_in_policy, suspect.roles, suspect.is_by_user ) select distinct 'view_without_security_invoker'
+    as code, case when view_query.is_by_caller then 'decide' else 'leaks' end as severity, viewed.qualified_name as object, viewed.table_name,
+    format('is a view over %s that %s may read past row-level security, as its owner', viewed.table_name, view_access.readers) as problem, format('alter view %s set (security_invoker = true)',
+    viewed.qualified_name) as remedy from viewed join view_access on view_access.relation = viewed.relation join view_query on view_query.relation = viewed.relation join pg_catalog.pg_roles as owner on
+    owner.oid = viewed.relowner join root on root.relation = viewed.root where not view_query.is_by_org and viewed.is_direct and (owner.rolsuper or owner.rolbypassrls or pg_has_role(owner.oid,
+    root.relowner, 'usage') and not root.relforcerowsecurity) union all select 'materialized_view', 'leaks', viewed.qualified_name, viewed.table_name,
     format('is a materialized view of %s that %s may read: no policy holds its rows apart', viewed.table_name, view_access.readers), format('revoke all on %s from public, %s', view_access.names,
     view_access.readers) from viewed join view_access on view_access.relation = viewed.relation where viewed.relkind = 'm' union all select 'security_definer_function', case when definer.is_by_user then
     'decide' else 'leaks' end, definer.name, definer.tables, format( '%sreads or writes %s%s with its owner''s rights, past row-level security, and %s may call it%s', case when not definer.is_parsed then
@@ -1070,44 +1115,46 @@ chosen (new_users) as (
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
     ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
     run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name), review_choices as (with reference as materialized (
-    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.parent_attnums, references_between_tables.constraint_oid,
-    references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum from owner_columns ), user_column as
-    materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join owner_column on owner_column.relation =
-    reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from reference union select child.relation,
-    parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference as child join reference as parent on
-    parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name, arms.relation, arms.is_of_user and
-    not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where ancestor.relation = arms.relation and
-    ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and arms.command in ('r', '*') and arms.relation =
-    arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column
-    as materialized ( select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name, org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ),
-    application as materialized ( select application_tables.relation, application_tables.qualified_name from application_tables ), org_root as materialized ( select org_column.relation,
-    org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null, class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join
-    pg_catalog.pg_class as class on class.oid = org_column.relation where org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as
-    attnums, index.indnkeyatts as columns, index.indisunique or index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred,
-    index.indrelid) as predicate, its.constraint_name, its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on
-    org_root.relation = index.indrelid join pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u',
-    'x')) as constraint_name, max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not
-    coalesce((to_jsonb(index) ->> 'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select
-    coalesce( its.definition, substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said
-    (text) cross join lateral ( select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from
-    string_to_table(string_agg( case when placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and
-    placed.deep_position > 1), chr(31)) as element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth =
-    0), '') as tail from ( select deep.*, row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and
-    measured.depth = 1) over (order by measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by
-    part.position) as depth from regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split
-    where index.indisvalid ), index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum, defined.attnums[0] in
-    (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others),
+    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
+    references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
+    from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
+    owner_column on owner_column.relation = reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from
+    reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference
+    as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name,
+    arms.relation, arms.is_of_user and not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where
+    ancestor.relation = arms.relation and ancestor.parent = read.oid ) ) as is_own, arms.is_open, arms.is_everyones from policy_arms as arms where arms.is_permissive and arms.kind = 'using' and
+    arms.command in ('r', '*') and arms.relation = arms.root and not arms.is_false and exists ( select from unnest(arms.roles) as for_role (oid) where for_role.oid = 0 or
+    pg_has_role(to_regrole('authenticated'), for_role.oid, 'usage') ) ), org_column as materialized ( select org_id_columns.relation, org_id_columns.root, org_id_columns.qualified_name,
+    org_id_columns.attnum, org_id_columns.is_not_null, org_id_columns.is_root from org_id_columns ), application as materialized ( select application_tables.relation, application_tables.qualified_name,
+    application_tables.org_from from application_tables ), org_root as materialized ( select org_column.relation, org_column.qualified_name, coalesce(org_column.is_not_null, false) as is_not_null,
+    class.relkind, class.relowner, class.relforcerowsecurity, pg_relation_size(class.oid) as bytes from org_column join pg_catalog.pg_class as class on class.oid = org_column.relation where
+    org_column.is_root ), defined as materialized ( select index.indexrelid, index.indrelid as relation, index.indkey::smallint[] as attnums, index.indnkeyatts as columns, index.indisunique or
+    index.indisexclusion as is_unique, index.indisprimary as is_primary, index.indisexclusion as is_exclusion, pg_get_expr(index.indpred, index.indrelid) as predicate, its.constraint_name,
+    its.is_referenced, its.is_valued, split.head, split.elements, split.tail, class.relname as name from pg_catalog.pg_index as index join org_root on org_root.relation = index.indrelid join
+    pg_catalog.pg_class as class on class.oid = index.indexrelid cross join lateral ( select max(format('%I', own.conname)) filter (where own.contype in ('p', 'u', 'x')) as constraint_name,
+    max(pg_get_constraintdef(own.oid)) filter (where own.contype in ('p', 'u', 'x')) as definition, coalesce(bool_or(own.contype = 'f'), false) as is_referenced, not coalesce((to_jsonb(index) ->>
+    'indnullsnotdistinct')::boolean, false) as is_valued from pg_catalog.pg_constraint as own where own.conindid = index.indexrelid ) as its cross join lateral ( select coalesce( its.definition,
+    substr(pg_get_indexdef(index.indexrelid), strpos(pg_get_indexdef(index.indexrelid), org_root.qualified_name || ' USING ') + length(org_root.qualified_name)) ) ) as said (text) cross join lateral (
+    select coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list = 0), '') as head, array( select trim(element.text) from string_to_table(string_agg( case when
+    placed.token = ',' and placed.depth = 1 then chr(31) else placed.token end, '' order by placed.position ) filter (where placed.list = 1 and placed.depth > 0 and placed.deep_position > 1), chr(31)) as
+    element (text) ) as elements, coalesce(string_agg(placed.token, '' order by placed.position) filter (where placed.list > 1 or placed.list = 1 and placed.depth = 0), '') as tail from ( select deep.*,
+    row_number() over (partition by deep.list order by deep.position) as deep_position from ( select measured.*, count(*) filter (where measured.token = '(' and measured.depth = 1) over (order by
+    measured.position) as list from ( select part.token[1] as token, part.position, sum(case part.token[1] when '(' then 1 when ')' then -1 else 0 end) over (order by part.position) as depth from
+    regexp_matches(said.text, $$'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),]|[^'"(),]+$$, 'g') with ordinality as part (token, position) ) as measured ) as deep ) as placed ) as split where index.indisvalid ),
+    index_key as materialized ( select defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.is_of_user, key.user_attnum, defined.attnums[0] in (select
+    user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user, concat( defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others),
     defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others,
     coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
     min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
     column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
     coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
-    or pg_get_expr(made.adbin, made.adrelid) ~ 'nextval' ), false) as is_made_up from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on
-    column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join
-    user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum =
-    column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1
-    and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not
-    org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
+    or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)' ), false) as is_made_up, bool_and( user_column.attnum is not null or coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or
+    column_.attname ~* '(^|_)(role|permission)s?(_|$)', false) ) as is_of_user from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on column_.attrelid
+    = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join user_column on
+    user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum = column_.attnum ) as key ),
+    per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1 and index_key.is_plain and
+    not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and
+    mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
     'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
     org_root.is_not_null then format( ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname ) end, ' where (' ||
     case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others) )
@@ -1115,18 +1162,19 @@ chosen (new_users) as (
     index_key.definition_then ) else format( 'create unique index%1$s on %2$s%3$s; drop index%1$s %4$s', case when org_root.relkind = 'r' and org_root.bytes > 1e7 then ' concurrently' end,
     org_root.qualified_name, index_key.definition_then, index_key.indexrelid::regclass ) end as remedy from index_key join org_root on org_root.relation = index_key.relation cross join mapping_state cross
     join mapping left join owner_column on owner_column.relation = index_key.relation and owner_column.attnum = index_key.user_attnum left join pg_catalog.pg_attribute as its_user on its_user.attrelid =
-    owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and not
-    index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as severity, found.object,
-    found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I', per_organization.name) as
-    object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
+    owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and
+    index_key.users < 2 and not index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as
+    severity, found.object, found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I',
+    per_organization.name) as object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
     per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0)
-    || '.' ) as problem, per_organization.remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
-    ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
-    'is led by the user in %s, (%s): queries by organization need one led by org_id', org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when
-    org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name, index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join
-    org_root on org_root.relation = index_key.relation where index_key.is_led_by_user and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where
-    other.relation = index_key.relation and other.elements[1] ~ '^org_id( |$)' and other.elements[2:index_key.columns] = index_key.elements[2:] and other.predicate is not distinct from index_key.predicate
-    and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) ) union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
+    || '.' ) as problem, case when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row is about its user, as a profile or a role is; or else: ' else '' end ||
+    per_organization.remedy as remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint ) as
+    counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format( 'is led by the user in %s, (%s): queries by organization need one led by org_id',
+    org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name,
+    index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join org_root on org_root.relation = index_key.relation where index_key.is_led_by_user
+    and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where other.relation = index_key.relation and other.elements[1] ~ '^org_id( |$)' and
+    other.elements[2:index_key.columns] = index_key.elements[2:] and other.predicate is not distinct from index_key.predicate and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) )
+    union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
     format('shows rows of %s by user: colleagues in an organization do not see each other''s', shown.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', shown.table_name ) from shown group by shown.table_name having
     bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'realtime_table', 'supabase_realtime',
@@ -1140,33 +1188,40 @@ chosen (new_users) as (
     column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or
     exists ( select from reference where reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists (
     select from pg_catalog.pg_index as index where index.indrelid = application.relation and index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and
-    user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select 'unbound_reference', child.qualified_name, child.qualified_name, format(
-    'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s', string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums,
-    reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name) from reference join org_column as child on child.relation =
-    reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as
-    its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from
-    review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select
-    review_deletion.* from review_deletion union all select leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format(
-    '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select
-    format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and
-    held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
-    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
-    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
-    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
-    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
-    listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
-    application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
-    listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
-    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table', 'new_users_unset') and push_findings.table_name is not null ) ),
-    direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins, string_agg(replace(sources.org_id,
-    'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
-    string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
-    case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
-    sources.ordinal, concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
-    '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
-    replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
-    parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
-    / candidates.percent::numeric as conflicts from candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
+    user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select 'parent_left_out', child.qualified_name, child.qualified_name, format(
+    'goes by %L alone, and references %s: a row of a user who is in another organization than that is parted from it', child.org_from::text, string_agg(format('%s (%s)', parent.qualified_name,
+    keyed.entry), ', ' order by keyed.entry) ), format('say whose such a row is: org_from %L; or leave it, if it is its user''s', (array_agg(keyed.entry order by keyed.entry) || child.org_from)::text)
+    from application as child join org_column on org_column.relation = child.relation and org_column.attnum is null join reference on reference.relation = child.relation and reference.parent <>
+    child.relation join org_root as parent on parent.relation = reference.parent cross join lateral (select array_to_string(reference.column_names, ', ') as entry) as keyed cross join mapping_state where
+    child.org_from <> '{}' and mapping_state.is_filled and not exists ( select from reference as named where named.relation = child.relation and array_to_string(named.column_names, ', ') = any
+    (child.org_from) and (named.parent in (select org_root.relation from org_root) or named.parent = to_regclass('public.organizations')) ) group by child.qualified_name, child.org_from union all select
+    'unbound_reference', child.qualified_name, child.qualified_name, format( 'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
+    string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums, reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$',
+    child.qualified_name) from reference join org_column as child on child.relation = reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation =
+    reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by
+    child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as
+    materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select review_deletion.* from review_deletion union all select leaks.* from leaks union all select
+    choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state,
+    'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join
+    table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+',
+    ' ', 'g'), 60) ) as finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as
+    session where session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select
+    format('prepared transaction %s', prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from
+    pg_catalog.pg_prepared_xacts as prepared where prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows,
+    table_sizes.table_bytes, table_sizes.index_bytes, listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision /
+    greatest(table_sizes.table_bytes, 1)) as percent from application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root =
+    application_tables.relation left join listed_registry on listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where
+    application_tables.qualified_name not in ( select push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table',
+    'new_users_unset') and push_findings.table_name is not null ) ), direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by
+    sources.ordinal) as joins, string_agg(replace(sources.org_id, 'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ),
+    looked_at as ( select sources.root, string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by
+    sources.ordinal) as org_ids, string_agg( case when sources.kind = 'parent' then format(
+    E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true', sources.ordinal, concat_ws(', ', case when
+    parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
+    replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else replace(sources.joins, '{child}', 'todo') end, ''
+    order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on parent.relation = sources.parent group by sources.root ),
+    decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100 / candidates.percent::numeric as conflicts from
+    candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as
@@ -1231,7 +1286,7 @@ chosen (new_users) as (
     pg_size_pretty(plan.bytes) end, case when plan.part in ('count', 'backfill') then plan.estimated_rows || ' rows' end, format('%s s', plan.seconds) ), plan.statement, jsonb_build_object( 'root',
     coalesce(pg_partition_root(plan.relation), plan.relation)::text, 'number', plan.number, 'phase', plan.phase, 'lock', plan.lock, 'bytes', plan.bytes, 'rows', plan.estimated_rows, 'seconds',
     plan.seconds ) from plan ) select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer from rows
-$preflight$), false, true, '') as document,
+$preflight$) end, false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)
     as found (topic text, code text, object text, finding text, to_do text);

@@ -145,6 +145,10 @@ async function ask(source: Source, rows: string, decide?: Decide): Promise<Asked
 }
 
 function read(answer: PreflightRow[]): Asked {
+  const [refused] = answer;
+  if (refused && answer.every(({ topic }) => topic === "refused")) {
+    throw new UsageError(`Cannot look at the tables: ${refused.object} ${refused.finding}; ${refused.to_do}`);
+  }
   const about = (topic: string) => answer.filter((row) => row.topic === topic);
   return {
     suggestions: about("to classify").map(({ object, finding, to_do }) => ({

@@ -42,22 +42,16 @@ create table if not exists tenancy.settings (
 );
 comment on table tenancy.settings is 'One row. A change counts from the next step or batch on, also while a push is running.';
 comment on column tenancy.settings.default_org_id is 'The organization of everyone and everything that tenancy.user_orgs does not place.';
-comment on column tenancy.settings.lock_timeout_ms is
-'Milliseconds that a change waits for its lock, and so the longest pause that it can cause.';
-comment on column tenancy.settings.lock_attempts is
-'How often a lock is asked for, with growing pauses up to 10 s, before the push gives up: 60 is about 6 minutes.';
+comment on column tenancy.settings.lock_timeout_ms is 'Milliseconds that a change waits for its lock, and so the longest pause that it can cause.';
+comment on column tenancy.settings.lock_attempts is 'How often a lock is asked for, with growing pauses up to 10 s, before the push gives up: 60 is about 6 minutes.';
 comment on column tenancy.settings.batch_target_ms is 'Milliseconds that one batch of the backfill should take.';
-comment on column tenancy.settings.wal_mb_per_second is
-'Megabytes of WAL per second that the server may write while the backfill runs, for small disks. NULL: no limit.';
-comment on column tenancy.settings.scan_mb_per_second is
-'Megabytes per second that an index build or a validation reads: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
-comment on column tenancy.settings.backfill_rows_per_second is
-'Rows per second that the backfill writes: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
+comment on column tenancy.settings.wal_mb_per_second is 'Megabytes of WAL per second that the server may write while the backfill runs, for small disks. NULL: no limit.';
+comment on column tenancy.settings.scan_mb_per_second is 'Megabytes per second that an index build or a validation reads: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
+comment on column tenancy.settings.backfill_rows_per_second is 'Rows per second that the backfill writes: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
 comment on column tenancy.settings.paused is
 'While it is on, no step begins; a push waits for pause_limit_minutes and then ends, and where no table has a row it does not wait.';
 comment on column tenancy.settings.pause_limit_minutes is 'Minutes that a push waits while paused is on, before it ends with an error.';
-comment on column tenancy.settings.fill_org_id is
-'True: the filler, a trigger, gives rows that come without org_id the organization that the backfill would give them. After a change run'
+comment on column tenancy.settings.fill_org_id is 'True: the filler, a trigger, gives rows that come without org_id the organization that the backfill would give them. After a change run'
 ' do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$;';
 comment on column tenancy.settings.new_users is
 'Which organization users get who are in none: default, the default organization; personal, one of their own; application, what the'
@@ -65,10 +59,8 @@ comment on column tenancy.settings.new_users is
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
 comment on column tenancy.settings.org_role is 'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';
 comment on column tenancy.settings.token_hook is 'True: the Auth server calls tenancy.add_org_id_to_token. Set by tenancy.enable_token_hook.';
-comment on column tenancy.settings.rows_decided_at is
-'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
-comment on column tenancy.settings.small_table_bytes is
-'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
+comment on column tenancy.settings.rows_decided_at is 'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
+comment on column tenancy.settings.small_table_bytes is 'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
 comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s: the platform''s, and those of tools that make their own. Add yours:'
 ' update tenancy.settings set platform_schemas = platform_schemas || ''queue''::text.';
 
@@ -94,8 +86,10 @@ with known as (
         coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id,
         coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as other_id
     from tenancy.settings
+    left join pg_catalog.pg_attribute as id on (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)
     cross join lateral (
-        select case when to_regclass('public.organizations') is not null then query_to_xml(
+        -- Only where its ids are such: the push stops at another table of that name.
+        select case when id.attnum is not null then query_to_xml(
             'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, ''
         ) end as document
     ) as answer
@@ -170,7 +164,7 @@ auth_org_id as (
         function.prorettype = 'uuid'::regtype as returns_uuid,
         has_function_privilege('authenticated', function.oid, 'execute') as callable,
         -- In a query nobody can catch what it raises.
-        function.prosrc !~* '(\mraise\M|current_setting\([^,)]*\))' as can_be_tried
+        function.prosrc !~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried
     from pg_catalog.pg_proc as function
     join pg_catalog.pg_language as language on language.oid = function.prolang
     where function.oid = to_regprocedure('public.auth_org_id()')
@@ -223,7 +217,8 @@ from (
     union all
     select
         'organizations_not_referable', 'public.organizations',
-        'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first'
+        'cannot be referenced: it must be a table with a unique column id of type uuid',
+        'rename it, and the migrations make another one, which the mapping can fill; or give it such an id'
     from organizations
     where organizations.relkind <> 'r'
         or not organizations.referable
@@ -242,12 +237,14 @@ from (
     from organizations
     cross join tenancy.settings
     cross join tenancy.required_organization_columns as required
-    where organizations.referable and organizations.relkind = 'r'
+    where organizations.relkind = 'r'
         -- The migration inserts it where nothing else is required; the preflight runs before that.
         and (required.column_names is not null or to_regclass('tenancy.settings') is not null)
         and query_to_xml(
-            format('select 1 as found from public.organizations where id = %L', settings.default_org_id),
-            false, true, ''
+            case
+                when organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id)
+                else 'select 1 as found'
+            end, false, true, ''
         )::text = ''
     union all
     select
@@ -282,25 +279,28 @@ from (
     cross join lateral (
         select (
             xpath(
-                '/row/org_id/text()',
-                -- The claims are set before the function is called, and put back after it.
+                '/row/org_id/row/org_id/text()',
+                -- The claims, and where the application's own sessions look, are set before the function is called, and put back after it.
                 query_to_xml(
                     format(
                         $sql$
                             select
                                 answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
-                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back
+                                pg_catalog.set_config('request.headers', %L, true) as headers_put_back,
+                                pg_catalog.set_config('search_path', %L, true) as path_put_back
                             from (
                                 select case
                                     when pg_catalog.set_config('request.jwt.claims', %L, true) <> ''
                                         and pg_catalog.set_config('request.headers', %L, true) is not null
-                                        then public.auth_org_id()
+                                        and pg_catalog.set_config('search_path', %L, true) is not null
+                                        then pg_catalog.query_to_xml('select public.auth_org_id() as org_id', false, true, '')
                                 end as org_id
                                 offset 0
                             ) as answer
                         $sql$,
                         coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''),
-                        auth_org_id_probes.claims, auth_org_id_probes.headers
+                        current_setting('search_path'), auth_org_id_probes.claims, auth_org_id_probes.headers,
+                        (select pg_settings.reset_val from pg_catalog.pg_settings where pg_settings.name = 'search_path')
                     ),
                     false, true, ''
                 )

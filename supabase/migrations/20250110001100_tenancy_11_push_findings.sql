@@ -372,7 +372,7 @@ where function.oid = to_regprocedure('public.auth_org_id()')
     and to_regclass('tenancy.settings') is null
     and (
         function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)'
-        or function.prosrc ~* '(\mraise\M|current_setting\([^,)]*\))'
+        or function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)'
     )
 union all
 select

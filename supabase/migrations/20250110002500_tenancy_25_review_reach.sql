@@ -315,12 +315,22 @@ seen as materialized (
 ),
 asked as materialized (
     select
-        seen.*, 'other' = any (seen.functions) as has_functions, seen.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 ' as is_false,
+        seen.*, 'other' = any (seen.functions) as has_functions,
+        seen.node ~ '^\{CONST :consttype 16 [^{}]*:constvalue 1 \[ 0 '
+            -- No org_id is NULL after the push.
+            or seen.node ~ format('^\{NULLTEST :arg \{VAR :varno 1 :varattno %s [^{}]*\} :nulltesttype 0 ', clause.org_id_attnum)
+            -- And who has the role service_role passes every policy: the bytes of that.
+            or operator.oprname = '=' and seen.attnums = '{}' and not seen.has_tables and seen.functions && '{role,jwt,current_setting}'
+            and seen.node ~ ' 115 101 114 118 105 99 101 95 114 111 108 101 \]' as is_false,
+        -- Everybody but the user.
+        seen.node ~ '^\{(DISTINCTEXPR |BOOLEXPR :boolop not )' or coalesce(operator.oprname = '<>', false) as is_negated,
         seen.functions && '{uid,email,jwt,current_setting}' or seen.node ~ '\{SQLVALUEFUNCTION :op (9|10|11|12) ' as has_identity,
         -- The bytes of sub and email, at the end of what is quoted.
         seen.functions && '{uid,email}'
             or seen.functions && '{jwt,current_setting}' and seen.node ~ ' (115 117 98|101 109 97 105 108) \]' as has_user_identity
     from seen
+    join clause on clause.number = seen.clause
+    left join pg_catalog.pg_operator as operator on operator.oid = substring(seen.node from '^\{OPEXPR :opno (\d+)')::oid
 ),
 judged as materialized (
     select
@@ -344,10 +354,12 @@ judged as materialized (
                 when asked.attnums = '{}' then 'yes'
                 -- What CASE lets pass whatever the row.
                 when asked.node ~ '^\{CASEEXPR .*:result \{CONST :consttype 16 [^{}]*:constvalue 1 \[ 1 ' then 'probably'
+                when asked.is_negated and (asked.has_user_identity or 'auth_org_id' = any (asked.functions)) and not asked.has_tables and not asked.has_functions
+                    then 'probably'
                 when asked.has_identity or asked.has_tables or asked.functions && '{auth_org_id,other}' then 'no'
                 else 'probably'
             end as is_open,
-            asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions as is_of_user
+            asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions and not asked.is_negated as is_of_user
     ) as leaf
     group by asked.arm
 )

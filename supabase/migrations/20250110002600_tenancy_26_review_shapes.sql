@@ -6,10 +6,11 @@
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create or replace view tenancy.review_shapes as
-with code as materialized (
+with recursive code as materialized (
     select
         application_functions.oid, application_functions.name, application_functions.kind, application_functions.is_parsed,
-        application_functions.schema_names, function.prorettype, function.proallargtypes is not null or row_type.is_own as has_columns,
+        application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
+        function.proallargtypes is not null or row_type.is_own as has_columns,
         coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
         -- What RETURN QUERY EXECUTE is given stands where it is given, and TABLE t is what it stands for.
         regexp_replace(
@@ -62,53 +63,64 @@ mentioned as materialized (
             and code.line ~* format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern)
         )
 ),
--- What has all columns of a table in a function: the table, and what is made of all of it: a query, a table of the session, a loop's rows.
-whole as materialized (
-    select mentioned.oid, mentioned.name, mentioned.schema_names, mentioned.line, mentioned.root, mentioned.table_name, mentioned.relname, mentioned.pattern, true as is_relation
-    from mentioned
-    union
-    select
-        mentioned.oid, mentioned.name, mentioned.schema_names, mentioned.line, mentioned.root, mentioned.table_name,
-        lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation
-    from mentioned
-    cross join (
-        values
-            ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', true),
-            ('("[^"]+"|[a-z_][\w$]*) as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
-            ('\( ?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M)("[^"]+"|[a-z_][\w$]*)', true),
-            ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?((?:"[^"]+"|[a-z_][\w$]*))(?: on commit (?:drop|preserve rows|delete rows))? as \(?select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', true),
-            ('\mfor ("[^"]+"|[a-z_][\w$]*) in select (?:[\w$"]+ ?\. ?)?\* from (?:only )?{table}', false)
-    ) as form (text, is_relation)
-    cross join lateral regexp_matches(mentioned.line, replace(form.text, '{table}', mentioned.pattern), 'gi') as made (part)
-    -- A variable of a type of its own has the columns of that.
-    where form.is_relation
-        or mentioned.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)', '\\\1', 'g'), mentioned.pattern)
-    union
-    -- The tables of a trigger for statements.
-    select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true
-    from member
-    join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
-    cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name)
-    join code on code.oid = pg_trigger.tgfoid
-    where its.name is not null
-    union
-    -- The rows that a trigger function, or a function of a row, has in whole.
-    select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false
+-- What has all columns of a table in a function: the table, the tables of a trigger, a trigger's or an argument's row, and what is made of all of
+-- one of these: a query, a table of the session, a loop's rows, a variable.
+whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as (
+    select base.*
     from (
-        select pg_trigger.tgfoid as function, member.root, member.table_name
+        select mentioned.*, true
+        from mentioned
+        union
+        select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true
         from member
         join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
+        cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name)
+        join code on code.oid = pg_trigger.tgfoid
+        where its.name is not null
         union
-        select function.oid, member.root, member.table_name
-        from code as of_row
-        join pg_catalog.pg_proc as function on function.oid = of_row.oid
-        cross join unnest(function.proargtypes) as argument (type)
-        join pg_catalog.pg_type as type on type.oid = argument.type
-        join member on member.relation = type.typrelid
-    ) as given
-    join code
-        on code.oid = given.function
-        and not code.is_parsed
+        select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false
+        from (
+            select pg_trigger.tgfoid as function, member.root, member.table_name
+            from member
+            join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
+            union
+            select function.oid, member.root, member.table_name
+            from code as of_row
+            join pg_catalog.pg_proc as function on function.oid = of_row.oid
+            cross join unnest(function.proargtypes) as argument (type)
+            join pg_catalog.pg_type as type on type.oid = argument.type
+            join member on member.relation = type.typrelid
+        ) as given
+        join code
+            on code.oid = given.function
+            and not code.is_parsed
+    ) as base
+    union
+    select
+        whole.oid, whole.name, whole.schema_names, whole.line, whole.root, whole.table_name,
+        lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation
+    from whole
+    cross join (
+        values
+            ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true),
+            ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+            ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
+            ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
+            ('\mfor {name} in select {all} from (?:only )?{table}', false),
+            ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
+            ('\mselect {all} from (?:only )?{table}[^;]* into (?:strict )?{name}', false),
+            ('\m(?:delete from|update|insert into) (?:only )?{table}[^;]* returning {all} into (?:strict )?{name}', false)
+    ) as form (text, is_relation)
+    cross join lateral regexp_matches(
+        whole.line,
+        replace(replace(replace(form.text, '{name}', '("[^"]+"|[a-z_][\w$]*)'), '{all}', '(?:[\w$"]+ ?\. ?)?\*'), '{table}', whole.pattern), 'gi'
+    ) as made (part)
+    where whole.is_relation
+        -- A variable of a type of its own has the columns of that.
+        and (
+            form.is_relation
+            or whole.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)', '\\\1', 'g'), whole.pattern)
+        )
 ),
 copy as materialized (
     select
@@ -125,7 +137,12 @@ copy as materialized (
                 '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)'
         end, 'gi'
     ) as copied (part)
-    where whole.is_relation or copied.part[3] ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))
+    where (whole.is_relation or copied.part[3] ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', '')))
+        -- Not into a table that is made like it, or of it.
+        and whole.line !~* format(
+            '\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?%s[^;(]*(?:\( ?like|\mas \(?select (?:[\w$"]+ ?\. ?)?\* from) (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])',
+            regexp_replace(copied.part[1], '(\W)', '\\\1', 'g'), regexp_replace(trim(both '"' from regexp_replace(whole.table_name, '^.*\.', '')), '(\W)', '\\\1', 'g')
+        )
 ),
 org_id_place as materialized (
     select
@@ -140,7 +157,7 @@ org_id_place as materialized (
 -- What a function answers with: the last statement of SQL, RETURN QUERY of plpgsql, without what is in parentheses.
 answer as materialized (
     select
-        code.oid, code.name, code.line, code.prorettype, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement,
+        code.oid, code.name, code.line, code.prorettype, code.is_record, code.has_columns, code.returns_org_id, code.is_parsed, flat.statement,
         coalesce(
             (regexp_match(flat.statement, '\mreturning (.*)$', 'i'))[1],
             (regexp_match(flat.statement || ' from ', '(?:\mselect (?:distinct )?(.*) from ){1,1}?', 'i'))[1]
@@ -208,19 +225,25 @@ where answer.column_list like '%,%'
 union all
 select distinct
     'function_row_shape', 'breaks', answer.name, whole.table_name,
-    format('probably returns too many columns: all of %s, and it says which it returns', whole.table_name),
-    format('name the columns in %s, or drop it and create it with org_id among those that it returns', answer.name)
+    format(
+        'probably returns too many columns: all of %s, and %s says which it returns', whole.table_name,
+        case when answer.is_record then 'whoever calls it' else 'it' end
+    ),
+    format(
+        'name the columns in %s, or %s', answer.name,
+        case when answer.is_record then 'org_id in every list at its calls' else 'drop it and create it with org_id among those that it returns' end
+    )
 from answer
 join whole
     on whole.oid = answer.oid
     and whole.is_relation
 cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part)
-where answer.has_columns
+where (answer.has_columns or answer.is_record)
     and not answer.returns_org_id
     and not answer.is_parsed
     and (
         answer.statement ~* concat(
-            '(\m(from|join|update|insert into) +(only |as )?|, ?)', whole.pattern,
+            '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern,
             case when lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end
         )
         -- Or all columns of a query of all columns that has no name.
@@ -244,6 +267,19 @@ cross join lateral regexp_matches(
 ) as made (part)
 where not code.is_parsed
     and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)'
+union all
+select distinct
+    'function_row_shape', 'breaks', code.name, member.table_name,
+    format('probably makes the row of %s column by column as a trigger, and one is missing', member.table_name),
+    format('set the columns that change in %s, as new.… := …', code.name)
+from code
+join pg_catalog.pg_trigger on pg_trigger.tgfoid = code.oid
+join member on member.relation = pg_trigger.tgrelid
+cross join lateral regexp_matches(
+    code.line, '(?:\mnew ?:= ?|\mreturn )(?:row ?)?\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\) ?(?:;|::)', 'gi'
+) as made (part)
+where made.part[1] !~* '(\morg_id\M|\*)'
+    and regexp_replace(made.part[1], '\((?:[^()]|\([^()]*\))*\)', '', 'g') ~ ','
 union all
 -- Each query of a UNION has as many columns.
 select distinct

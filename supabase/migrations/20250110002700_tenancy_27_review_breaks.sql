@@ -41,10 +41,28 @@ careless as materialized (
     -- Inserts that do not say an organization: one row per function and table.
     select
         mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name,
-        bool_or(mention.column_list is null) as is_by_position
+        bool_or(mention.column_list is null) as is_by_position, string_agg(mention.column_list, ' ') as column_lists
     from mention
     where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true)
     group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name
+),
+-- Tables whose rows may name nobody, and then have no organization, where there are several.
+nobodys as materialized (
+    select member.relation, string_agg(format('%I', column_.attname), '|') as owners
+    from tenancy.org_id_columns as member
+    join tenancy.owner_columns on owner_columns.relation = member.relation
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = owner_columns.relation
+        and column_.attnum = owner_columns.attnum
+    cross join tenancy.mapping_state
+    where mapping_state.is_filled
+        and not exists (
+            select from tenancy.references_between_tables as reference
+            join tenancy.org_id_columns as parent on parent.relation = reference.parent
+            where reference.relation = member.relation and reference.parent <> reference.relation
+        )
+    group by member.relation
+    having not bool_or(column_.attnotnull)
 ),
 filler as (
     select
@@ -58,19 +76,31 @@ select
         when careless.kind = 'trigger function' then 'trigger_without_org_id'
         else 'function_without_org_id'
     end as code,
-    filler.severity, careless.name as object, careless.table_name,
+    case when unplaced.is_so then 'breaks' else filler.severity end as severity, careless.name as object, careless.table_name,
     format(
         '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name,
         case
             when careless.is_by_position then 'without a list of columns: what is in org_id depends on the rows'
             else 'without org_id'
         end,
-        case when code.on_sign_up then ' when somebody signs up' end, filler.hint
+        case when code.on_sign_up then ' when somebody signs up' end,
+        case
+            when unplaced.is_so then ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, with the statement that fires it'
+            else filler.hint
+        end
     ) as problem,
-    format('name the columns in %s, and org_id among them', careless.name) as remedy
+    format('name the columns in %s, and org_id among them%s', careless.name, case when unplaced.is_so then ': new.org_id, of the row that fires it' end) as remedy
 from careless
 join code on code.oid = careless.function
 cross join filler
+left join nobodys on nobodys.relation = careless.root
+cross join lateral (
+    select careless.kind = 'trigger function' and not code.on_sign_up
+        and coalesce(code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners), false)
+        and nobodys.relation is not null
+        -- Unless the row that fires it says who.
+        and code.line_with_text !~* 'coalesce ?\([^;]*\mauth ?\. ?uid\M[^;]*\m(new|old) ?\.'
+) as unplaced (is_so)
 union all
 select
     'cron_job', case when bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name,

@@ -50,61 +50,16 @@ view_access as materialized (
     join reader on reader.relation = above.upper
     group by above.relation
 ),
-view_word as materialized (
-    select
-        defined.relation, part.word[1] as word, part.position,
-        sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth
-    from (
-        select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text
-        from (
-            select distinct viewed.relation
-            from viewed
-            join view_access on view_access.relation = viewed.relation
-            where viewed.relkind = 'v' and not viewed.is_invoker
-        ) as read
-    ) as defined
-    cross join lateral regexp_matches(
-        defined.text,
-        concat_ws(
-            '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
-            '\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
-            '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)'
-        ),
-        'g'
-    ) with ordinality as part (word, position)
-),
--- Who asks counts where it decides which rows there are: in what is joined and filtered, of each query of a UNION.
-view_query as materialized (
-    select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller
-    from (
-        select
-            placed.relation,
-            coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org,
-            -- Neither the condition of an outer join nor one arm of an OR keeps a row away.
-            coalesce(bool_or(placed.filters and not placed.is_outer and placed.word in ('uid', 'jwt', 'email')), false)
-            and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user
-        from (
-            select
-                view_word.relation, view_word.word,
-                count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query,
-                max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here
-                > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters,
-                coalesce(
-                    max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here
-                    > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false
-                ) as is_outer
-            from view_word
-            window up_to_here as (partition by view_word.relation order by view_word.position)
-        ) as placed
-        group by placed.relation, placed.query
-    ) as asking
-    group by asking.relation
-),
 code as materialized (
     select
         application_functions.oid, application_functions.name, application_functions.proname, function.prosecdef as is_definer,
         function.pronamespace, function.proowner, function.prorettype = 'boolean'::regtype as is_check,
-        regexp_replace(application_functions.source, '\s+', ' ', 'g') as line,
+        -- A claim of the token is who calls, however it is read.
+        case
+            when application_functions.source_with_text ~* 'request\.jwt\.claim'
+                then regexp_replace(application_functions.line, '\mcurrent_setting ?\([^()]*\)', 'auth.jwt()', 'gi')
+            else application_functions.line
+        end as line,
         regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
         exists (
             select from pg_catalog.pg_depend as dependency
@@ -148,13 +103,13 @@ compared as (
             cross join lateral regexp_matches(code.line, side.pattern, 'gi') as used (part)
         ) as names
     from code
-    where code.is_definer
+    where code.is_definer or code.is_check or code.line ~* '\mraise\M'
 ),
 asked as materialized (
     select
         compared.oid, asked.by,
         bool_or(
-            compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:select )?\(*%s ?\(', asked.pattern)
+            compared.line ~* format('(?:(?<!:)=|<>|!=|\mdistinct from|\min|\many) ?\(* ?(?:array ?\[ ?)?(?:select )?\(*(?:nullif ?\( ?)?\(*%s ?\(', asked.pattern)
             or compared.line ~* format('%s ?\( ?\)[ )#>-]*(?:as \w+[ )]*)?(?:::? ?\w+[ )]*)?(?:=|<>|!=|in \(|is (?:not )?distinct from)', asked.pattern)
             -- No role of the API is that one.
             or asked.by = 'user' and compared.line_with_text ~* '\mrole\M[^;]{0,20}(?:=|<>|!=) ?''service_role'''
@@ -175,10 +130,86 @@ asked as materialized (
     cross join (values ('org', '\m(?:public ?\. ?)?auth_org_id'), ('user', '\mauth ?\. ?(?:uid|jwt|email)')) as asked (by, pattern)
     group by compared.oid, asked.by
 ),
+-- Or of whom another asks that it calls, which says true or false, or raises.
+by_caller (function) as (
+    select asked.oid
+    from asked
+    where asked.is_so
+    union
+    select call.caller
+    from by_caller
+    join code
+        on code.oid = by_caller.function
+        and (code.is_check or code.line ~* '\mraise\M')
+    join call on call.callee = by_caller.function
+),
+-- Of the views, those of these that they ask.
+view_helper as (
+    select rule.ev_class::regclass as relation, string_agg(format('|\m%s(?=\()', code.proname), '') as pattern, array_agg(code.proname) as names
+    from by_caller
+    join code on code.oid = by_caller.function and code.is_check and code.proname ~ '^[a-z_0-9]+$'
+    join pg_catalog.pg_depend as dependency
+        on dependency.classid = 'pg_catalog.pg_rewrite'::regclass
+        and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
+        and dependency.refobjid = code.oid
+    join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid
+    group by rule.ev_class
+),
+view_word as materialized (
+    select
+        defined.relation, part.word[1] as word, part.position, part.word[1] in ('uid', 'jwt', 'email') or part.word[1] = any (view_helper.names) as asks,
+        sum(case part.word[1] when '(' then 1 when ')' then -1 else 0 end) over (partition by defined.relation order by part.position) as depth
+    from (
+        select read.relation, regexp_replace(pg_get_viewdef(read.relation), '\s+', ' ', 'g') as text
+        from (
+            select distinct viewed.relation
+            from viewed
+            join view_access on view_access.relation = viewed.relation
+            where viewed.relkind = 'v' and not viewed.is_invoker
+        ) as read
+    ) as defined
+    left join view_helper on view_helper.relation = defined.relation
+    cross join lateral regexp_matches(
+        defined.text,
+        concat_ws(
+            '|', $$'(?:[^']|'')*'$$, '"(?:[^"]|"")*"', '[()]', '\m(?:LEFT|RIGHT|FULL) JOIN\M', '\m(?:SELECT|FROM|JOIN|WHERE|OR|WITH|UNION|EXCEPT|INTERSECT)\M',
+            '(?<!(?:<>|DISTINCT FROM) \(*(?: ?SELECT )?(?:auth\.)?)\m(?:uid|jwt|email)(?=\()(?!\(\)(?: AS \w+)?\)* IS NOT NULL)', '\morg_id(?= = \(* ?(?:SELECT )?(?:public\.)?auth_org_id\()',
+            '\mauth_org_id(?=\(\)(?: AS \w+)?\)* = \(*[\w.]*\morg_id\M)'
+        ) || coalesce(view_helper.pattern, ''),
+        'g'
+    ) with ordinality as part (word, position)
+),
+-- Who asks counts where it decides which rows there are: in what is joined and filtered, of each query of a UNION.
+view_query as materialized (
+    select asking.relation, bool_and(asking.by_org) as is_by_org, bool_and(asking.by_org or asking.by_user) as is_by_caller
+    from (
+        select
+            placed.relation,
+            coalesce(bool_or(placed.filters and placed.word in ('org_id', 'auth_org_id')), false) as by_org,
+            -- Neither the condition of an outer join nor one arm of an OR keeps a row away.
+            coalesce(bool_or(placed.filters and not placed.is_outer and placed.asks), false)
+            and not coalesce(bool_or(placed.filters and placed.word = 'OR'), false) as by_user
+        from (
+            select
+                view_word.relation, view_word.word, view_word.asks,
+                count(*) filter (where view_word.depth = 0 and view_word.word in ('UNION', 'EXCEPT', 'INTERSECT')) over up_to_here as query,
+                max(view_word.position) filter (where view_word.depth = 0 and view_word.word in ('FROM', 'WITH')) over up_to_here
+                > coalesce(max(view_word.position) filter (where view_word.depth = 0 and view_word.word = 'SELECT') over up_to_here, 0) as filters,
+                coalesce(
+                    max(view_word.position) filter (where view_word.word like '% JOIN') over up_to_here
+                    > coalesce(max(view_word.position) filter (where view_word.word in ('JOIN', 'WHERE')) over up_to_here, 0), false
+                ) as is_outer
+            from view_word
+            window up_to_here as (partition by view_word.relation order by view_word.position)
+        ) as placed
+        group by placed.relation, placed.query
+    ) as asking
+    group by asking.relation
+),
 suspect as materialized (
     select
         code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid as owner_oid, owner.rolsuper or owner.rolbypassrls as passes,
-        bool_or(asked.by = 'user' and asked.is_so) as is_by_user
+        code.oid in (select by_caller.function from by_caller) as is_by_user
     from code
     join asked on asked.oid = code.oid
     join pg_catalog.pg_roles as owner on owner.oid = code.proowner
@@ -189,6 +220,7 @@ suspect as materialized (
             and has_function_privilege(api_role.oid, code.oid, 'execute')
     ) as callable
     where callable.roles is not null
+        and code.is_definer
     group by code.oid, code.name, code.line, code.line_with_text, code.is_in_policy, callable.roles, owner.oid, owner.rolsuper, owner.rolbypassrls
     having not bool_or(asked.by = 'org' and asked.is_so)
 ),

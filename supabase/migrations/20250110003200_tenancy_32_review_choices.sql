@@ -12,7 +12,7 @@ comment on view tenancy.mapping is 'The query that says which organization each 
 create or replace view tenancy.review_choices as
 with reference as materialized (
     select
-        references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums,
+        references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names,
         references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name
     from tenancy.references_between_tables
 ),
@@ -76,7 +76,7 @@ org_column as materialized (
     from tenancy.org_id_columns
 ),
 application as materialized (
-    select application_tables.relation, application_tables.qualified_name
+    select application_tables.relation, application_tables.qualified_name, application_tables.org_from
     from tenancy.application_tables
 ),
 org_root as materialized (
@@ -140,7 +140,7 @@ defined as materialized (
 ),
 index_key as materialized (
     select
-        defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.user_attnum,
+        defined.*, key.others, key.users, key.has_org_id, key.has_parent, key.is_made_up, key.is_plain, key.is_of_user, key.user_attnum,
         defined.attnums[0] in (select user_column.attnum from user_column where user_column.relation = defined.relation) as is_led_by_user,
         concat(
             defined.head, '(', concat_ws(', ', concat('org_id', key.user_suffix), key.others), defined.tail
@@ -162,8 +162,13 @@ index_key as materialized (
             )), false) as has_parent,
             coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain,
             coalesce(bool_or(
-                column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ 'nextval'
-            ), false) as is_made_up
+                column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)'
+            ), false) as is_made_up,
+            -- One row per user, or per user and role, or one of a few values: it says something about them.
+            bool_and(
+                user_column.attnum is not null
+                or coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or column_.attname ~* '(^|_)(role|permission)s?(_|$)', false)
+            ) as is_of_user
         from generate_series(1, defined.columns) as part (position)
         left join pg_catalog.pg_attribute as column_
             on column_.attrelid = defined.relation
@@ -219,6 +224,8 @@ per_organization as materialized (
     where index_key.is_unique
         and not index_key.has_org_id
         and not index_key.has_parent
+        -- Whom two users are to each other is no matter of their organization.
+        and index_key.users < 2
         and not index_key.is_referenced
         and (not index_key.is_primary or index_key.columns > 1)
         and (index_key.users > 0 or not index_key.is_made_up)
@@ -233,7 +240,11 @@ from (
             case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then,
             ' Collisions: ' || nullif(counted.number, 0) || '.'
         ) as problem,
-        per_organization.remedy
+        case
+            when per_organization.users > 0 and per_organization.is_of_user
+                then 'leave it where a row is about its user, as a profile or a role is; or else: '
+            else ''
+        end || per_organization.remedy as remedy
     from per_organization
     cross join lateral (
         select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
@@ -316,6 +327,31 @@ from (
                 and user_column.attnum = any (index.indkey)
         )
     group by application.qualified_name
+    union all
+    -- Before the push: the table may have been excluded when its rows were decided.
+    select
+        'parent_left_out', child.qualified_name, child.qualified_name,
+        format(
+            'goes by %L alone, and references %s: a row of a user who is in another organization than that is parted from it', child.org_from::text,
+            string_agg(format('%s (%s)', parent.qualified_name, keyed.entry), ', ' order by keyed.entry)
+        ),
+        format('say whose such a row is: org_from %L; or leave it, if it is its user''s', (array_agg(keyed.entry order by keyed.entry) || child.org_from)::text)
+    from application as child
+    join org_column on org_column.relation = child.relation and org_column.attnum is null
+    join reference on reference.relation = child.relation and reference.parent <> child.relation
+    join org_root as parent on parent.relation = reference.parent
+    cross join lateral (select array_to_string(reference.column_names, ', ') as entry) as keyed
+    cross join tenancy.mapping_state
+    where child.org_from <> '{}'
+        and mapping_state.is_filled
+        -- Who names one of them has thought of the others.
+        and not exists (
+            select from reference as named
+            where named.relation = child.relation
+                and array_to_string(named.column_names, ', ') = any (child.org_from)
+                and (named.parent in (select org_root.relation from org_root) or named.parent = to_regclass('public.organizations'))
+        )
+    group by child.qualified_name, child.org_from
     union all
     select
         'unbound_reference', child.qualified_name, child.qualified_name,

@@ -7,7 +7,21 @@ select found.*
 from pg_catalog.set_config('search_path', '', true) as nobodys_path (is_empty),
 -- Of a thousand tables it would look at each as often as there are.
 pg_catalog.set_config('enable_nestloop', 'off', true) as no_loops (are_on),
-lateral pg_catalog.query_to_xml(pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
+lateral (
+    -- Where organizations have other ids, nothing else can be looked at.
+    select pg_catalog.to_regclass('public.organizations') is not null and not exists (
+        select from pg_catalog.pg_attribute as id
+        where id.attrelid operator(pg_catalog.=) pg_catalog.to_regclass('public.organizations')
+            and id.attname operator(pg_catalog.=) 'id'
+            and id.atttypid operator(pg_catalog.=) 'pg_catalog.uuid'::pg_catalog.regtype
+    )
+) as organizations (are_others),
+lateral pg_catalog.query_to_xml(case when organizations.are_others then $others$
+    select jsonb_agg(to_jsonb(found)) as answer
+    from (
+        select 'refused' as topic, 'organizations_not_referable' as code, 'public.organizations' as object, {{others}}
+    ) as found
+$others$ else pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
 with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
     values
         -- The rows of your list in the file ending in _EDIT_list_of_tables.sql, each with its comma, once you have written it: from
@@ -653,7 +667,7 @@ rows (ordinal, topic, code, object, finding, to_do, details) as (
 select jsonb_agg(to_jsonb(rows) order by rows.ordinal, rows.object, rows.finding) as answer
 from rows
 -- end of what is packed
-$preflight$), false, true, '') as document,
+$preflight$) end, false, true, '') as document,
 lateral xmltable('/row' passing document columns answer text path 'answer') as answered,
 lateral pg_catalog.jsonb_to_recordset(answered.answer::pg_catalog.jsonb)
     as found (topic text, code text, object text, finding text, to_do text);

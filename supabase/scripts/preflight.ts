@@ -55,5 +55,9 @@ export function composePreflight(): string {
     .replaceAll(/\{\{views: ([\w ]+)\}\}/g, (_, names: string) => views(names))
     .replaceAll(/\{\{body of (\w+)\}\}/g, (_, name: string) => body(name))
     .replaceAll(/\{\{(\w+)\}\}/g, (_, name: string) => setting(name));
-  return `${firstLine}${head}${pack(query)}\n${tail}`;
+  const [, refusal = "", remedy = ""] =
+    /'organizations_not_referable', '[^']*',\s+('[^']*'),\s+('[^']*')/.exec(library) ?? [];
+  return `${firstLine}${head.replace("{{others}}", `${refusal} as finding, ${remedy} as to_do`)}${
+    pack(query)
+  }\n${tail}`;
 }

@@ -311,6 +311,17 @@ describe("npm run adopt", () => {
     expect(snapshot()).toEqual(before);
   });
 
+  test("refuses organizations with other ids, by what the migrations would refuse", async () => {
+    await database.sql`create table public.organizations (id bigint primary key, name text)`;
+    const before = snapshot();
+    const { code, output } = await adopt();
+    expect(code).toBe(2);
+    expect(output).toContain(
+      "Cannot look at the tables: public.organizations cannot be referenced: it must be a table with",
+    );
+    expect(snapshot()).toEqual(before);
+  });
+
   test("refuses a list that cannot be read, by what is wrong with it", async () => {
     await mustAdopt();
     change(project, listEnding, (text) => text.replace("'org', 'secondary'", "'org' 'secondary'"));

@@ -3,6 +3,7 @@ import type { PreflightRow } from "../../cli/adopt-preflight.ts";
 import { connect } from "../../local/databases.ts";
 import { copyProject, readList } from "../../local/project-copy.ts";
 import { supabase } from "../../local/supabase-cli.ts";
+import { applyMigrations, tryMigrations } from "../apply-migrations.ts";
 import { cloneDatabase, runAsSuperuser } from "../databases.ts";
 import { askPreflight, preflightFile } from "../preflight.ts";
 import { withResolvers } from "../promises.ts";
@@ -130,7 +131,7 @@ describe("the preflight", () => {
   });
 
   test("has no column of over 200 characters, except a statement", async () => {
-    const statement = /^(alter|create|revoke|grant) /;
+    const statement = /^(leave it [^:]{1,80}: )?(alter|create|revoke|grant) /;
     const database = await clone("preflight_width");
     const rows = [...await askPreflight(database.sql), ...await askPreflight(database.sql, { list: readList() })];
     expect(rows.length).toBeGreaterThan(500);
@@ -167,6 +168,54 @@ describe("the preflight", () => {
     expect(code).toBe(1);
     for (const row of refused) expect(output).toContain(`${row.object} ${row.finding}; ${row.to_do} [${row.code}]`);
     expect(output.match(/\[[a-z_]+\](?= \(SQLSTATE|$)/gm)).toHaveLength(refused.length);
+  });
+
+  test.each([
+    ["numbers", "id bigint primary key, name text"],
+    ["text", "id text primary key, name text"],
+    ["under another name", "organization_id uuid primary key, name text"],
+  ])(
+    "says before anything else that organizations whose ids are %s cannot be referenced, as the push does",
+    async (kind, columns) => {
+      const database = await clone(`preflight_organizations_${kind.replaceAll(" ", "_")}`);
+      await database.sql.unsafe(`create table public.organizations (${columns}); insert into public.organizations values
+      (${kind === "under another name" ? "gen_random_uuid()" : "1"}, 'one')`).simple();
+      const mapping = "select id, id from auth.users";
+      for (const pasted of [{}, { list: readList() }, { list: readList(), mapping }]) {
+        expect(await askPreflight(database.sql, pasted)).toMatchObject([{
+          topic: "refused",
+          code: "organizations_not_referable",
+          object: "public.organizations",
+        }]);
+      }
+      const copy = copyProject(`${inject("folder")}/preflight_organizations`);
+      const { code, output } = await tryMigrations(copy.folder, database.url);
+      expect(code).toBe(1);
+      expect(output).toMatch(
+        /public\.organizations cannot be referenced: .*; rename it, .*\[organizations_not_referable\]/,
+      );
+      await database.sql`alter table public.organizations rename to companies`;
+      expect(about(await askPreflight(database.sql), "refused")).toEqual([]);
+    },
+  );
+
+  test("tries an auth_org_id() of the application's own where its sessions look", async () => {
+    const database = await clone("preflight_auth_org_id");
+    await database.sql.unsafe(`
+      create function public.read_claim() returns text language sql stable as
+      $$ select nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,org_id}' $$;
+      create function public.auth_org_id() returns uuid language sql stable as
+      $$ select case when read_claim() ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then read_claim()::uuid end $$;
+    `).simple();
+    const refused = async () => about(await askPreflight(database.sql, { list: readList() }), "refused");
+    expect(await refused()).toEqual([]);
+    await applyMigrations(copyProject(`${inject("folder")}/preflight_auth_org_id`).folder, database.url);
+    await database.sql.unsafe(`
+      drop schema tenancy, org_migration cascade;
+      create or replace function public.read_claim() returns text language sql stable as
+      $$ select nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{user_metadata,org_id}' $$;
+    `).simple();
+    expect(await refused()).toMatchObject([{ code: "auth_org_id_wrong" }]);
   });
 
   test("says whom the mapping puts into another organization than their token has", async () => {

@@ -56,6 +56,13 @@ export const organizationObstacles: Record<string, Obstacle> = {
       return { code: "organizations_not_referable" };
     },
   },
+  "organizations whose ids are numbers": {
+    withoutOrganizations: true,
+    plant: ({ script }) => {
+      script.push("create table public.organizations (id bigint primary key, name text not null)");
+      return { code: "organizations_not_referable" };
+    },
+  },
   "organizations that are a view": {
     withoutOrganizations: true,
     plant: ({ script }) => {

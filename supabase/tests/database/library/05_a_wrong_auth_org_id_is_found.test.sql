@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(18);
+select plan(21);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -129,6 +129,20 @@ select matches(
     $$, 'plpgsql'),
     '^raises "sign in first" for no token$',
     'and so is one that raises on purpose'
+);
+select matches(
+    pg_temp.problems($$
+        declare org uuid;
+        begin
+            select members.org_id into strict org from harbour.members where members.user_id = auth.uid();
+            return org;
+        end
+    $$, 'plpgsql'),
+    'raises "query returned no rows" for an empty token', 'one that looks for a row that must be there raises without one'
+);
+select is(pg_temp.foundation(), null, 'no query tries that');
+select throws_like(
+    $$ select org_migration.assert_foundation() $$, '%public.auth_org_id() %raises "query returned no rows"%[auth\_org\_id\_wrong]', 'and the push names it'
 );
 
 -- What passes.

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(54);
+select plan(67);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -39,6 +39,9 @@ end
 $function$;
 select is(pg_temp.of_view('select id from harbour.ships where user_id = auth.uid()'), 'decide harbour.ships', 'a view whose rows who asks decides is to be looked at');
 select is(pg_temp.of_view('select id, auth.uid() as me from harbour.ships'), 'leaks harbour.ships', 'one that only shows who asks leaks');
+select is(pg_temp.of_view('select id from harbour.ships where user_id <> auth.uid()'), 'leaks harbour.ships', 'so does one of everybody else''s rows');
+select is(pg_temp.of_view('select id from harbour.ships where user_id <> (select auth.uid())'), 'leaks harbour.ships', 'in a subquery too');
+select is(pg_temp.of_view('select id from harbour.ships where user_id is distinct from auth.uid()'), 'leaks harbour.ships', 'however it says so');
 select is(
     pg_temp.of_view('select id, exists (select from harbour.lighthouses as own where own.user_id = auth.uid()) as own from harbour.ships'),
     'leaks harbour.ships', 'also in a query of a column'
@@ -134,6 +137,57 @@ select is(
 );
 select is(
     pg_temp.of_function('begin perform harbour.note(auth.uid()); return query select id from harbour.ships; end'), 'leaks harbour.ships', 'another is none'
+);
+create function harbour.is_captain(ship uuid)
+returns boolean
+language sql
+as $function$ select exists (select from harbour.lighthouses where id = ship and user_id = auth.uid()) $function$;
+create function harbour.assert_captain(ship uuid)
+returns void
+language plpgsql
+as $function$ begin if not harbour.is_captain(ship) then raise exception 'no captain'; end if; end $function$;
+create function harbour.note_captain(ship uuid)
+returns void
+language sql
+as $function$ insert into harbour.lighthouses (id) select ship where ship <> auth.uid() $function$;
+create function harbour.assert_user()
+returns void
+language plpgsql
+as $function$ begin if auth.uid() is null then raise exception 'sign in'; end if; end $function$;
+select is(
+    pg_temp.of_function('begin if not harbour.is_captain(what) then return; end if; return query select id from harbour.ships; end'), 'decide harbour.ships',
+    'one that looks at who calls by itself too'
+);
+select is(
+    pg_temp.of_view('select id from harbour.ships where harbour.is_captain(id)'), 'decide harbour.ships', 'a view may ask it too'
+);
+select is(
+    pg_temp.of_view('select id, harbour.is_captain(id) as mine from harbour.ships'), 'leaks harbour.ships', 'but not only show what it says'
+);
+select is(
+    pg_temp.of_view('select id from harbour.ships where harbour.is_captain(id) or name = ''x'''), 'leaks harbour.ships', 'nor in an arm of an OR'
+);
+select is(
+    pg_temp.of_function('begin perform harbour.assert_captain(what); return query select id from harbour.ships; end'), 'decide harbour.ships',
+    'or one that raises, by another'
+);
+select is(
+    pg_temp.of_function('begin perform harbour.note_captain(what); return query select id from harbour.ships; end'), 'leaks harbour.ships', 'one that only writes is none'
+);
+select is(
+    pg_temp.of_function('begin perform harbour.assert_user(); return query select id from harbour.ships; end'), 'leaks harbour.ships',
+    'nor one that lets every user pass'
+);
+select is(
+    pg_temp.of_function('begin return query select id from harbour.ships where user_id = any (array[auth.uid()]); end'), 'decide harbour.ships', 'a list is a comparison'
+);
+select is(
+    pg_temp.of_function('begin return query select id from harbour.ships where user_id = nullif(current_setting(''request.jwt.claim.sub'', true), '''')::uuid; end'),
+    'decide harbour.ships', 'the token says who calls, however it is read'
+);
+select is(
+    pg_temp.of_function('begin return query select id from harbour.ships where name = current_setting(''harbour.name'', true); end'), 'leaks harbour.ships',
+    'another setting does not'
 );
 select is(pg_temp.of_function('begin return query select id from harbour.ships where org_id = public.auth_org_id(); end'), null, 'by organization it is right');
 select is(

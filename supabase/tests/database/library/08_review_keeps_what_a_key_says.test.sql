@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(32);
+select plan(38);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 create extension if not exists btree_gist with schema extensions;
@@ -43,8 +43,8 @@ begin
     if codes is null then
         outcome := null;
     else
-        execute replace(remedy, ' concurrently', '');
-        select concat_ws(': ', codes, string_agg(defined.definition, ', '))
+        execute regexp_replace(replace(remedy, ' concurrently', ''), '^leave it .*; or else: ', '');
+        select concat_ws(': ', codes, case when remedy like 'leave it %' then 'left' end, string_agg(defined.definition, ', '))
         into outcome
         from (
             select regexp_replace(
@@ -87,6 +87,29 @@ select is(
 select is(pg_temp.then('create unique index on harbour.stays (berth_id, user_id)'), '', 'what is about a row that it references stays as it is');
 select is(
     pg_temp.then('create unique index on harbour.stays (kind_id, user_id)'), 'unique_per_owner: USING btree (org_id, kind_id)', 'unless that is of no organization'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add constraint named unique (user_id)'), 'unique_per_owner: left: named UNIQUE (org_id)',
+    'one row per user is left where it says something about them'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add column role text; create unique index on harbour.stays (user_id, role)'),
+    'unique_per_owner: left: USING btree (org_id, role)', 'and so is a role'
+);
+select is(
+    pg_temp.then('create type harbour.level as enum (''low''); alter table harbour.stays add column level harbour.level; create unique index on harbour.stays (level, user_id)'),
+    'unique_per_owner: left: USING btree (org_id, level)', 'or what is of a few values'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add column guest_id uuid references auth.users (id), add constraint named unique (user_id, guest_id)'), '',
+    'a key of two users is none of an organization'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add column guest_id uuid references auth.users (id); create unique index on harbour.stays (guest_id, name, user_id)'), '',
+    'whatever else is in it'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add column token text unique default md5(random()::text)'), '', 'nor is what is made up at random'
 );
 
 -- Exclusion.

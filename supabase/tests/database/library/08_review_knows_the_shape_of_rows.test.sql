@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(45);
+select plan(61);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -59,12 +59,28 @@ values
     ('a row that is made of columns lacks one', 'function_row_shape', 'setof harbour.ships', 'sql', 'select row(id, user_id, lower(name))::harbour.ships from harbour.ships_old'),
     ('when it is returned', 'function_row_shape', 'harbour.ships', 'plpgsql', 'begin return row(gen_random_uuid(), null, null)::harbour.ships; end'),
     ('unless it has org_id', null, 'harbour.ships', 'plpgsql', 'begin return row(gen_random_uuid(), null, null, org_id)::harbour.ships; end'),
-    ('and of another table it lacks nothing', null, 'harbour.ships_old', 'plpgsql', 'begin return row(gen_random_uuid(), null, null)::harbour.ships_old; end');
+    ('and of another table it lacks nothing', null, 'harbour.ships_old', 'plpgsql', 'begin return row(gen_random_uuid(), null, null)::harbour.ships_old; end'),
+    ('a query under WITH of one of all columns has them all', 'function_row_shape', 'short', 'sql', 'with a as (select * from harbour.ships), b as (select * from a where name is not null) select * from b'),
+    ('unless the second names them', null, 'short', 'sql', 'with a as (select * from harbour.ships), b as (select id, user_id, name from a) select * from b'),
+    ('so does one that is joined LATERAL', 'function_row_shape', 'short', 'sql', 'select s.* from harbour.tugs as t cross join lateral (select * from harbour.ships where ships.id = t.id) as s'),
+    ('whole rows as record are listed at the call', 'function_row_shape', 'setof record', 'sql', 'select * from harbour.ships'),
+    ('also by RETURN QUERY', 'function_row_shape', 'setof record', 'plpgsql', 'begin return query select * from harbour.ships; end'),
+    ('unless they are named', null, 'setof record', 'sql', 'select id, name from harbour.ships'),
+    ('a variable gets a whole row and gives it to an archive', 'whole_rows_copied', 'void', 'plpgsql', 'declare r harbour.ships; begin select * into r from harbour.ships limit 1; insert into harbour.ships_old values (r.*); end'),
+    ('with INTO at the end', 'whole_rows_copied', 'void', 'plpgsql', 'declare r record; begin select s.* from harbour.ships s where name is not null into strict r; insert into harbour.ships_old select r.*; end'),
+    ('by RETURNING', 'whole_rows_copied', 'void', 'plpgsql', 'declare r harbour.ships; begin delete from harbour.ships where name = user_id::text returning * into r; insert into harbour.ships_log select r.*, now(); end'),
+    ('unless its columns are named', null, 'void', 'plpgsql', 'declare r harbour.ships; begin select * into r from harbour.ships limit 1; insert into harbour.ships_old values (r.id, r.user_id, r.name); end'),
+    ('a table of the session that is made like it gets the same', null, 'void', 'plpgsql', 'begin create temp table kept (like harbour.ships) on commit drop; insert into kept select * from harbour.ships; end'),
+    ('but not one that is made like its archive', 'whole_rows_copied', 'void', 'plpgsql', 'begin create temp table kept (like harbour.ships_old) on commit drop; insert into kept select * from harbour.ships; end');
 insert into tried (what, code, language, body, events)
 values
     ('a trigger for statements has whole rows', 'whole_rows_copied', 'plpgsql', 'insert into harbour.ships_log select *, now() from gone', 'delete on harbour.ships referencing old table as gone'),
     ('also with an alias', 'whole_rows_copied', 'plpgsql', 'insert into harbour.ships_log select g.*, now() from gone as g', 'delete on harbour.ships referencing old table as gone'),
     ('of new rows', 'whole_rows_copied', 'plpgsql', 'insert into harbour.ships_old select * from come', 'insert on harbour.ships referencing new table as come'),
+    ('a trigger that makes the new row column by column lacks one', 'function_row_shape', 'plpgsql', 'new := row(new.id, new.user_id, upper(coalesce(new.name, ''x'')))', 'insert on harbour.ships'),
+    ('also without ROW', 'function_row_shape', 'plpgsql', 'new := (new.id, new.user_id, upper(new.name))::harbour.ships', 'update on harbour.ships'),
+    ('unless it sets a column', null, 'plpgsql', 'new.name := (coalesce(new.name, ''x'') || new.id)', 'update on harbour.ships'),
+    ('or is one of a table without org_id', null, 'plpgsql', 'new := (new.id, new.user_id, upper(new.name))', 'insert on harbour.ships_old'),
     ('unless it names the columns', null, 'plpgsql', 'insert into harbour.ships_log (id, at) select id, now() from gone', 'delete on harbour.ships referencing old table as gone'),
     ('or is one of a table without org_id', null, 'plpgsql', 'insert into harbour.ships_old select * from gone', 'delete on harbour.ships_old referencing old table as gone');
 
@@ -83,7 +99,7 @@ begin
     end if;
 end
 $function$;
-select is(count(pg_temp.make(tried)), 43::bigint, 'the functions are there')
+select is(count(pg_temp.make(tried)), 59::bigint, 'the functions are there')
 from tried;
 
 create temporary table found as

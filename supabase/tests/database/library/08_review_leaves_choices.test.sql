@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(42);
+select plan(48);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -275,6 +275,28 @@ select is_empty(
     $$ select * from tenancy.review where code is null or severity is null or object is null or problem is null or remedy is null $$,
     'every finding says what it is of, what is wrong and what to do'
 );
+
+-- Parents that a list leaves out, before the push.
+create table harbour.rooms (id integer primary key, user_id uuid references auth.users (id));
+create table harbour.messages (id integer primary key, room_id integer references harbour.rooms (id), user_id uuid references auth.users (id));
+insert into tenancy.registry (schema_name, table_name, scope, priority, reason, org_from)
+values ('harbour', 'rooms', 'excluded', null, 'a test', null), ('harbour', 'messages', 'org', 'secondary', null, '{user_id}');
+delete from tenancy.user_orgs;
+insert into tenancy.user_orgs (user_id, org_id) select gen_random_uuid(), default_org_id from tenancy.settings;
+select is(pg_temp.found('parent_left_out'), null, 'what references an excluded table goes by its user');
+update tenancy.registry set scope = 'org', priority = 'secondary', reason = null where table_name = 'rooms' and schema_name = 'harbour';
+select is(pg_temp.found('parent_left_out'), 'decide harbour.messages harbour.messages', 'and is asked about again when that gets org_id');
+select matches(
+    (select remedy from tenancy.review_choices where code = 'parent_left_out'), '''\{room_id,user_id\}''', 'with the parent first'
+);
+update tenancy.registry set org_from = '{user_id,room_id}' where table_name = 'messages' and schema_name = 'harbour';
+select is(pg_temp.found('parent_left_out'), null, 'not where it names the parent');
+update tenancy.registry set org_from = '{user_id}' where table_name = 'messages' and schema_name = 'harbour';
+alter table harbour.messages add column org_id uuid;
+select is(pg_temp.found('parent_left_out'), null, 'nor once it has org_id');
+alter table harbour.messages drop column org_id;
+delete from tenancy.user_orgs;
+select is(pg_temp.found('parent_left_out'), null, 'nor where all are in one organization');
 
 select * from finish();
 rollback;

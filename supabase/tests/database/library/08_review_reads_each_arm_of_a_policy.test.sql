@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(30);
+select plan(40);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -70,6 +70,20 @@ select is(
     pg_temp.codes('(is_public or user_id = auth.uid()) and (is_public or email = auth.email())'), 'own_rows_policy, policy_open probably',
     'or one of what an AND of two makes of them'
 );
+select is(pg_temp.codes('auth.role() = ''service_role''', 'for all'), null, 'a policy for service_role alone lets nobody of the API pass');
+select is(pg_temp.codes('(select auth.jwt() ->> ''role'') = ''service_role'' or user_id = auth.uid()'), 'own_rows_policy', 'nor does an arm of it');
+select is(pg_temp.codes('auth.role() <> ''service_role'''), 'policy_open', 'for everybody else it is open');
+select is(pg_temp.codes('user_id <> (select auth.uid())'), 'policy_open probably', 'a policy for everybody but the user is open');
+select is(pg_temp.codes('user_id is distinct from auth.uid()'), 'policy_open probably', 'however it says so');
+select is(pg_temp.codes('not (user_id = auth.uid())'), 'policy_open probably', 'or that');
+select is(pg_temp.codes('org_id <> public.auth_org_id()'), 'policy_open probably', 'and for every other organization');
+select is(
+    pg_temp.codes('captain_id = auth.uid() and user_id <> auth.uid()'), 'own_rows_policy', 'not where it says whose rows they are as well'
+);
+select is(
+    pg_temp.codes('org_id is null or org_id = (select public.auth_org_id())'), null, 'an arm for rows without organization is of none after the push'
+);
+select is(pg_temp.codes('user_id is null or user_id = auth.uid()'), 'own_rows_policy, policy_open probably', 'one for rows without owner is of some');
 select is(pg_temp.codes('user_id is not null'), 'policy_open probably', 'a column of the row alone says nothing of who asks');
 select is(
     pg_temp.codes('case when harbour.is_admin() then true else user_id = auth.uid() end'), 'policy_open probably', 'CASE has arms too'

@@ -108,6 +108,7 @@ values
     ('review_leaks', 'security_definer_function'),
     ('review_leaks', 'api_privileges'),
     ('review_choices', 'unique_per_owner'),
+    ('review_choices', 'parent_left_out'),
     ('review_choices', 'unique_global'),
     ('review_choices', 'index_by_owner'),
     ('review_choices', 'own_rows_policy'),
