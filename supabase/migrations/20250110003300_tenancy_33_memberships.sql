@@ -32,11 +32,19 @@ comment on function tenancy.follow_membership() is
 create or replace function tenancy.follow_lost_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
-    update tenancy.user_orgs
-    set org_id = null, switched_at = clock_timestamp()
-    where user_orgs.user_id = old.user_id
-        and user_orgs.org_id = old.org_id
-        and not exists (select from tenancy.memberships where (memberships.user_id, memberships.org_id) = (old.user_id, old.org_id));
+    -- Also where app_metadata or nothing places the user. Of a row that another session has changed since, a snapshot that does not see it raises
+    -- serialization_failure, so the row is tried whatever it has.
+    insert into tenancy.user_orgs (user_id, org_id, switched_at)
+    select users.id, null, clock_timestamp()
+    from auth.users
+    left join tenancy.user_orgs as placed on placed.user_id = users.id
+    where users.id = old.user_id
+        and (placed.user_id is not null or tenancy.org_of(users.id) = old.org_id)
+        and not exists (select from tenancy.memberships where (memberships.user_id, memberships.org_id) = (old.user_id, old.org_id))
+    on conflict (user_id) do update
+    set org_id = null, switched_at = excluded.switched_at
+    -- NULL: as the key of a deleted organization has left it.
+    where user_orgs.org_id = old.org_id or user_orgs.org_id is null;
     if found then
         perform tenancy.store_claim(old.user_id, null);
     end if;
@@ -64,10 +72,11 @@ returns void language sql volatile security invoker set search_path = pg_catalog
     update auth.users
     set raw_app_meta_data = case
         when store_claim.org_id is null then users.raw_app_meta_data - 'org_id'
-        else coalesce(users.raw_app_meta_data, '{}') || jsonb_build_object('org_id', store_claim.org_id)
+        else coalesce(nullif(users.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', store_claim.org_id)
     end
     where users.id = store_claim.user_id
-        and coalesce(jsonb_typeof(users.raw_app_meta_data), 'object') in ('object', 'null')
+        and coalesce(jsonb_typeof(users.raw_app_meta_data), 'null') in ('object', 'null')
+        and (store_claim.org_id is not null or users.raw_app_meta_data ? 'org_id')
 $function$;
 comment on function tenancy.store_claim(uuid, uuid) is
 'Writes a user''s app_metadata.org_id, NULL takes it away, so that the next token follows. With the token hook, too: tokens go by it again on the'
@@ -78,9 +87,10 @@ returns void language plpgsql volatile security invoker set search_path = pg_cat
 declare
     caller constant uuid := (select auth.uid());
 begin
-    -- Whoever takes the membership away waits, or this does.
+    -- Whoever takes the membership away waits, or this does; the organization first, as its deletion locks them.
     perform
-    from tenancy.memberships
+    from public.organizations
+    join tenancy.memberships on memberships.org_id = organizations.id
     where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
     for key share;
     if not found then
@@ -105,10 +115,10 @@ comment on function tenancy.switch_organization(uuid) is
 create or replace function tenancy.my_organizations()
 returns table (org_id uuid, name text, role text, is_active boolean)
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
-    select memberships.org_id, to_jsonb(organizations) ->> 'name', memberships.role, user_orgs.org_id is not null
+    select memberships.org_id, to_jsonb(organizations) ->> 'name', memberships.role, memberships.org_id is not distinct from active.org_id
     from tenancy.memberships
     join public.organizations on organizations.id = memberships.org_id
-    left join tenancy.user_orgs on (user_orgs.user_id, user_orgs.org_id) = (memberships.user_id, memberships.org_id)
+    cross join tenancy.org_of((select auth.uid())) as active (org_id)
     where memberships.user_id = (select auth.uid())
     order by memberships.created_at, memberships.org_id
 $function$;
@@ -135,7 +145,7 @@ declare
         'select distinct on (1, 2) found.%1$I::uuid as user_id, found.%2$I::uuid as org_id, %3$s as role from %4$s as found'
         ' join public.organizations on organizations.id = found.%2$I::uuid'
         ' where found.%1$I is not null%5$s order by 1, 2, 3',
-        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source, of_source
+        user_column, org_column, coalesce('found.' || quote_ident(role_column) || '::text', 'null::text'), source, of_source
     );
 begin
     -- Of two sessions that each take away one of several rows, the second one has to see what the first one did.
@@ -165,24 +175,35 @@ comment on function tenancy.copy_memberships(regclass, name, name, name, text, t
 create or replace function tenancy.copy_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 declare
+    source constant regclass := coalesce(pg_partition_root(tg_relid), tg_relid);
+    -- User, organization, role: as they are called now.
+    columns name[];
     changed jsonb;
 begin
+    if tg_level = 'STATEMENT' and tg_op = 'UPDATE' then
+        return null;
+    end if;
+    select array_agg(its.attname order by listed.position)
+    into columns
+    from pg_trigger
+    cross join unnest(tgattr) with ordinality as listed (attnum, position)
+    join pg_attribute as its on its.attrelid = tgrelid and its.attnum = listed.attnum
+    where tgrelid = source and tgname = 'tenancy_copy_memberships';
     if tg_op = 'TRUNCATE' then
-        perform tenancy.copy_memberships(tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''));
+        perform tenancy.copy_memberships(source, columns[1], columns[2], columns[3]);
         return null;
     end if;
     -- Of an insert there is no old row, of a delete no new one.
-    for changed in select row_of from (values (to_jsonb(old)), (to_jsonb(new))) as rows (row_of) where row_of ->> tg_argv[0] is not null loop
-        perform tenancy.copy_memberships(
-            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), changed ->> tg_argv[0], changed ->> tg_argv[1]
-        );
+    for changed in select row_of from (values (to_jsonb(old)), (to_jsonb(new))) as rows (row_of) where row_of ->> columns[1] is not null loop
+        perform tenancy.copy_memberships(source, columns[1], columns[2], columns[3], changed ->> columns[1], changed ->> columns[2]);
     end loop;
     return null;
 end
 $function$;
 comment on function tenancy.copy_membership() is
-'Trigger function on the membership table of the application: keeps tenancy.memberships in step. Security definer, because whoever changes'
-' that table may not write tenancy.';
+'Trigger function on the membership table of the application: keeps tenancy.memberships in step. The trigger tenancy_copy_memberships does'
+' nothing after an update; it is one of the columns, so that they can be renamed, and are not dropped unseen. Security definer, because'
+' whoever changes that table may not write tenancy.';
 
 create or replace function tenancy.create_api_function(signature text, returned text, options text, body text)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -208,8 +229,17 @@ create or replace function tenancy.enable_memberships(
 )
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
+    followed constant regclass := (
+        select min(its.tgrelid)::regclass
+        from pg_catalog.pg_trigger as its
+        where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0 and its.tgrelid <> source
+    );
     wanted record;
 begin
+    if followed is not null then
+        raise exception 'memberships follow % already: first select tenancy.disable_memberships(), which moves nobody', followed
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
     if source is not null then
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
         for wanted in
@@ -217,12 +247,15 @@ begin
             from (
                 values
                     ('tenancy_copy_membership', 'insert or update or delete', 'row'),
-                    ('tenancy_copy_memberships', 'truncate', 'statement')
+                    (
+                        'tenancy_copy_memberships',
+                        format('truncate or update of %I, %I%s', user_column, org_column, ', ' || quote_ident(role_column)), 'statement'
+                    )
             ) as its (name, events, level)
         loop
             execute format(
-                'create or replace trigger %I after %s on %s for each %s execute function tenancy.copy_membership(%L, %L, %L)',
-                wanted.name, wanted.events, source, wanted.level, user_column, org_column, coalesce(role_column, '')
+                'create or replace trigger %I after %s on %s for each %s execute function tenancy.copy_membership()',
+                wanted.name, wanted.events, source, wanted.level
             );
         end loop;
         -- Nobody writes to it from here on: what came meanwhile.
@@ -249,17 +282,24 @@ comment on function tenancy.enable_memberships(regclass, name, name, name) is
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    copying record;
+    ours record;
 begin
-    for copying in
+    for ours in
         select its.tgrelid::regclass as source, its.tgname as name
         from pg_catalog.pg_trigger as its
         where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0
     loop
-        execute format('drop trigger %I on %s', copying.name, copying.source);
+        execute format('drop trigger %I on %s', ours.name, ours.source);
     end loop;
-    drop function if exists public.switch_organization(uuid);
-    drop function if exists public.my_organizations();
+    for ours in
+        select its.oid::regprocedure as name
+        from pg_catalog.pg_proc as its
+        where its.oid in (to_regprocedure('public.switch_organization(uuid)'), to_regprocedure('public.my_organizations()'))
+            -- And not one of the application's.
+            and its.prosrc ~ '^select .*\mtenancy\.(switch_organization|my_organizations)\('
+    loop
+        execute format('drop function %s', ours.name);
+    end loop;
     -- Which nobody loses: no trigger of a row fires.
     truncate tenancy.memberships;
 end
@@ -294,7 +334,10 @@ begin
 exception
     when others then
         raise log 'tenancy.add_org_id_to_token: %, so the token of user % has no organization', sqlerrm, event ->> 'user_id';
-        return event #- '{claims,app_metadata,org_id}' #- '{claims,app_metadata,org_role}';
+        if jsonb_typeof(event #> '{claims,app_metadata}') = 'object' then
+            event := event #- '{claims,app_metadata,org_id}' #- '{claims,app_metadata,org_role}';
+        end if;
+        return event;
 end
 $function$;
 comment on function tenancy.add_org_id_to_token(jsonb) is
