@@ -90,7 +90,7 @@ comment on function tenancy.create_personal_organizations() is
 ' public.organizations requires more than id and name.';
 
 create or replace function tenancy.set_org_of_new_user()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $function$
 declare
     settings tenancy.settings;
     claimed constant uuid := tenancy.organization_named(new.raw_app_meta_data ->> 'org_id');
@@ -133,11 +133,13 @@ end
 $function$;
 comment on function tenancy.set_org_of_new_user() is
 'Trigger function: gives a new user, or an anonymous one who becomes another, the organization that settings.new_users says, before any'
-' trigger of the application writes rows of theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first. Security definer, because the Auth'
-' server inserts users and may not read tenancy.';
+' trigger of the application writes rows of theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first.'
+' While one of our tables or organizations is locked for over a second, the sign-up fails, and can be tried again: it neither holds one of the'
+' Auth server''s few connections nor leaves a user without organization. Security definer, because the Auth server inserts users and may not'
+' read tenancy.';
 
 create or replace function tenancy.keep_org_of_new_user()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $function$
 declare
     settings tenancy.settings;
     stored jsonb;
