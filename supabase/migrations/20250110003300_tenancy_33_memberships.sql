@@ -7,25 +7,42 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create or replace function tenancy.follow_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    placed record;
 begin
-    if not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id) and tenancy.org_of(new.user_id) is null then
+    for placed in
+        with unplaced as materialized (
+            select distinct on (joined.user_id) joined.user_id, joined.org_id
+            from joined
+            where not exists (select from tenancy.user_orgs where user_orgs.user_id = joined.user_id)
+            order by joined.user_id, joined.created_at, joined.org_id
+        )
         insert into tenancy.user_orgs (user_id, org_id, switched_at)
-        values (new.user_id, new.org_id, clock_timestamp())
-        on conflict do nothing;
+        select unplaced.user_id, unplaced.org_id, clock_timestamp()
+        from unplaced
+        cross join tenancy.fallback_organization
+        left join tenancy.placed_users on placed_users.user_id = unplaced.user_id
+        -- As tenancy.org_of has it, of all of them at once.
+        where case when placed_users.user_id is null then fallback_organization.org_id else placed_users.org_id end is null
         -- Another session may have given the user another one meanwhile.
-        if found then
-            perform tenancy.store_claim(new.user_id, new.org_id);
-        end if;
-    elsif new.role is distinct from old.role and (select settings.org_role from tenancy.settings) then
+        on conflict do nothing
+        returning user_orgs.user_id, user_orgs.org_id
+    loop
+        perform tenancy.store_claim(placed.user_id, placed.org_id);
+    end loop;
+    if tg_op = 'UPDATE' and (select settings.org_role from tenancy.settings) then
         update tenancy.user_orgs
         set switched_at = clock_timestamp()
-        where (user_orgs.user_id, user_orgs.org_id) = (new.user_id, new.org_id);
+        from joined
+        join left_behind on (left_behind.user_id, left_behind.org_id) = (joined.user_id, joined.org_id)
+        where (user_orgs.user_id, user_orgs.org_id) = (joined.user_id, joined.org_id)
+            and left_behind.role is distinct from joined.role;
     end if;
     return null;
 end
 $function$;
 comment on function tenancy.follow_membership() is
-'Trigger function: a new membership moves nobody; it becomes the active one only of a user who has never been in any. Notes when the role in the'
+'Trigger function: a new membership moves nobody; it becomes the active one only of a user who has never been in any, of several the oldest. Notes when the role in the'
 ' next token changes, for tenancy.stale_sessions(). Security definer, because whoever changes memberships may neither write user_orgs nor'
 ' auth.users.';
 
@@ -55,9 +72,17 @@ comment on function tenancy.follow_lost_membership() is
 'Trigger function, at the end of the transaction, since many an application deletes its memberships and inserts them anew: who loses that of'
 ' the active organization is in none from then on, never in another by chance. Security definer, as tenancy.follow_membership.';
 
+-- By statement, since a table of the application is copied as a whole.
 create or replace trigger follow_membership
-after insert or update on tenancy.memberships
-for each row
+after insert on tenancy.memberships
+referencing new table as joined
+for each statement
+execute function tenancy.follow_membership();
+
+create or replace trigger follow_changed_membership
+after update on tenancy.memberships
+referencing old table as left_behind new table as joined
+for each statement
 execute function tenancy.follow_membership();
 
 drop trigger if exists follow_lost_membership on tenancy.memberships;
@@ -68,7 +93,9 @@ for each row
 execute function tenancy.follow_lost_membership();
 
 create or replace function tenancy.store_claim(user_id uuid, org_id uuid)
-returns void language sql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+-- Not in SQL, which would be planned anew with each call.
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
     update auth.users
     set raw_app_meta_data = case
         when store_claim.org_id is null then users.raw_app_meta_data - 'org_id'
@@ -76,7 +103,8 @@ returns void language sql volatile security invoker set search_path = pg_catalog
     end
     where users.id = store_claim.user_id
         and coalesce(jsonb_typeof(users.raw_app_meta_data), 'null') in ('object', 'null')
-        and (store_claim.org_id is not null or users.raw_app_meta_data ? 'org_id')
+        and (store_claim.org_id is not null or users.raw_app_meta_data ? 'org_id');
+end
 $function$;
 comment on function tenancy.store_claim(uuid, uuid) is
 'Writes a user''s app_metadata.org_id, NULL takes it away, so that the next token follows. With the token hook, too: tokens go by it again on the'
@@ -147,25 +175,29 @@ declare
         ' where found.%1$I is not null%5$s order by 1, 2, 3',
         user_column, org_column, coalesce('found.' || quote_ident(role_column) || '::text', 'null::text'), source, of_source
     );
+    nestloop constant text := current_setting('enable_nestloop');
 begin
     -- Of two sessions that each take away one of several rows, the second one has to see what the first one did.
     perform
     from tenancy.memberships
     where memberships.user_id = of_user::uuid and memberships.org_id = of_org::uuid
     for update;
+    -- As a whole, nothing of which the planner knows how large it is.
+    perform set_config('enable_nestloop', case when of_user is null then 'off' else nestloop end, true);
     execute format(
+        'with source as materialized (%s),'
+        ' gone as ('
         'delete from tenancy.memberships where %s'
-        ' not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))',
-        case when of_user is not null then 'user_id = $1::uuid and org_id = $2::uuid and' end, rows_of
-    )
-    using of_user, of_org;
-    execute format(
-        'insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from (%s) as source'
+        ' not exists (select from source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))'
+        ')'
+        ' insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from source'
         ' left join tenancy.memberships as there on (there.user_id, there.org_id) = (source.user_id, source.org_id)'
         ' where there.user_id is null or there.role is distinct from source.role'
-        ' on conflict (user_id, org_id) do update set role = excluded.role', rows_of
+        ' on conflict (user_id, org_id) do update set role = excluded.role',
+        rows_of, case when of_user is not null then 'user_id = $1::uuid and org_id = $2::uuid and' end
     )
     using of_user, of_org;
+    perform set_config('enable_nestloop', nestloop, true);
 end
 $function$;
 comment on function tenancy.copy_memberships(regclass, name, name, name, text, text) is
@@ -234,7 +266,6 @@ declare
         from pg_catalog.pg_trigger as its
         where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0 and its.tgrelid <> source
     );
-    wanted record;
 begin
     if followed is not null then
         raise exception 'memberships follow % already: first select tenancy.disable_memberships(), which moves nobody', followed
@@ -242,22 +273,13 @@ begin
     end if;
     if source is not null then
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
-        for wanted in
-            select its.*
-            from (
-                values
-                    ('tenancy_copy_membership', 'insert or update or delete', 'row'),
-                    (
-                        'tenancy_copy_memberships',
-                        format('truncate or update of %I, %I%s', user_column, org_column, ', ' || quote_ident(role_column)), 'statement'
-                    )
-            ) as its (name, events, level)
-        loop
-            execute format(
-                'create or replace trigger %I after %s on %s for each %s execute function tenancy.copy_membership()',
-                wanted.name, wanted.events, source, wanted.level
-            );
-        end loop;
+        execute format(
+            'create or replace trigger tenancy_copy_membership after insert or update or delete on %1$s'
+            ' for each row execute function tenancy.copy_membership();'
+            ' create or replace trigger tenancy_copy_memberships after truncate or update of %2$I, %3$I%4$s on %1$s'
+            ' for each statement execute function tenancy.copy_membership()',
+            source, user_column, org_column, ', ' || quote_ident(role_column)
+        );
         -- Nobody writes to it from here on: what came meanwhile.
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;

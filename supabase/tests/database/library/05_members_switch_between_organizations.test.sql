@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(35);
+select plan(37);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -49,6 +49,13 @@ select is(
     (select raw_app_meta_data from auth.users where id = pg_temp.person(2)),
     jsonb_build_object('theme', 'dark', 'org_id', pg_temp.org(2)), 'and the next token has it, beside what else there is'
 );
+insert into tenancy.memberships (user_id, org_id, created_at)
+values
+    (pg_temp.person(3), pg_temp.org(1), now()), (pg_temp.person(3), pg_temp.org(2), now() - interval '1 day'), (pg_temp.person(1), pg_temp.org(3), now());
+select is(tenancy.org_of(pg_temp.person(3)), pg_temp.org(2), 'of several at once the oldest one does');
+select is(tenancy.org_of(pg_temp.person(1)), pg_temp.org(1), 'and others in the same statement move nobody');
+delete from tenancy.memberships where user_id = pg_temp.person(3) or (user_id, org_id) = (pg_temp.person(1), pg_temp.org(3));
+delete from tenancy.user_orgs where user_id = pg_temp.person(3);
 select is(
     pg_temp.as_user(1, 'select string_agg(concat_ws('' '', name, role, is_active), '', '' order by name) from public.my_organizations()'),
     'org 1 admin t, org 2 guest f', 'my_organizations() lists one''s own'
