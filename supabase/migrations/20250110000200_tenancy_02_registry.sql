@@ -116,15 +116,20 @@ comment on view tenancy.placed_users is
 ' tenancy.fallback_organization, anonymous users only where settings.new_users_anonymous. NULL: in none.';
 
 create or replace function tenancy.org_of(user_id uuid)
-returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
-    select case
-        when placed_users.user_id is not null then placed_users.org_id
-        when user_orgs.user_id is not null then user_orgs.org_id
-        else fallback_organization.org_id
-    end
-    from tenancy.fallback_organization
-    left join tenancy.placed_users on placed_users.user_id = org_of.user_id
-    left join tenancy.user_orgs on user_orgs.user_id = org_of.user_id
+-- Not in SQL, which would be planned anew with each call.
+returns uuid language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    return (
+        select case
+            when placed_users.user_id is not null then placed_users.org_id
+            when user_orgs.user_id is not null then user_orgs.org_id
+            else fallback_organization.org_id
+        end
+        from tenancy.fallback_organization
+        left join tenancy.placed_users on placed_users.user_id = org_of.user_id
+        left join tenancy.user_orgs on user_orgs.user_id = org_of.user_id
+    );
+end
 $function$;
 comment on function tenancy.org_of(uuid) is
 'The organization of a user, as tenancy.placed_users has it; of one who is gone that of the mapping, else the fallback. NULL: in none.';

@@ -142,13 +142,16 @@ comment on function tenancy.switch_organization(uuid) is
 
 create or replace function tenancy.my_organizations()
 returns table (org_id uuid, name text, role text, is_active boolean)
-language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    return query
     select memberships.org_id, to_jsonb(organizations) ->> 'name', memberships.role, memberships.org_id is not distinct from active.org_id
     from tenancy.memberships
     join public.organizations on organizations.id = memberships.org_id
     cross join tenancy.org_of((select auth.uid())) as active (org_id)
     where memberships.user_id = (select auth.uid())
-    order by memberships.created_at, memberships.org_id
+    order by memberships.created_at, memberships.org_id;
+end
 $function$;
 comment on function tenancy.my_organizations() is
 'The organizations that the caller is in, with their names, the caller''s role, and which of them is active. Called through public.my_organizations.';
@@ -262,8 +265,7 @@ create or replace function tenancy.enable_memberships(
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     followed constant regclass := (
-        select min(its.tgrelid)::regclass
-        from pg_catalog.pg_trigger as its
+        select min(its.tgrelid)::regclass from pg_catalog.pg_trigger as its
         where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0 and its.tgrelid <> source
     );
 begin
@@ -314,10 +316,8 @@ begin
         execute format('drop trigger %I on %s', ours.name, ours.source);
     end loop;
     for ours in
-        select its.oid::regprocedure as name
-        from pg_catalog.pg_proc as its
+        select its.oid::regprocedure as name from pg_catalog.pg_proc as its
         where its.oid in (to_regprocedure('public.switch_organization(uuid)'), to_regprocedure('public.my_organizations()'))
-            -- And not one of the application's.
             and its.prosrc ~ '^select .*\mtenancy\.(switch_organization|my_organizations)\('
     loop
         execute format('drop function %s', ours.name);
@@ -335,14 +335,18 @@ declare
     metadata jsonb := coalesce(nullif(event #> '{claims,app_metadata}', 'null'), '{}');
     placed record;
 begin
-    select user_orgs.org_id, memberships.role
+    select
+        user_orgs.org_id,
+        (
+            select memberships.role
+            from tenancy.memberships
+            -- Without it nothing is looked up.
+            where (select settings.org_role from tenancy.settings)
+                and (memberships.user_id, memberships.org_id) = (user_orgs.user_id, user_orgs.org_id)
+        ) as role
     into placed
-    from tenancy.settings
-    join tenancy.user_orgs on user_orgs.user_id = (event ->> 'user_id')::uuid
-    -- With NULL it looks up nothing.
-    left join tenancy.memberships
-        on memberships.user_id = case when settings.org_role then user_orgs.user_id end
-        and memberships.org_id = user_orgs.org_id;
+    from tenancy.user_orgs
+    where user_orgs.user_id = (event ->> 'user_id')::uuid;
     if not found then
         return event;
     end if;
