@@ -273,6 +273,7 @@ begin
         raise exception 'memberships follow % already: first select tenancy.disable_memberships(), which moves nobody', followed
         using errcode = 'object_not_in_prerequisite_state';
     end if;
+    perform tenancy.place_who_is_there();
     if source is not null then
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
         execute format(
@@ -301,7 +302,7 @@ $function$;
 comment on function tenancy.enable_memberships(regclass, name, name, name) is
 'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
 ' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
-' from and kept in step with; NULL: you write tenancy.memberships yourself. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
+' from and kept in step with; NULL: you write tenancy.memberships yourself. While the mapping is empty it is begun with everyone where they are. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
 
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

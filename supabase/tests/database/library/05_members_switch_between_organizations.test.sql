@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(37);
+select plan(39);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -17,6 +17,26 @@ select '00000000-0000-0000-0000-000000000000', pg_temp.person(number), 'authenti
 from generate_series(1, 4) as number;
 -- With a mapping nobody is put anywhere unasked.
 insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.person(1), pg_temp.org(1));
+
+-- While there is none, everyone stays where they are, whoever switches first.
+select set_config('test.default', default_org_id::text, true) from tenancy.settings;
+truncate tenancy.user_orgs;
+select tenancy.enable_memberships();
+insert into tenancy.memberships (user_id, org_id) values (pg_temp.person(1), pg_temp.org(1));
+select set_config('request.jwt.claims', jsonb_build_object('sub', pg_temp.person(1))::text, true);
+select public.switch_organization(pg_temp.org(1));
+create temp table switched as
+select tenancy.org_of(pg_temp.person(number))::text as org from generate_series(1, 2) as number;
+select results_eq(
+    'select org from switched', $$ values (pg_temp.org(1)::text), (current_setting('test.default')) $$,
+    'the first one to switch throws nobody out of the default organization'
+);
+select is((select count(*) from tenancy.user_orgs where org_id is null), 0::bigint, 'and nobody is put into none');
+select tenancy.disable_memberships();
+drop table pg_temp.switched;
+delete from tenancy.user_orgs;
+insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.person(1), pg_temp.org(1));
+update auth.users set raw_app_meta_data = '{"theme": "dark"}' where id in (select pg_temp.person(number) from generate_series(1, 4) as number);
 
 create schema office;
 create table office.members (member uuid, company uuid, position text);

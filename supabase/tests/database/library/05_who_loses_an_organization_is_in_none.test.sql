@@ -31,7 +31,8 @@ create function pg_temp.is_stale(number integer) returns boolean language sql as
 $$ select exists (select from tenancy.stale_sessions() where user_id = pg_temp.person(number)) $$;
 select tenancy.enable_memberships();
 
--- Who is not in the mapping.
+-- Who is not in the mapping, as those who come later.
+delete from tenancy.user_orgs;
 insert into tenancy.memberships (user_id, org_id)
 values
     (pg_temp.person(1), pg_temp.org(1)), (pg_temp.person(1), pg_temp.org(2)), (pg_temp.person(2), pg_temp.default_org()),
