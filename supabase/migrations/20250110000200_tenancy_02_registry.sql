@@ -116,15 +116,20 @@ comment on view tenancy.placed_users is
 ' tenancy.fallback_organization, anonymous users only where settings.new_users_anonymous. NULL: in none.';
 
 create or replace function tenancy.org_of(user_id uuid)
-returns uuid language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
-    select case
-        when placed_users.user_id is not null then placed_users.org_id
-        when user_orgs.user_id is not null then user_orgs.org_id
-        else fallback_organization.org_id
-    end
-    from tenancy.fallback_organization
-    left join tenancy.placed_users on placed_users.user_id = org_of.user_id
-    left join tenancy.user_orgs on user_orgs.user_id = org_of.user_id
+-- Not in SQL, which would be planned anew with each call.
+returns uuid language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    return (
+        select case
+            when placed_users.user_id is not null then placed_users.org_id
+            when user_orgs.user_id is not null then user_orgs.org_id
+            else fallback_organization.org_id
+        end
+        from tenancy.fallback_organization
+        left join tenancy.placed_users on placed_users.user_id = org_of.user_id
+        left join tenancy.user_orgs on user_orgs.user_id = org_of.user_id
+    );
+end
 $function$;
 comment on function tenancy.org_of(uuid) is
 'The organization of a user, as tenancy.placed_users has it; of one who is gone that of the mapping, else the fallback. NULL: in none.';
@@ -132,17 +137,24 @@ comment on function tenancy.org_of(uuid) is
 create or replace function tenancy.leave_users_without_organization()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
-    insert into tenancy.user_orgs (user_id, org_id)
-    select users.id, null
-    from old_organizations
-    join auth.users on lower(users.raw_app_meta_data ->> 'org_id') = old_organizations.id::text
-    on conflict do nothing;
+    with left_over as (
+        insert into tenancy.user_orgs (user_id, org_id, switched_at)
+        select users.id, null, clock_timestamp()
+        from old_organizations
+        join auth.users on lower(users.raw_app_meta_data ->> 'org_id') = old_organizations.id::text
+        on conflict (user_id) do update set switched_at = excluded.switched_at
+        returning user_orgs.user_id
+    )
+    update auth.users
+    set raw_app_meta_data = users.raw_app_meta_data - 'org_id'
+    from left_over
+    where users.id = left_over.user_id;
     return null;
 end
 $function$;
 comment on function tenancy.leave_users_without_organization() is
-'Trigger function: who belonged to a deleted organization by app_metadata alone is noted as in none, and not taken for a new user.'
-' Security definer, because whoever deletes an organization may neither read auth.users nor write tenancy.';
+'Trigger function: takes the claim of a deleted organization from its users, so that the next token is without. Who belonged to it by app_metadata'
+' alone is noted as in none, and not taken for a new user. Security definer, because whoever deletes an organization may neither write auth.users nor tenancy.';
 
 create or replace trigger tenancy_leave_users_without_organization
 after delete on public.organizations

@@ -279,8 +279,7 @@ having count(*) > 0;
 comment on view org_migration.sign_up_findings is 'What keeps people from signing up once org_id is NOT NULL.';
 
 create or replace view org_migration.mapping_findings as
-select
-    'users_left_out' as code,
+select 'users_left_out' as code,
     -- Before the push rows of theirs would go to the default organization, and they to another.
     case
         when settings.new_users is null
@@ -296,8 +295,11 @@ select
         ' do nothing; rows of theirs that nothing else decides go to the default organization', settings.default_org_id
     ) as remedy
 from tenancy.placed_users
+join auth.users on users.id = placed_users.user_id
 cross join tenancy.settings
 where placed_users.org_id is null and not placed_users.is_anonymous
+    -- Of a soft-deleted one the rows are to be placed, and nothing else.
+    and (users.deleted_at is null or not exists (select from org_migration.tables_before))
 group by settings.new_users, settings.default_org_id
 having count(*) > 0;
 comment on view org_migration.mapping_findings is 'Whom the mapping leaves out.';

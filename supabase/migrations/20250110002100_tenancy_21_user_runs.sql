@@ -112,8 +112,7 @@ begin
         return null;
     end if;
 
-    select runs.run_id
-    into run
+    select runs.run_id into run
     from tenancy.user_metadata_runs as runs
     where runs.finished_at is null
         and runs.only_org_id is not distinct from start_user_run.only_org_id
@@ -155,11 +154,8 @@ begin
     if start_user_run.reverted_run_id is null and start_user_run.only_org_id is null and (select settings.new_users = 'personal' from tenancy.settings) then
         perform tenancy.create_personal_organizations();
     end if;
-    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, move_to_default, anonymous, reverted_run_id)
-    values (
-        start_user_run.only_org_id, start_user_run.on_conflict, start_user_run.move_to_default, start_user_run.anonymous,
-        start_user_run.reverted_run_id
-    )
+    insert into tenancy.user_metadata_runs (only_org_id, on_conflict, reverted_run_id, move_to_default, anonymous)
+    values ($1, $2, $3, $4, $5)
     returning user_metadata_runs.run_id into run;
     return run;
 end
@@ -182,16 +178,23 @@ begin
         select
             lacking.user_id, lacking.current_value, to_jsonb(lacking.org_id),
             case
-                when lacking.obstacle = 'conflict' and run.on_conflict = 'overwrite'
-                    and (run.move_to_default or lacking.org_id is distinct from default_org_id)
-                    then 'pending'
+                when lacking.obstacle = 'conflict' and (
+                    run.on_conflict = 'overwrite' and (run.move_to_default or lacking.org_id is distinct from default_org_id) or written.too_late
+                ) then 'pending'
                 else coalesce(lacking.obstacle, 'pending')
             end,
             lacking.reason
         from tenancy.users_without_org as lacking
+        -- What this run wrote to a user who has been removed, or has switched, since it was claimed.
+        cross join lateral (
+            select exists (
+                select from tenancy.user_metadata_audit as audit
+                where (audit.run_id, audit.user_id, audit.outcome, audit.new_value) = (run.run_id, lacking.user_id, 'updated', lacking.current_value)
+            ) as too_late
+        ) as written
         where lacking.user_id > run.last_user_id
             and (lacking.org_id is not null or lacking.obstacle = 'conflict')
-            and (run.only_org_id is null or lacking.org_id = run.only_org_id)
+            and (run.only_org_id is null or lacking.org_id = run.only_org_id or written.too_late)
             and (run.anonymous = 'include' or lacking.is_anonymous = (run.anonymous = 'only'))
             and not exists (
                 select from tenancy.user_problems
@@ -218,7 +221,7 @@ end
 $function$;
 comment on function tenancy.next_users(tenancy.user_metadata_runs, integer) is
 'The users behind the last one that the run has claimed, by id, with what it would give each. outcome: pending, or why the run leaves the user'
-' alone. page_size NULL: all of them.';
+' alone. What it wrote itself too late it puts right, also where it keeps what others wrote. page_size NULL: all of them.';
 
 create or replace function tenancy.claim_users(run_id uuid, page_size integer)
 returns table (user_id uuid, new_value jsonb, outcome text, attempts integer)
@@ -227,8 +230,7 @@ language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     run tenancy.user_metadata_runs;
 begin
-    select runs.*
-    into run
+    select runs.* into run
     from tenancy.user_metadata_runs as runs
     where runs.run_id = claim_users.run_id;
 
@@ -250,10 +252,7 @@ begin
     from page
     on conflict on constraint user_metadata_audit_pkey do update
     set
-        outcome = excluded.outcome,
-        previous_value = excluded.previous_value,
-        new_value = excluded.new_value,
-        error = excluded.error,
+        outcome = excluded.outcome, previous_value = excluded.previous_value, new_value = excluded.new_value, error = excluded.error,
         recorded_at = excluded.recorded_at
     returning audit.user_id, audit.new_value, audit.outcome, audit.attempts;
 end
@@ -314,21 +313,21 @@ returns bigint language sql stable security invoker set search_path = '' as $fun
     select count(*)
     from tenancy.user_metadata_runs as run
     cross join lateral (
-        select users_without_org.user_id
+        select
+            users_without_org.user_id, users_without_org.current_value,
+            run.only_org_id is null or users_without_org.org_id = run.only_org_id
         from tenancy.users_without_org
         where run.reverted_run_id is null
             and (users_without_org.org_id is not null or users_without_org.obstacle = 'conflict')
-            and (run.only_org_id is null or users_without_org.org_id = run.only_org_id)
             and (run.anonymous = 'include' or users_without_org.is_anonymous = (run.anonymous = 'only'))
         union all
-        select users_to_revert.user_id
+        select users_to_revert.user_id, null, true
         from tenancy.users_to_revert
         where users_to_revert.run_id = run.reverted_run_id
-    ) as candidate
-    left join tenancy.user_metadata_audit as audit
-        on audit.run_id = run.run_id
-        and audit.user_id = candidate.user_id
+    ) as candidate (user_id, current_value, is_meant)
+    left join tenancy.user_metadata_audit as audit on (audit.run_id, audit.user_id) = (run.run_id, candidate.user_id)
     where run.run_id = users_remaining.run_id
+        and (candidate.is_meant or audit.new_value = candidate.current_value)
         and coalesce(audit.outcome, 'pending') not in ('conflict', 'unreachable', 'failed')
 $function$;
 comment on function tenancy.users_remaining(uuid) is 'How many users the run has still to try.';
@@ -363,8 +362,7 @@ returns jsonb language sql stable security invoker set search_path = '' as $func
         )
     ) || tenancy.user_counts()
     from tenancy.user_metadata_runs as run
-    left join tenancy.user_metadata_audit as audit
-        using (run_id)
+    left join tenancy.user_metadata_audit as audit using (run_id)
     where run.run_id = user_run_summary.run_id
     group by run.run_id
 $function$;

@@ -7,36 +7,61 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
 create or replace function tenancy.follow_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+declare
+    placed record;
 begin
-    if not exists (select from tenancy.user_orgs where user_orgs.user_id = new.user_id) and tenancy.org_of(new.user_id) is null then
+    for placed in
+        with unplaced as materialized (
+            select distinct on (joined.user_id) joined.user_id, joined.org_id
+            from joined
+            where not exists (select from tenancy.user_orgs where user_orgs.user_id = joined.user_id)
+            order by joined.user_id, joined.created_at, joined.org_id
+        )
         insert into tenancy.user_orgs (user_id, org_id, switched_at)
-        values (new.user_id, new.org_id, clock_timestamp())
-        on conflict do nothing;
+        select unplaced.user_id, unplaced.org_id, clock_timestamp()
+        from unplaced
+        cross join tenancy.fallback_organization
+        left join tenancy.placed_users on placed_users.user_id = unplaced.user_id
+        -- As tenancy.org_of has it, of all of them at once.
+        where case when placed_users.user_id is null then fallback_organization.org_id else placed_users.org_id end is null
         -- Another session may have given the user another one meanwhile.
-        if found then
-            perform tenancy.store_claim(new.user_id, new.org_id);
-        end if;
-    elsif new.role is distinct from old.role and (select settings.org_role from tenancy.settings) then
+        on conflict do nothing
+        returning user_orgs.user_id, user_orgs.org_id
+    loop
+        perform tenancy.store_claim(placed.user_id, placed.org_id);
+    end loop;
+    if tg_op = 'UPDATE' and (select settings.org_role from tenancy.settings) then
         update tenancy.user_orgs
         set switched_at = clock_timestamp()
-        where (user_orgs.user_id, user_orgs.org_id) = (new.user_id, new.org_id);
+        from joined
+        join left_behind on (left_behind.user_id, left_behind.org_id) = (joined.user_id, joined.org_id)
+        where (user_orgs.user_id, user_orgs.org_id) = (joined.user_id, joined.org_id)
+            and left_behind.role is distinct from joined.role;
     end if;
     return null;
 end
 $function$;
 comment on function tenancy.follow_membership() is
-'Trigger function: a new membership moves nobody; it becomes the active one only of a user who has never been in any. Notes when the role in the'
+'Trigger function: a new membership moves nobody; it becomes the active one only of a user who has never been in any, of several the oldest. Notes when the role in the'
 ' next token changes, for tenancy.stale_sessions(). Security definer, because whoever changes memberships may neither write user_orgs nor'
 ' auth.users.';
 
 create or replace function tenancy.follow_lost_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 begin
-    update tenancy.user_orgs
-    set org_id = null, switched_at = clock_timestamp()
-    where user_orgs.user_id = old.user_id
-        and user_orgs.org_id = old.org_id
-        and not exists (select from tenancy.memberships where (memberships.user_id, memberships.org_id) = (old.user_id, old.org_id));
+    -- Also where app_metadata or nothing places the user. Of a row that another session has changed since, a snapshot that does not see it raises
+    -- serialization_failure, so the row is tried whatever it has.
+    insert into tenancy.user_orgs (user_id, org_id, switched_at)
+    select users.id, null, clock_timestamp()
+    from auth.users
+    left join tenancy.user_orgs as placed on placed.user_id = users.id
+    where users.id = old.user_id
+        and (placed.user_id is not null or tenancy.org_of(users.id) = old.org_id)
+        and not exists (select from tenancy.memberships where (memberships.user_id, memberships.org_id) = (old.user_id, old.org_id))
+    on conflict (user_id) do update
+    set org_id = null, switched_at = excluded.switched_at
+    -- NULL: as the key of a deleted organization has left it.
+    where user_orgs.org_id = old.org_id or user_orgs.org_id is null;
     if found then
         perform tenancy.store_claim(old.user_id, null);
     end if;
@@ -47,9 +72,17 @@ comment on function tenancy.follow_lost_membership() is
 'Trigger function, at the end of the transaction, since many an application deletes its memberships and inserts them anew: who loses that of'
 ' the active organization is in none from then on, never in another by chance. Security definer, as tenancy.follow_membership.';
 
+-- By statement, since a table of the application is copied as a whole.
 create or replace trigger follow_membership
-after insert or update on tenancy.memberships
-for each row
+after insert on tenancy.memberships
+referencing new table as joined
+for each statement
+execute function tenancy.follow_membership();
+
+create or replace trigger follow_changed_membership
+after update on tenancy.memberships
+referencing old table as left_behind new table as joined
+for each statement
 execute function tenancy.follow_membership();
 
 drop trigger if exists follow_lost_membership on tenancy.memberships;
@@ -60,14 +93,18 @@ for each row
 execute function tenancy.follow_lost_membership();
 
 create or replace function tenancy.store_claim(user_id uuid, org_id uuid)
-returns void language sql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+-- Not in SQL, which would be planned anew with each call.
+returns void language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
     update auth.users
     set raw_app_meta_data = case
         when store_claim.org_id is null then users.raw_app_meta_data - 'org_id'
-        else coalesce(users.raw_app_meta_data, '{}') || jsonb_build_object('org_id', store_claim.org_id)
+        else coalesce(nullif(users.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', store_claim.org_id)
     end
     where users.id = store_claim.user_id
-        and coalesce(jsonb_typeof(users.raw_app_meta_data), 'object') in ('object', 'null')
+        and coalesce(jsonb_typeof(users.raw_app_meta_data), 'null') in ('object', 'null')
+        and (store_claim.org_id is not null or users.raw_app_meta_data ? 'org_id');
+end
 $function$;
 comment on function tenancy.store_claim(uuid, uuid) is
 'Writes a user''s app_metadata.org_id, NULL takes it away, so that the next token follows. With the token hook, too: tokens go by it again on the'
@@ -78,9 +115,10 @@ returns void language plpgsql volatile security invoker set search_path = pg_cat
 declare
     caller constant uuid := (select auth.uid());
 begin
-    -- Whoever takes the membership away waits, or this does.
+    -- Whoever takes the membership away waits, or this does; the organization first, as its deletion locks them.
     perform
-    from tenancy.memberships
+    from public.organizations
+    join tenancy.memberships on memberships.org_id = organizations.id
     where memberships.user_id = caller and memberships.org_id = switch_organization.org_id
     for key share;
     if not found then
@@ -104,13 +142,16 @@ comment on function tenancy.switch_organization(uuid) is
 
 create or replace function tenancy.my_organizations()
 returns table (org_id uuid, name text, role text, is_active boolean)
-language sql stable security invoker set search_path = pg_catalog, pg_temp as $function$
-    select memberships.org_id, to_jsonb(organizations) ->> 'name', memberships.role, user_orgs.org_id is not null
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $function$
+begin
+    return query
+    select memberships.org_id, to_jsonb(organizations) ->> 'name', memberships.role, memberships.org_id is not distinct from active.org_id
     from tenancy.memberships
     join public.organizations on organizations.id = memberships.org_id
-    left join tenancy.user_orgs on (user_orgs.user_id, user_orgs.org_id) = (memberships.user_id, memberships.org_id)
+    cross join tenancy.org_of((select auth.uid())) as active (org_id)
     where memberships.user_id = (select auth.uid())
-    order by memberships.created_at, memberships.org_id
+    order by memberships.created_at, memberships.org_id;
+end
 $function$;
 comment on function tenancy.my_organizations() is
 'The organizations that the caller is in, with their names, the caller''s role, and which of them is active. Called through public.my_organizations.';
@@ -135,27 +176,31 @@ declare
         'select distinct on (1, 2) found.%1$I::uuid as user_id, found.%2$I::uuid as org_id, %3$s as role from %4$s as found'
         ' join public.organizations on organizations.id = found.%2$I::uuid'
         ' where found.%1$I is not null%5$s order by 1, 2, 3',
-        user_column, org_column, coalesce(format('found.%I::text', role_column), 'null::text'), source, of_source
+        user_column, org_column, coalesce('found.' || quote_ident(role_column) || '::text', 'null::text'), source, of_source
     );
+    nestloop constant text := current_setting('enable_nestloop');
 begin
     -- Of two sessions that each take away one of several rows, the second one has to see what the first one did.
     perform
     from tenancy.memberships
     where memberships.user_id = of_user::uuid and memberships.org_id = of_org::uuid
     for update;
+    -- As a whole, nothing of which the planner knows how large it is.
+    perform set_config('enable_nestloop', case when of_user is null then 'off' else nestloop end, true);
     execute format(
+        'with source as materialized (%s),'
+        ' gone as ('
         'delete from tenancy.memberships where %s'
-        ' not exists (select from (%s) as source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))',
-        case when of_user is not null then 'user_id = $1::uuid and org_id = $2::uuid and' end, rows_of
-    )
-    using of_user, of_org;
-    execute format(
-        'insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from (%s) as source'
+        ' not exists (select from source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))'
+        ')'
+        ' insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from source'
         ' left join tenancy.memberships as there on (there.user_id, there.org_id) = (source.user_id, source.org_id)'
         ' where there.user_id is null or there.role is distinct from source.role'
-        ' on conflict (user_id, org_id) do update set role = excluded.role', rows_of
+        ' on conflict (user_id, org_id) do update set role = excluded.role',
+        rows_of, case when of_user is not null then 'user_id = $1::uuid and org_id = $2::uuid and' end
     )
     using of_user, of_org;
+    perform set_config('enable_nestloop', nestloop, true);
 end
 $function$;
 comment on function tenancy.copy_memberships(regclass, name, name, name, text, text) is
@@ -165,24 +210,35 @@ comment on function tenancy.copy_memberships(regclass, name, name, name, text, t
 create or replace function tenancy.copy_membership()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 declare
+    source constant regclass := coalesce(pg_partition_root(tg_relid), tg_relid);
+    -- User, organization, role: as they are called now.
+    columns name[];
     changed jsonb;
 begin
+    if tg_level = 'STATEMENT' and tg_op = 'UPDATE' then
+        return null;
+    end if;
+    select array_agg(its.attname order by listed.position)
+    into columns
+    from pg_trigger
+    cross join unnest(tgattr) with ordinality as listed (attnum, position)
+    join pg_attribute as its on its.attrelid = tgrelid and its.attnum = listed.attnum
+    where tgrelid = source and tgname = 'tenancy_copy_memberships';
     if tg_op = 'TRUNCATE' then
-        perform tenancy.copy_memberships(tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''));
+        perform tenancy.copy_memberships(source, columns[1], columns[2], columns[3]);
         return null;
     end if;
     -- Of an insert there is no old row, of a delete no new one.
-    for changed in select row_of from (values (to_jsonb(old)), (to_jsonb(new))) as rows (row_of) where row_of ->> tg_argv[0] is not null loop
-        perform tenancy.copy_memberships(
-            tg_relid, tg_argv[0], tg_argv[1], nullif(tg_argv[2], ''), changed ->> tg_argv[0], changed ->> tg_argv[1]
-        );
+    for changed in select row_of from (values (to_jsonb(old)), (to_jsonb(new))) as rows (row_of) where row_of ->> columns[1] is not null loop
+        perform tenancy.copy_memberships(source, columns[1], columns[2], columns[3], changed ->> columns[1], changed ->> columns[2]);
     end loop;
     return null;
 end
 $function$;
 comment on function tenancy.copy_membership() is
-'Trigger function on the membership table of the application: keeps tenancy.memberships in step. Security definer, because whoever changes'
-' that table may not write tenancy.';
+'Trigger function on the membership table of the application: keeps tenancy.memberships in step. The trigger tenancy_copy_memberships does'
+' nothing after an update; it is one of the columns, so that they can be renamed, and are not dropped unseen. Security definer, because'
+' whoever changes that table may not write tenancy.';
 
 create or replace function tenancy.create_api_function(signature text, returned text, options text, body text)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -208,23 +264,25 @@ create or replace function tenancy.enable_memberships(
 )
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    wanted record;
+    followed constant regclass := (
+        select min(its.tgrelid)::regclass from pg_catalog.pg_trigger as its
+        where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0 and its.tgrelid <> source
+    );
 begin
+    if followed is not null then
+        raise exception 'memberships follow % already: first select tenancy.disable_memberships(), which moves nobody', followed
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    perform tenancy.place_who_is_there();
     if source is not null then
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
-        for wanted in
-            select its.*
-            from (
-                values
-                    ('tenancy_copy_membership', 'insert or update or delete', 'row'),
-                    ('tenancy_copy_memberships', 'truncate', 'statement')
-            ) as its (name, events, level)
-        loop
-            execute format(
-                'create or replace trigger %I after %s on %s for each %s execute function tenancy.copy_membership(%L, %L, %L)',
-                wanted.name, wanted.events, source, wanted.level, user_column, org_column, coalesce(role_column, '')
-            );
-        end loop;
+        execute format(
+            'create or replace trigger tenancy_copy_membership after insert or update or delete on %1$s'
+            ' for each row execute function tenancy.copy_membership();'
+            ' create or replace trigger tenancy_copy_memberships after truncate or update of %2$I, %3$I%4$s on %1$s'
+            ' for each statement execute function tenancy.copy_membership()',
+            source, user_column, org_column, ', ' || quote_ident(role_column)
+        );
         -- Nobody writes to it from here on: what came meanwhile.
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;
@@ -244,22 +302,27 @@ $function$;
 comment on function tenancy.enable_memberships(regclass, name, name, name) is
 'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
 ' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
-' from and kept in step with; NULL: you write tenancy.memberships yourself. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
+' from and kept in step with; NULL: you write tenancy.memberships yourself. While the mapping is empty it is begun with everyone where they are. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
 
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    copying record;
+    ours record;
 begin
-    for copying in
+    for ours in
         select its.tgrelid::regclass as source, its.tgname as name
         from pg_catalog.pg_trigger as its
         where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0
     loop
-        execute format('drop trigger %I on %s', copying.name, copying.source);
+        execute format('drop trigger %I on %s', ours.name, ours.source);
     end loop;
-    drop function if exists public.switch_organization(uuid);
-    drop function if exists public.my_organizations();
+    for ours in
+        select its.oid::regprocedure as name from pg_catalog.pg_proc as its
+        where its.oid in (to_regprocedure('public.switch_organization(uuid)'), to_regprocedure('public.my_organizations()'))
+            and its.prosrc ~ '^select .*\mtenancy\.(switch_organization|my_organizations)\('
+    loop
+        execute format('drop function %s', ours.name);
+    end loop;
     -- Which nobody loses: no trigger of a row fires.
     truncate tenancy.memberships;
 end
@@ -273,14 +336,18 @@ declare
     metadata jsonb := coalesce(nullif(event #> '{claims,app_metadata}', 'null'), '{}');
     placed record;
 begin
-    select user_orgs.org_id, memberships.role
+    select
+        user_orgs.org_id,
+        (
+            select memberships.role
+            from tenancy.memberships
+            -- Without it nothing is looked up.
+            where (select settings.org_role from tenancy.settings)
+                and (memberships.user_id, memberships.org_id) = (user_orgs.user_id, user_orgs.org_id)
+        ) as role
     into placed
-    from tenancy.settings
-    join tenancy.user_orgs on user_orgs.user_id = (event ->> 'user_id')::uuid
-    -- With NULL it looks up nothing.
-    left join tenancy.memberships
-        on memberships.user_id = case when settings.org_role then user_orgs.user_id end
-        and memberships.org_id = user_orgs.org_id;
+    from tenancy.user_orgs
+    where user_orgs.user_id = (event ->> 'user_id')::uuid;
     if not found then
         return event;
     end if;
@@ -294,7 +361,10 @@ begin
 exception
     when others then
         raise log 'tenancy.add_org_id_to_token: %, so the token of user % has no organization', sqlerrm, event ->> 'user_id';
-        return event #- '{claims,app_metadata,org_id}' #- '{claims,app_metadata,org_role}';
+        if jsonb_typeof(event #> '{claims,app_metadata}') = 'object' then
+            event := event #- '{claims,app_metadata,org_id}' #- '{claims,app_metadata,org_role}';
+        end if;
+        return event;
 end
 $function$;
 comment on function tenancy.add_org_id_to_token(jsonb) is

@@ -90,7 +90,7 @@ comment on function tenancy.create_personal_organizations() is
 ' public.organizations requires more than id and name.';
 
 create or replace function tenancy.set_org_of_new_user()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $function$
 declare
     settings tenancy.settings;
     claimed constant uuid := tenancy.organization_named(new.raw_app_meta_data ->> 'org_id');
@@ -133,11 +133,13 @@ end
 $function$;
 comment on function tenancy.set_org_of_new_user() is
 'Trigger function: gives a new user, or an anonymous one who becomes another, the organization that settings.new_users says, before any'
-' trigger of the application writes rows of theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first. Security definer, because the Auth'
-' server inserts users and may not read tenancy.';
+' trigger of the application writes rows of theirs. Who comes with the id of an organization in app_metadata keeps it; the mapping counts first.'
+' While one of our tables or organizations is locked for over a second, the sign-up fails, and can be tried again: it neither holds one of the'
+' Auth server''s few connections nor leaves a user without organization. Security definer, because the Auth server inserts users and may not'
+' read tenancy.';
 
 create or replace function tenancy.keep_org_of_new_user()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $function$
 declare
     settings tenancy.settings;
     stored jsonb;
@@ -170,12 +172,32 @@ comment on function tenancy.keep_org_of_new_user() is
 ' anonymous user gets an identity. One that the'
 ' administrator names there takes the place of a personal organization, which stays. Security definer, as set_org_of_new_user.';
 
+create or replace function tenancy.place_who_is_there()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    rows_are_there boolean := (select settings.rows_decided_at is not null from tenancy.settings);
+begin
+    if to_regnamespace('org_migration') is not null then
+        rows_are_there := exists (select from org_migration.tables_before);
+    end if;
+    if rows_are_there and not (select mapping_state.is_filled from tenancy.mapping_state) then
+        insert into tenancy.user_orgs (user_id, org_id)
+        select placed_users.user_id, placed_users.org_id
+        from tenancy.placed_users
+        where placed_users.org_id is not null
+        on conflict do nothing;
+    end if;
+end
+$function$;
+comment on function tenancy.place_who_is_there() is
+'Begins the mapping: who is there already stays in the default organization, where their rows are, or in that of app_metadata, and does not'
+' leave it when the first other user is placed. Does nothing where there is a mapping, or before the push.';
+
 create or replace function tenancy.enable_new_users(mode text, anonymous boolean default false)
 -- Longer than a second, after which autovacuum gives way.
 returns void language plpgsql volatile security invoker set search_path = '' set lock_timeout = '1500ms' as $function$
 declare
     required constant text := (select required_organization_columns.column_names from tenancy.required_organization_columns);
-    rows_are_there boolean := (select settings.rows_decided_at is not null from tenancy.settings);
 begin
     if mode is null or mode not in ('default', 'personal', 'application') then
         raise exception 'new users cannot be %: it is default (the default organization), personal (one of their own) or application (yours'
@@ -200,16 +222,8 @@ begin
         end;
     end if;
 
-    if to_regnamespace('org_migration') is not null then
-        rows_are_there := exists (select from org_migration.tables_before);
-    end if;
-    -- Who is there already stays in the default organization, where their rows are.
-    if mode <> 'default' and rows_are_there and not (select mapping_state.is_filled from tenancy.mapping_state) then
-        insert into tenancy.user_orgs (user_id, org_id)
-        select placed_users.user_id, placed_users.org_id
-        from tenancy.placed_users
-        where placed_users.org_id is not null
-        on conflict do nothing;
+    if mode <> 'default' then
+        perform tenancy.place_who_is_there();
     end if;
 
     update tenancy.settings

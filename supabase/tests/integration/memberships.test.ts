@@ -46,18 +46,23 @@ describe("memberships that two sessions change at the same moment", () => {
     await session`select public.switch_organization(${orgId})`;
   };
 
+  /** Lets a session act until it waits for another one or is done. */
+  const untilItWaits = async (session: Sql, act: (session: Sql) => Promise<unknown>) => {
+    const [row] = await session`select pg_backend_pid() as pid`;
+    let over = false;
+    const outcome = refusal(act(session)).finally(() => over = true);
+    const waits = async () =>
+      (await sql`select from pg_stat_activity where pid = ${row?.["pid"]} and wait_event_type = 'Lock'`).length > 0;
+    while (!over && !(await waits())) await sleep(5);
+    return { hasWaited: !over, refusal: outcome };
+  };
+
   /** Lets the first session act and wait with its commit until the second one, which acts then, waits for it. */
   const atOnce = async (act: (session: Sql) => Promise<unknown>, then: (session: Sql) => Promise<unknown>) => {
     await first`begin`;
     await act(first);
     await second`begin`;
-    const [session] = await second`select pg_backend_pid() as pid`;
-    let over = false;
-    const error = refusal(then(second)).finally(() => over = true);
-    const waits = async () =>
-      (await sql`select from pg_stat_activity where pid = ${session?.["pid"]} and wait_event_type = 'Lock'`).length > 0;
-    while (!over && !(await waits())) await sleep(5);
-    const hasWaited = !over;
+    const { hasWaited, refusal: error } = await untilItWaits(second, then);
     await first`commit`;
     const refused = await error;
     await second.unsafe(refused ? "rollback" : "commit");
@@ -97,6 +102,51 @@ describe("memberships that two sessions change at the same moment", () => {
     const outcome = await atOnce((session) => switchTo(session, south), (session) => remove(session, north));
     expect(outcome).toEqual({ hasWaited: false, refused: undefined });
     expect(await read()).toEqual({ active: south, claim: south });
+  });
+
+  test("a removal that does not see the switch, under repeatable read, has to start again", async () => {
+    await join(sql, north);
+    await join(sql, south);
+    await first`begin isolation level repeatable read`;
+    await first`select from tenancy.user_orgs`;
+    await second`begin`;
+    await switchTo(second, south);
+    await second`commit`;
+    await remove(first, south);
+    expect((await refusal(first`commit`))?.code).toBe("40001");
+    expect(await read()).toEqual({ active: south, claim: south });
+
+    await first`begin isolation level repeatable read`;
+    await remove(first, south);
+    await first`commit`;
+    expect(await read()).toEqual({ active: null, claim: null });
+  });
+
+  test("an organization that is deleted while somebody switches to it waits, and neither fails", async () => {
+    const third = connect(database.url);
+    const east = "b0000000-0000-4000-8000-00000000ea57";
+    try {
+      await sql`insert into public.organizations (id, name) values (${east}, 'east')`;
+      await join(sql, north);
+      await join(sql, east);
+      await third`begin`;
+      await third`select from tenancy.user_orgs where user_id = ${userId(1)} for update`;
+      await first`begin`;
+      const switching = await untilItWaits(first, (session) => switchTo(session, east));
+      const deleting = await untilItWaits(
+        second,
+        (session) => session`delete from public.organizations where id = ${east}`,
+      );
+      expect([switching.hasWaited, deleting.hasWaited]).toEqual([true, true]);
+      await third`commit`;
+      expect(await switching.refusal).toBeUndefined();
+      await first`commit`;
+      expect(await deleting.refusal).toBeUndefined();
+      expect(await read()).toEqual({ active: null, claim: null });
+    } finally {
+      await third.end();
+      await sql`delete from public.organizations where id = ${east}`;
+    }
   });
 
   test("of two first memberships one becomes active, and is the one in the token", async () => {

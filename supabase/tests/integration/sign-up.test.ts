@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { connect } from "../../local/databases.ts";
 import { freePort } from "../../local/postgres.ts";
 import type { Services } from "../../local/stack.ts";
 import { authContract } from "../auth-contract.ts";
@@ -47,6 +48,56 @@ describe("whoever signs up", () => {
   for (const { name, run } of signUpContract(true)) {
     test(name, async () => await run({ ...target(), sql: database.sql, issuer }));
   }
+
+  describe("while others work on the settings", () => {
+    const newcomer = async (email: string) => {
+      const { url, key } = target();
+      const body = JSON.stringify({ email, password: "correct horse" });
+      const { status } = await fetch(`${url}/signup`, { method: "POST", headers: { apikey: key }, body });
+      const users = await database
+        .sql`select raw_app_meta_data ->> 'org_id' as org from auth.users where email = ${email}`;
+      return { status, organizations: users.map(({ org }) => org) };
+    };
+    const whileOpen = async <Result>(statement: string, act: () => Promise<Result>): Promise<Result> => {
+      const other = connect(database.url);
+      try {
+        await other`begin`;
+        await other.unsafe(statement);
+        return await act();
+      } finally {
+        await other.end();
+      }
+    };
+    let defaultOrg: unknown;
+
+    beforeAll(async () => {
+      await database.sql`select tenancy.enable_new_users('default')`;
+      [{ defaultOrg }] = await database.sql`select default_org_id as "defaultOrg" from tenancy.settings` as [
+        { defaultOrg: unknown },
+      ];
+    });
+
+    afterAll(async () => {
+      await database.sql`delete from auth.users`;
+      await database.sql`select tenancy.disable_new_users()`;
+    });
+
+    test.each(["tenancy.settings", "tenancy.user_orgs"])(
+      "fails soon where %s is locked, leaves nothing, and succeeds afterwards",
+      async (table) => {
+        const email = `${table}@example.com`;
+        const refused = await whileOpen(`lock table ${table} in access exclusive mode`, () => newcomer(email));
+        expect(refused).toEqual({ status: 500, organizations: [] });
+        expect(await newcomer(email)).toEqual({ status: 200, organizations: [defaultOrg] });
+      },
+    );
+
+    test("succeeds while they are changed", async () => {
+      const email = "meanwhile@example.com";
+      const outcome = await whileOpen("select tenancy.disable_new_users()", () => newcomer(email));
+      expect(outcome).toEqual({ status: 200, organizations: [defaultOrg] });
+    });
+  });
 
   test("npm run test:auth refuses a database in which somebody is", async () => {
     await addUsers(database.sql, numberedUsers(1));

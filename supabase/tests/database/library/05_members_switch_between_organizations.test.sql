@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(35);
+select plan(39);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -17,6 +17,26 @@ select '00000000-0000-0000-0000-000000000000', pg_temp.person(number), 'authenti
 from generate_series(1, 4) as number;
 -- With a mapping nobody is put anywhere unasked.
 insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.person(1), pg_temp.org(1));
+
+-- While there is none, everyone stays where they are, whoever switches first.
+select set_config('test.default', default_org_id::text, true) from tenancy.settings;
+truncate tenancy.user_orgs;
+select tenancy.enable_memberships();
+insert into tenancy.memberships (user_id, org_id) values (pg_temp.person(1), pg_temp.org(1));
+select set_config('request.jwt.claims', jsonb_build_object('sub', pg_temp.person(1))::text, true);
+select public.switch_organization(pg_temp.org(1));
+create temp table switched as
+select tenancy.org_of(pg_temp.person(number))::text as org from generate_series(1, 2) as number;
+select results_eq(
+    'select org from switched', $$ values (pg_temp.org(1)::text), (current_setting('test.default')) $$,
+    'the first one to switch throws nobody out of the default organization'
+);
+select is((select count(*) from tenancy.user_orgs where org_id is null), 0::bigint, 'and nobody is put into none');
+select tenancy.disable_memberships();
+drop table pg_temp.switched;
+delete from tenancy.user_orgs;
+insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.person(1), pg_temp.org(1));
+update auth.users set raw_app_meta_data = '{"theme": "dark"}' where id in (select pg_temp.person(number) from generate_series(1, 4) as number);
 
 create schema office;
 create table office.members (member uuid, company uuid, position text);
@@ -49,6 +69,13 @@ select is(
     (select raw_app_meta_data from auth.users where id = pg_temp.person(2)),
     jsonb_build_object('theme', 'dark', 'org_id', pg_temp.org(2)), 'and the next token has it, beside what else there is'
 );
+insert into tenancy.memberships (user_id, org_id, created_at)
+values
+    (pg_temp.person(3), pg_temp.org(1), now()), (pg_temp.person(3), pg_temp.org(2), now() - interval '1 day'), (pg_temp.person(1), pg_temp.org(3), now());
+select is(tenancy.org_of(pg_temp.person(3)), pg_temp.org(2), 'of several at once the oldest one does');
+select is(tenancy.org_of(pg_temp.person(1)), pg_temp.org(1), 'and others in the same statement move nobody');
+delete from tenancy.memberships where user_id = pg_temp.person(3) or (user_id, org_id) = (pg_temp.person(1), pg_temp.org(3));
+delete from tenancy.user_orgs where user_id = pg_temp.person(3);
 select is(
     pg_temp.as_user(1, 'select string_agg(concat_ws('' '', name, role, is_active), '', '' order by name) from public.my_organizations()'),
     'org 1 admin t, org 2 guest f', 'my_organizations() lists one''s own'

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(27);
+select plan(29);
 select tenancy.disable_new_table_check();
 delete from tenancy.user_orgs;
 
@@ -53,7 +53,16 @@ select is(
     pg_temp.token(1, '{"org_id": "b0000000-0000-4000-8000-000000000001", "a": 1}') -> 'app_metadata', '{"a": 1}',
     'an error inside gives the token without the claim, and fails nothing'
 );
+select is(pg_temp.token(1, '["a"]'), '{"sub": 1, "app_metadata": ["a"], "of_another_hook": true}', 'whatever app_metadata is');
 alter table tenancy.memberships rename column position to role;
+
+create temp table settings_before as select * from tenancy.settings;
+delete from tenancy.settings;
+select is(
+    pg_temp.token(2, '{"org_id": "b0000000-0000-4000-8000-000000000001", "a": 1}') -> 'app_metadata', '{"a": 1}',
+    'without the row of settings it still gives nobody what is stored'
+);
+insert into tenancy.settings select * from settings_before;
 
 set local role authenticated;
 select throws_ok($$ select tenancy.add_org_id_to_token('{}') $$, '42501', null, 'users cannot call it');
