@@ -241,14 +241,15 @@ chosen (new_users) as (
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
     org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), source_rules as (with source as ( select sources.*,
-    string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as
-    parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as
-    (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description,
-    source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id from source union all select source.root, source.ordinal, true, source.attnums,
-    source.description || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins,
-    ''), case when member.org_id is null then source.org_id else format( 'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
+    bool_and(sources.kind = 'organization') over (partition by sources.root order by sources.ordinal) as is_named, string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as
+    parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id),
+    ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as (partition by sources.root order by sources.ordinal rows between 1 following and unbounded
+    following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description, source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id,
+    source.condition, source.user_id, source.is_named from source union all select source.root, source.ordinal, true, source.attnums, source.description || case when source.kind = 'owner' then
+    coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins, ''), case when member.org_id is null then source.org_id else
+    format( 'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
     ' and other_%2$s.org_id operator(pg_catalog.<>) %4$s) then null else %5$s end', source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id ) end, coalesce(member.org_id,
-    source.org_id), source.condition, source.user_id from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
+    source.org_id), source.condition, source.user_id, source.is_named from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
     E'\nleft join lateral (select memberships.org_id from memberships'
     ' where memberships.user_id operator(pg_catalog.=) %1$s and memberships.org_id operator(pg_catalog.=) any (array[%2$s])'
     ' order by pg_catalog.array_position(array[%2$s], memberships.org_id) limit 1) as member_%3$s on true', source.user_id, source.parents, source.ordinal ) where source.kind = 'owner' and source.parents
@@ -261,37 +262,41 @@ chosen (new_users) as (
     decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when
     decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format(
     'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
-    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins, variant.by_memberships from application_tables as decided_table cross join settings cross
-    join (values (false), (true)) as variant (by_memberships) left join ( select rule.root, rule.by_memberships, count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition,
-    replace(rule.cautious_org_id, '{child}', 'todo')), '' order by rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
-    string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
-    string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ')
-    from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids,
-    replace( string_agg(rule.joins, '' order by rule.ordinal) || string_agg(rule.member_joins, '' order by rule.ordinal), '{child}', 'todo' ) as joins from source_rules as rule group by rule.root,
-    rule.by_memberships ) as decided on decided.root = decided_table.relation and decided.by_memberships = variant.by_memberships where decided_table.scope = 'org'), filler_forms as (select decided.root,
-    max(decided.form) filter (where not decided.by_memberships) as form, max(decided.form) filter (where decided.by_memberships) as members_form from ( select decision_rules.root,
-    decision_rules.by_memberships, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid,
-    decision_rules.joins ) as form from decision_rules ) as decided group by decided.root), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation,
-    org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format( 'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()',
-    org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid', settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then
-    format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join decisions on decisions.root = org_id.root cross join
-    settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$',
-    false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when org_id.default_expression is not null then
-    format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root and org_id.attnum is not null union all
-    select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and coalesce(existing.intact, false), case when
-    settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s', coalesce(existing.tgname,
-    coined_names.name), org_id.qualified_name, case when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then
-    format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case
-    when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join
-    pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill_org_id()') join coined_names on
-    coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~
-    'WHEN \(\(new\.org_id IS NULL\)\)' and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid =
-    org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts
-    as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I',
-    index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid =
-    org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as
-    index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root'
-    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, format('coalesce(%snull::pg_catalog.uuid)', decided.named_org_ids) as named_org_id, coalesce(decided.joins, '') as joins,
+    variant.by_memberships from application_tables as decided_table cross join settings cross join (values (false), (true)) as variant (by_memberships) left join ( select rule.root, rule.by_memberships,
+    count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, replace(rule.cautious_org_id, '{child}', 'todo')), '' order by rule.ordinal) as cautiously,
+    string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as
+    cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids,
+    string_agg(rule.org_id || ', ', '' order by rule.ordinal) filter (where rule.is_named) as named_org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select
+    string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id,
+    '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids, replace( string_agg(rule.joins, '' order by rule.ordinal) || string_agg(rule.member_joins, '' order by rule.ordinal), '{child}', 'todo' )
+    as joins from source_rules as rule group by rule.root, rule.by_memberships ) as decided on decided.root = decided_table.relation and decided.by_memberships = variant.by_memberships where
+    decided_table.scope = 'org'), filler_forms as (select decided.root, max(decided.form) filter (where not decided.by_memberships) as form, max(decided.form) filter (where decided.by_memberships) as
+    members_form from ( select decision_rules.root, decision_rules.by_memberships, format( 'select %s, %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan,
+    decision_rules.user_ids, decision_rules.named_org_id, decision_rules.root::oid, decision_rules.joins ) as form from decision_rules ) as decided group by decided.root), column_parts as (select 2 as
+    phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
+    'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid',
+    settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from
+    org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name,
+    'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when
+    org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
+    and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
+    coalesce(existing.intact, false), case when settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row%s execute function tenancy.fill_org_id()%s',
+    coalesce(existing.tgname, coined_names.name), org_id.qualified_name, case when not names.an_organization then ' when (new.org_id is null)' end, case when not org_id.is_leaf and table_class.relowner <>
+    coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s',
+    existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from
+    org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid =
+    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' cross join lateral ( select exists ( select from
+    pg_catalog.pg_constraint as key left join pg_catalog.pg_constraint as above on above.conrelid = key.confrelid and above.contype = 'f' and above.conkey = key.confkey where key.conrelid =
+    org_id.relation and key.contype = 'f' and key.conkey <> array[org_id.attnum] and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as an_organization ) as names left join
+    lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization then filler.tgqual is null else pg_get_triggerdef(filler.oid) ~
+    'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where
+    filler.tgrelid = org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not
+    null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present,
+    format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on
+    invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join
+    pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf
+    then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
     format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
     existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
     = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
