@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { migrationFiles } from "../../local/application.ts";
 import { claimsOf } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { readSection } from "../readme.ts";
 
 const [acme, globex, initech] = ["a", "b", "c"].map((letter) => `c0000000-0000-4000-8000-00000000000${letter}`);
 const [ann, bob] = ["1", "2"].map((number) => `c0000000-0000-4000-8000-00000000001${number}`);
-const recipe = readSection("## Tables that are the organizations", "docs/adopt.md").blocks("sql").join("\n");
+const section = readSection("## Tables that are the organizations", "docs/adopt.md");
+const recipe = section.blocks("sql").join("\n");
 
 let database: Database;
 
@@ -40,6 +42,17 @@ beforeAll(async () => {
 });
 
 afterAll(async () => await database?.drop());
+
+test("the recipe is for a file that stays when one plain migration takes the place of the copied ones", () => {
+  const [, file = ""] = /end of the file ending in `(\w+\.sql)`/.exec(section.text) ?? [];
+  const [replaceFiles = ""] = readSection("## One plain migration instead of the copied files", "docs/last-step.md")
+    .blocks("sh");
+  const [gone = ""] = /GONE=\$\(ls [^)]*\)/.exec(replaceFiles) ?? [];
+  expect(migrationFiles().some((name) => name.endsWith(file))).toBe(true);
+  expect(file).toMatch(/^_/);
+  expect(gone).toContain("*_EDIT_list_of_tables.sql");
+  expect(gone).not.toContain(`*${file}`);
+});
 
 test("rows belong to the company that they name, whoever owns them, and to their owner's where they name none", async () => {
   expect(await database.sql`select id, org_id from public.deals order by id`).toEqual([
