@@ -833,16 +833,24 @@ chosen (new_users) as (
     another where whole.is_relation and case when other.part[1] ~ '\*' then another.lacks_org_id else other.part[1] !~* '\morg_id\M' end and not exists ( select from answer where answer.oid = whole.oid
     and answer.has_columns and not answer.returns_org_id and answer.column_list ~ '\*' )), review_breaks as (with recursive code as materialized ( select application_functions.*,
     regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger join pg_catalog.pg_class as class on class.oid =
-    pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') ) as on_sign_up from application_functions ), mention as materialized ( select
-    table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
-    'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
-    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention where mention.inserts
-    and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as ( select case when
-    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case
-    when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, filler.severity, careless.name
-    as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
-    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, filler.hint ) as problem,
-    format('name the columns in %s, and org_id among them', careless.name) as remedy from careless join code on code.oid = careless.function cross join filler union all select 'cron_job', case when
+    pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') and pg_trigger.tgtype & 4 <> 0 ) as on_sign_up from application_functions ),
+    mention as materialized ( select table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from
+    code where code.kind = 'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ),
+    careless as materialized ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position from mention
+    where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name ), filler as (
+    select case when settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint,
+    settings.fill_org_id and mapping_state.is_filled as refuses, settings.new_users = 'application' and not exists ( select from code where code.on_sign_up and code.line_with_text ~*
+    '\m(user_orgs|raw_app_meta_data)\M' ) as places_nobody from settings cross join mapping_state ), undecided as ( select application_tables.relation, array_to_string(application_tables.org_from, ', ')
+    as entries from application_tables where application_tables.org_from <> '{}' and not exists ( select from pg_catalog.pg_attribute where attrelid = application_tables.relation and attname = any
+    (application_tables.org_from) and attnotnull ) ) select case when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else
+    'function_without_org_id' end as code, case when refused.by_what is null then filler.severity else 'breaks' end as severity, careless.name as object, careless.table_name, format(
+    '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
+    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, coalesce(refused.by_what, filler.hint) ) as
+    problem, format( 'name the columns in %s, and org_id among them%s', careless.name, case when code.on_sign_up and refused.by_what is not null then
+    '; or let a trigger that runs before it place the user in tenancy.user_orgs, or choose otherwise in tenancy.enable_new_users' end ) as remedy from careless join code on code.oid = careless.function
+    cross join filler left join undecided on undecided.relation = careless.root cross join lateral ( select case when not filler.refuses or careless.kind <> 'trigger function' then null when
+    code.on_sign_up and filler.places_nobody then ', which fails: nothing says by then which organization the user is in' when not code.on_sign_up and undecided.relation is not null then format(
+    ': what fires it fails where %s is NULL and the token has no organization, as of service_role, anon and jobs', undecided.entries ) end as by_what ) as refused union all select 'cron_job', case when
     bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
     'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else
     format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
