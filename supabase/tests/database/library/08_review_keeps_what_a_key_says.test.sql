@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(32);
+select plan(34);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 create extension if not exists btree_gist with schema extensions;
@@ -87,6 +87,18 @@ select is(
 select is(pg_temp.then('create unique index on harbour.stays (berth_id, user_id)'), '', 'what is about a row that it references stays as it is');
 select is(
     pg_temp.then('create unique index on harbour.stays (kind_id, user_id)'), 'unique_per_owner: USING btree (org_id, kind_id)', 'unless that is of no organization'
+);
+select is(
+    pg_temp.then($$
+        create table harbour.companies (id uuid primary key references public.organizations (id));
+        alter table harbour.stays add column company_id uuid references harbour.companies (id);
+        create unique index on harbour.stays (user_id, company_id)
+    $$),
+    '', 'who is in which organization stays as it is'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add column tenant uuid references public.organizations (id); create unique index on harbour.stays (tenant, user_id)'),
+    '', 'under whatever name'
 );
 
 -- Exclusion.
