@@ -281,22 +281,24 @@ chosen (new_users) as (
     'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when
     org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
     and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
-    coalesce(existing.intact, false), case when settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row%s execute function tenancy.fill_org_id()%s',
-    coalesce(existing.tgname, coined_names.name), org_id.qualified_name, case when not names.an_organization then ' when (new.org_id is null)' end, case when not org_id.is_leaf and table_class.relowner <>
-    coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s',
-    existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from
-    org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid =
-    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' cross join lateral ( select exists ( select from
-    pg_catalog.pg_constraint as key left join pg_catalog.pg_constraint as above on above.conrelid = key.confrelid and above.contype = 'f' and above.conkey = key.confkey where key.conrelid =
-    org_id.relation and key.contype = 'f' and key.conkey <> array[org_id.attnum] and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as an_organization ) as names left join
-    lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization then filler.tgqual is null else pg_get_triggerdef(filler.oid) ~
-    'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where
-    filler.tgrelid = org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not
-    null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present,
-    format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on
-    invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join
-    pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf
-    then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    coalesce(existing.intact, false), case when settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row%s execute function tenancy.fill_org_id(%s)%s',
+    coalesce(existing.tgname, coined_names.name), org_id.qualified_name, case when names.an_organization is null then ' when (new.org_id is null)' end, names.an_organization, case when not org_id.is_leaf
+    and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else
+    format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end,
+    'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid =
+    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' cross join lateral ( select string_agg(distinct
+    quote_literal(column_.attname), ', ' order by quote_literal(column_.attname)) as an_organization from pg_catalog.pg_constraint as key join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    key.conrelid and key.conkey = array[column_.attnum] and column_.attname <> 'org_id' left join pg_catalog.pg_constraint as above on above.conrelid = key.confrelid and above.contype = 'f' and
+    above.conkey = key.confkey where key.conrelid = org_id.relation and key.contype = 'f' and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as names left join lateral ( select
+    filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid),
+    length(names.an_organization) + 2) = format('(%s)', names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or
+    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
+    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
+    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
+    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
+    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
+    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
+    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
     format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
     existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
     = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =

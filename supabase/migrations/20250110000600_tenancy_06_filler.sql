@@ -186,7 +186,6 @@ begin
     delete from org_migration.fillers
     where fillers.home_oid <> 'org_migration.fillers'::regclass;
     perform tenancy.note_tables();
-
     for prepared in
         select
             filler_forms.root::oid, 'org_migration.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form,
@@ -354,6 +353,12 @@ declare
     is_orphan boolean;
     user_ids uuid[];
 begin
+    -- Most rows have what they name. Below, what is not the token's, which is the default, was sent.
+    if new.org_id is not null and not exists (
+        select from unnest(tg_argv) as its (name), to_jsonb(new) as todo where not todo ? its.name or todo ->> its.name <> new.org_id::text
+    ) then
+        return new;
+    end if;
     begin
         claims := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
         of_token := tenancy.organization_named(claims #>> '{app_metadata,org_id}');
@@ -362,11 +367,9 @@ begin
         when data_exception then
             null;
     end;
-    -- The default is the token's. Any other was sent.
     if new.org_id <> of_token or of_token is null and new.org_id is not null then
         return new;
     end if;
-
     select fillers.*
     into filler
     from org_migration.fillers
@@ -376,9 +379,7 @@ begin
         tenancy.with_names(case when exists (select from tenancy.memberships) then filler.members_form else filler.form end),
         org_migration.filler_query(root)
     )
-    into decided, is_orphan, user_ids, named
-    using new;
-    -- A statement that sends NULL has the token's organization no less than one that sends nothing.
+    into decided, is_orphan, user_ids, named using new;
     decided := coalesce(named, of_token, case when not is_orphan then decided end);
     if decided is null and is_orphan then
         decided := org_migration.org_of_orphan(user_ids, caller);
