@@ -255,14 +255,15 @@ chosen (new_users) as (
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
     org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), source_rules as (with source as ( select sources.*,
-    string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as
-    parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as
-    (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description,
-    source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id from source union all select source.root, source.ordinal, true, source.attnums,
-    source.description || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins,
-    ''), case when member.org_id is null then source.org_id else format( 'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
+    bool_and(sources.kind = 'organization') over (partition by sources.root order by sources.ordinal) as is_named, string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as
+    parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id),
+    ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as (partition by sources.root order by sources.ordinal rows between 1 following and unbounded
+    following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description, source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id,
+    source.condition, source.user_id, source.is_named from source union all select source.root, source.ordinal, true, source.attnums, source.description || case when source.kind = 'owner' then
+    coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins, ''), case when member.org_id is null then source.org_id else
+    format( 'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
     ' and other_%2$s.org_id operator(pg_catalog.<>) %4$s) then null else %5$s end', source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id ) end, coalesce(member.org_id,
-    source.org_id), source.condition, source.user_id from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
+    source.org_id), source.condition, source.user_id, source.is_named from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
     E'\nleft join lateral (select memberships.org_id from memberships'
     ' where memberships.user_id operator(pg_catalog.=) %1$s and memberships.org_id operator(pg_catalog.=) any (array[%2$s])'
     ' order by pg_catalog.array_position(array[%2$s], memberships.org_id) limit 1) as member_%3$s on true', source.user_id, source.parents, source.ordinal ) where source.kind = 'owner' and source.parents
@@ -275,37 +276,43 @@ chosen (new_users) as (
     decided.at_last, settings.default_org_id) as last_org_id, case when decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.cautious_conditions) end as is_orphan, case when
     decided_table.org_from = '{}' then 'false' else format('not (false %s)', decided.last_conditions) end as is_last_orphan, case when coalesce(decided.sources, 0) < 2 then 'false' else format(
     'least(%1$s) operator(pg_catalog.<>) greatest(%1$s)', decided.org_ids ) end as is_conflict, format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
-    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, coalesce(decided.joins, '') as joins, variant.by_memberships from application_tables as decided_table cross join settings cross
-    join (values (false), (true)) as variant (by_memberships) left join ( select rule.root, rule.by_memberships, count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition,
-    replace(rule.cautious_org_id, '{child}', 'todo')), '' order by rule.ordinal) as cautiously, string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last,
-    string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
-    string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ')
-    from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id, '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids,
-    replace( string_agg(rule.joins, '' order by rule.ordinal) || string_agg(rule.member_joins, '' order by rule.ordinal), '{child}', 'todo' ) as joins from source_rules as rule group by rule.root,
-    rule.by_memberships ) as decided on decided.root = decided_table.relation and decided.by_memberships = variant.by_memberships where decided_table.scope = 'org'), filler_forms as (select decided.root,
-    max(decided.form) filter (where not decided.by_memberships) as form, max(decided.form) filter (where decided.by_memberships) as members_form from ( select decision_rules.root,
-    decision_rules.by_memberships, format( 'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids, decision_rules.root::oid,
-    decision_rules.joins ) as form from decision_rules ) as decided group by decided.root), column_parts as (select 2 as phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation,
-    org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format( 'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()',
-    org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid', settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then
-    format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join decisions on decisions.root = org_id.root cross join
-    settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name, 'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$',
-    false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when org_id.default_expression is not null then
-    format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root and org_id.attnum is not null union all
-    select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and coalesce(existing.intact, false), case when
-    settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s', coalesce(existing.tgname,
-    coined_names.name), org_id.qualified_name, case when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then
-    format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case
-    when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, 'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join
-    pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill_org_id()') join coined_names on
-    coined_names.relation = org_id.relation and coined_names.kind = 'filler' left join lateral ( select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and pg_get_triggerdef(filler.oid) ~
-    'WHEN \(\(new\.org_id IS NULL\)\)' and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid =
-    org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts
-    as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I',
-    index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid =
-    org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as
-    index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root'
-    end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids, format('coalesce(%snull::pg_catalog.uuid)', decided.named_org_ids) as named_org_id, coalesce(decided.joins, '') as joins,
+    variant.by_memberships from application_tables as decided_table cross join settings cross join (values (false), (true)) as variant (by_memberships) left join ( select rule.root, rule.by_memberships,
+    count(*) as sources, string_agg(format(E'\nwhen %s then %s', rule.condition, replace(rule.cautious_org_id, '{child}', 'todo')), '' order by rule.ordinal) as cautiously,
+    string_agg(format(E'\nwhen %1$s is not null then %1$s', rule.org_id), '' order by rule.ordinal) as at_last, string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as
+    cautious_conditions, string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions, string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids,
+    string_agg(rule.org_id || ', ', '' order by rule.ordinal) filter (where rule.is_named) as named_org_ids, string_agg( format( 'pg_catalog.concat_ws('', '', %s), %s', (select
+    string_agg(format('@n%s.%s@', rule.root::oid, key.attnum), ', ') from unnest(rule.attnums) as key (attnum)), rule.org_id ), ', ' order by rule.ordinal ) as candidates, string_agg(replace(rule.user_id,
+    '{child}', 'todo'), ', ' order by rule.ordinal) as user_ids, replace( string_agg(rule.joins, '' order by rule.ordinal) || string_agg(rule.member_joins, '' order by rule.ordinal), '{child}', 'todo' )
+    as joins from source_rules as rule group by rule.root, rule.by_memberships ) as decided on decided.root = decided_table.relation and decided.by_memberships = variant.by_memberships where
+    decided_table.scope = 'org'), filler_forms as (select decided.root, max(decided.form) filter (where not decided.by_memberships) as form, max(decided.form) filter (where decided.by_memberships) as
+    members_form from ( select decision_rules.root, decision_rules.by_memberships, format( 'select %s, %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan,
+    decision_rules.user_ids, decision_rules.named_org_id, decision_rules.root::oid, decision_rules.joins ) as form from decision_rules ) as decided group by decided.root), column_parts as (select 2 as
+    phase, 2 as ordinal, 'column' as part, org_id.root, org_id.relation, org_id.qualified_name, 'org_id'::name as name, org_id.attnum is not null as present, format(
+    'alter table %s add column org_id uuid%s, alter column org_id set default public.auth_org_id()', org_id.qualified_name, case when not decisions.is_per_row then format(' default %L::uuid',
+    settings.default_org_id) end ) as ddl, case when org_id.attnum is not null then format('alter table %s drop column org_id', org_id.qualified_name) end as undo, 'ACCESS EXCLUSIVE' as lock from
+    org_id_columns as org_id join decisions on decisions.root = org_id.root cross join settings where org_id.is_root union all select 2, 3, 'default', org_id.root, org_id.relation, org_id.qualified_name,
+    'org_id', coalesce(org_id.default_expression ~ '^(public\.)?auth_org_id\(\)$', false), format('alter table %s alter column org_id set default public.auth_org_id()', org_id.qualified_name), case when
+    org_id.default_expression is not null then format('alter table %s alter column org_id drop default', org_id.qualified_name) end, 'ACCESS EXCLUSIVE' from org_id_columns as org_id where org_id.is_root
+    and org_id.attnum is not null union all select 2, 4, 'filler', org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.tgname, coined_names.name), settings.fill_org_id and
+    coalesce(existing.intact, false), case when settings.fill_org_id then format( 'create or replace trigger %I before insert on %s for each row%s execute function tenancy.fill_org_id(%s)%s',
+    coalesce(existing.tgname, coined_names.name), org_id.qualified_name, case when names.an_organization is null then ' when (new.org_id is null)' end, names.an_organization, case when not org_id.is_leaf
+    and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else
+    format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end,
+    'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid =
+    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' cross join lateral ( select string_agg(distinct
+    quote_literal(column_.attname), ', ' order by quote_literal(column_.attname)) as an_organization from pg_catalog.pg_constraint as key join pg_catalog.pg_attribute as column_ on column_.attrelid =
+    key.conrelid and key.conkey = array[column_.attnum] and column_.attname <> 'org_id' left join pg_catalog.pg_constraint as above on above.conrelid = key.confrelid and above.contype = 'f' and
+    above.conkey = key.confkey where key.conrelid = org_id.relation and key.contype = 'f' and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as names left join lateral ( select
+    filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid),
+    length(names.an_organization) + 2) = format('(%s)', names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or
+    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
+    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
+    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
+    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
+    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
+    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
+    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
     format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
     existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
     = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
@@ -855,44 +862,50 @@ chosen (new_users) as (
     another where whole.is_relation and case when other.part[1] ~ '\*' then another.lacks_org_id else other.part[1] !~* '\morg_id\M' end and not exists ( select from answer where answer.oid = whole.oid
     and answer.has_columns and not answer.returns_org_id and answer.column_list ~ '\*' )), review_breaks as (with recursive code as materialized ( select application_functions.*,
     regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, exists ( select from pg_catalog.pg_trigger join pg_catalog.pg_class as class on class.oid =
-    pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') ) as on_sign_up from application_functions ), mention as materialized ( select
-    table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from code where code.kind =
-    'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ), careless as materialized
-    ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position, string_agg(mention.column_list, ' ')
-    as column_lists from mention where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root,
-    mention.table_name ), nobodys as materialized ( select member.relation, string_agg(format('%I', column_.attname), '|') as owners from org_id_columns as member join owner_columns on
-    owner_columns.relation = member.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = owner_columns.relation and column_.attnum = owner_columns.attnum cross join mapping_state where
-    mapping_state.is_filled and not exists ( select from references_between_tables as reference join org_id_columns as parent on parent.relation = reference.parent where reference.relation =
-    member.relation and reference.parent <> reference.relation ) group by member.relation having not bool_or(column_.attnotnull) ), filler as ( select case when settings.fill_org_id then 'decide' else
-    'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint from settings ) select case when careless.is_by_position then
-    'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else 'function_without_org_id' end as code, case when unplaced.is_so then 'breaks' else filler.severity end
-    as severity, careless.name as object, careless.table_name, format( '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when
-    careless.is_by_position then 'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, case when
-    unplaced.is_so then ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, with the statement that fires it' else filler.hint end ) as problem,
-    format('name the columns in %s, and org_id among them%s', careless.name, case when unplaced.is_so then ': new.org_id, of the row that fires it' end) as remedy from careless join code on code.oid =
-    careless.function cross join filler left join nobodys on nobodys.relation = careless.root cross join lateral ( select careless.kind = 'trigger function' and not code.on_sign_up and
-    coalesce(code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners), false) and nobodys.relation is not null and
-    code.line_with_text !~* 'coalesce ?\([^;]*\mauth ?\. ?uid\M[^;]*\m(new|old) ?\.' ) as unplaced (is_so) union all select 'cron_job', case when bool_or(careless.name is not null) then filler.severity
-    else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format( 'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' ||
-    string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else format('is a job that probably works on rows of all organizations in %s: no policy holds it',
-    touched.table_name) end, case when bool_or(careless.name is not null) then 'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join
-    mention as touched on touched.function = job.function or touched.kind = 'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and
-    careless.root = touched.root cross join filler group by job.job, touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct
-    'partition_without_org_id', 'breaks', code.name, root.qualified_name, format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name),
-    format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s', root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind
-    = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])', regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~*
-    '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M' union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee,
-    granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else
-    'it can neither ask for it nor say it' end ), format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee)
-    from ( select root.qualified_name as table_name, format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs,
-    string_agg(distinct lower(item.privilege_type) || ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where
-    other.attrelid = member.relation and other.attnum > 0 and not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as
-    reads_all from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl
-    is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee)
-    end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum
-    > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as
-    granted union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname,
-    root.qualified_name, case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+    pg_trigger.tgrelid where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth') and pg_trigger.tgtype & 4 <> 0 ) as on_sign_up from application_functions ),
+    mention as materialized ( select table_mentions.* from table_mentions ), call as materialized ( select function_calls.* from function_calls ), run (job, function) as ( select code.name, null::oid from
+    code where code.kind = 'cron job' union select run.job, call.callee from run join call on call.caller = run.function or call.caller is null and run.function is null and call.caller_name = run.job ),
+    careless as materialized ( select mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name, bool_or(mention.column_list is null) as is_by_position,
+    string_agg(mention.column_list, ' ') as column_lists from mention where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true) group by mention.function, mention.name, mention.kind,
+    mention.is_parsed, mention.root, mention.table_name ), nobodys as materialized ( select member.relation, string_agg(format('%I', column_.attname), '|') as owners from org_id_columns as member join
+    owner_columns on owner_columns.relation = member.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = owner_columns.relation and column_.attnum = owner_columns.attnum join
+    application_tables on application_tables.relation = member.relation where coalesce(column_.attname = any (application_tables.org_from), true) and not exists ( select from references_between_tables as
+    reference join org_id_columns as parent on parent.relation = reference.parent where reference.relation = member.relation and reference.parent <> reference.relation and
+    coalesce(array_to_string(reference.column_names, ', ') = any (application_tables.org_from), true) ) group by member.relation having not bool_or(column_.attnotnull) ), filler as ( select case when
+    settings.fill_org_id then 'decide' else 'breaks' end as severity, case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint, settings.fill_org_id and
+    mapping_state.is_filled as refuses, settings.new_users = 'application' and not exists ( select from code where code.on_sign_up and code.line_with_text ~* '\m(user_orgs|raw_app_meta_data)\M' ) as
+    places_nobody from settings cross join mapping_state ) select case when careless.is_by_position then 'insert_by_position' when careless.kind = 'trigger function' then 'trigger_without_org_id' else
+    'function_without_org_id' end as code, case when refused.by_what is null then filler.severity else 'breaks' end as severity, careless.name as object, careless.table_name, format(
+    '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name, case when careless.is_by_position then
+    'without a list of columns: what is in org_id depends on the rows' else 'without org_id' end, case when code.on_sign_up then ' when somebody signs up' end, coalesce(refused.by_what, filler.hint) ) as
+    problem, format( 'name the columns in %s, and org_id among them%s', careless.name, case when refused.by_what is null then '' when code.on_sign_up then
+    '; or let a trigger that runs before it place the user in tenancy.user_orgs, or choose otherwise in tenancy.enable_new_users' else ': new.org_id, of the row that fires it' end ) as remedy from
+    careless join code on code.oid = careless.function cross join filler left join nobodys on nobodys.relation = careless.root cross join lateral ( select case when not filler.refuses or careless.kind <>
+    'trigger function' then null when code.on_sign_up and filler.places_nobody then ', which fails: nothing says by then which organization the user is in' when not code.on_sign_up and (
+    code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners) ) and code.line_with_text !~*
+    'coalesce ?\([^;]*\mauth ?\. ?uid\M[^;]*\m(new|old) ?\.' and nobodys.relation is not null then
+    ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, and what fires it fails' end as by_what ) as refused union all select 'cron_job', case when
+    bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name, case when bool_or(careless.name is not null) then format(
+    'is a job that probably inserts into %s without org_id%s%s', touched.table_name, ', by ' || string_agg(distinct careless.name, ', ') filter (where careless.name <> job.job), filler.hint ) else
+    format('is a job that probably works on rows of all organizations in %s: no policy holds it', touched.table_name) end, case when bool_or(careless.name is not null) then
+    'name org_id in what it inserts' else 'let it go by org_id, if what it does differs by organization' end from run as job join mention as touched on touched.function = job.function or touched.kind =
+    'cron job' and job.function is null and touched.name = job.job left join careless on careless.name = touched.name and careless.root = touched.root cross join filler group by job.job,
+    touched.table_name, filler.severity, filler.hint union all select review_shapes.* from review_shapes union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name,
+    format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
+    root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
+    regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
+    union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name, format(
+    'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end ),
+    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee) from ( select root.qualified_name as table_name,
+    format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs, string_agg(distinct lower(item.privilege_type) ||
+    ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where other.attrelid = member.relation and other.attnum > 0 and
+    not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as reads_all from org_id_columns as member join
+    application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
+    cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
+    and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
+    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as granted union all
+    select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname, root.qualified_name,
+    case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
     'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it', root.qualified_name, subscribed.stopped_slots ) when
     bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
     format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when subscribed.stopped_slots is not null or
@@ -1146,16 +1159,17 @@ chosen (new_users) as (
     defined.tail ) as definition_then from defined cross join lateral ( select string_agg(defined.elements[part.position], ', ' order by part.position) filter (where user_column.attnum is null) as others,
     coalesce( min(substring(defined.elements[part.position] from ' WITH .*$')) filter (where user_column.attnum is not null), case when defined.head like 'EXCLUDE%' then ' WITH =' end ) as user_suffix,
     min(user_column.attnum) as user_attnum, count(user_column.attnum) as users, coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id, coalesce(bool_or(user_column.attnum is null and
-    column_.attnum in ( select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation )), false) as has_parent,
-    coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain, coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype
-    or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)' ), false) as is_made_up, bool_and( user_column.attnum is not null or coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or
-    column_.attname ~* '(^|_)(role|permission)s?(_|$)', false) ) as is_of_user from generate_series(1, defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on column_.attrelid
-    = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0 left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join user_column on
-    user_column.relation = defined.relation and user_column.attnum = column_.attnum left join pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum = column_.attnum ) as key ),
-    per_organization as materialized ( select index_key.*, org_root.qualified_name, concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1 and index_key.is_plain and
-    not index_key.is_exclusion and index_key.predicate is null and org_root.relkind = 'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and
-    mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null) then format(
-    'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
+    column_.attnum in ( select unnest(reference.attnums) from reference where reference.relation = defined.relation and ( reference.parent in (select org_root.relation from org_root) or reference.parent =
+    to_regclass('public.organizations') or exists ( select from reference as above where above.relation = reference.parent and above.attnums = reference.parent_attnums and above.parent =
+    to_regclass('public.organizations') ) ) )), false) as has_parent, coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain,
+    coalesce(bool_or( column_.attidentity <> '' or column_.atttypid = 'uuid'::regtype or pg_get_expr(made.adbin, made.adrelid) ~ '(nextval|random|uuid)' ), false) as is_made_up, bool_and(
+    user_column.attnum is not null or coalesce(type.typtype = 'e' or type.oid = 'boolean'::regtype or column_.attname ~* '(^|_)(role|permission)s?(_|$)', false) ) as is_of_user from generate_series(1,
+    defined.columns) as part (position) left join pg_catalog.pg_attribute as column_ on column_.attrelid = defined.relation and column_.attnum = defined.attnums[part.position - 1] and column_.attnum > 0
+    left join pg_catalog.pg_type as type on type.oid = column_.atttypid left join user_column on user_column.relation = defined.relation and user_column.attnum = column_.attnum left join
+    pg_catalog.pg_attrdef as made on made.adrelid = defined.relation and made.adnum = column_.attnum ) as key ), per_organization as materialized ( select index_key.*, org_root.qualified_name,
+    concat_ws(', ', 'org_id', index_key.others) as columns_then, case when index_key.users = 1 and index_key.is_plain and not index_key.is_exclusion and index_key.predicate is null and org_root.relkind =
+    'r' and org_root.bytes < 1e8 and pg_has_role(org_root.relowner, 'usage') and not org_root.relforcerowsecurity and mapping_state.is_filled and (org_root.is_not_null or its_user.attname is not null)
+    then format( 'select pg_catalog.count(*) as number from (select from %s%s%s group by %s having pg_catalog.count(*) operator(pg_catalog.>) 1) as collision', org_root.qualified_name, case when not
     org_root.is_not_null then format( ' left join (%s) as mapped (mapped_user_id, mapped_org_id) on mapped.mapped_user_id operator(pg_catalog.=) %I', mapping.query, its_user.attname ) end, ' where (' ||
     case when index_key.is_valued then index_key.others end || ') is not null', concat_ws(', ', coalesce(case when not org_root.is_not_null then 'mapped.mapped_org_id' end, 'org_id'), index_key.others) )
     end as counting, case when index_key.constraint_name is not null then format( 'alter table %s drop constraint %s, add constraint %2$s %s', org_root.qualified_name, index_key.constraint_name,

@@ -9,6 +9,7 @@ create or replace view org_migration.source_rules as
 with source as (
     select
         sources.*,
+        bool_and(sources.kind = 'organization') over (partition by sources.root order by sources.ordinal) as is_named,
         string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents,
         string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as parents_in_words,
         string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later
@@ -18,7 +19,7 @@ with source as (
 )
 select
     source.root, source.ordinal, false as by_memberships, source.attnums, source.description, source.joins, '' as member_joins,
-    source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id
+    source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id, source.is_named
 from source
 union all
 select
@@ -34,7 +35,7 @@ select
             source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id
         )
     end,
-    coalesce(member.org_id, source.org_id), source.condition, source.user_id
+    coalesce(member.org_id, source.org_id), source.condition, source.user_id, source.is_named
 from source
 left join lateral (
     select
@@ -49,7 +50,8 @@ left join lateral (
 ) as member (org_id, joins) on true;
 comment on view org_migration.source_rules is
 'tenancy.sources as rules, without and with memberships. by_memberships: of an owner who is in several organizations the first parent after'
-' the owner decides that is in one of them, else the active organization; cautious_org_id waits for such parents.';
+' the owner decides that is in one of them, else the active organization; cautious_org_id waits for such parents. is_named: the row itself names'
+' its organization, and no source of another kind goes before.';
 
 create or replace view tenancy.decisions as
 select
@@ -91,6 +93,7 @@ select
     end as is_conflict,
     format('pg_catalog.jsonb_build_object(%s)', decided.candidates) as candidates,
     format('array[%s]::pg_catalog.uuid[]', decided.user_ids) as user_ids,
+    format('coalesce(%snull::pg_catalog.uuid)', decided.named_org_ids) as named_org_id,
     coalesce(decided.joins, '') as joins,
     variant.by_memberships
 from tenancy.application_tables as decided_table
@@ -106,6 +109,7 @@ left join (
         string_agg(format(' or %s', rule.condition), '' order by rule.ordinal) as cautious_conditions,
         string_agg(format(' or %s is not null', rule.org_id), '' order by rule.ordinal) as last_conditions,
         string_agg(rule.org_id, ', ' order by rule.ordinal) as org_ids,
+        string_agg(rule.org_id || ', ', '' order by rule.ordinal) filter (where rule.is_named) as named_org_ids,
         string_agg(
             format(
                 'pg_catalog.concat_ws('', '', %s), %s',
@@ -155,15 +159,15 @@ from (
     select
         decision_rules.root, decision_rules.by_memberships,
         format(
-            'select %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan, decision_rules.user_ids,
-            decision_rules.root::oid, decision_rules.joins
+            'select %s, %s, %s, %s from (select ($1::@r%s@).*) as todo %s', decision_rules.org_id, decision_rules.is_orphan,
+            decision_rules.user_ids, decision_rules.named_org_id, decision_rules.root::oid, decision_rules.joins
         ) as form
     from org_migration.decision_rules
 ) as decided
 group by decided.root;
 comment on view org_migration.filler_forms is
-'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, and the users whom it names. members_form:'
-' the same while tenancy.memberships has rows.';
+'The query of each table''s filler, as a form over the row $1: its organization, whether nothing decides, the users whom it names, and the'
+' organization that it names itself. members_form: the same while tenancy.memberships has rows.';
 
 create or replace view tenancy.filled_rows as
 select class.oid::regclass as relation, coalesce(pg_sequence_last_value(counter.oid), 0) as rows
@@ -182,7 +186,6 @@ begin
     delete from org_migration.fillers
     where fillers.home_oid <> 'org_migration.fillers'::regclass;
     perform tenancy.note_tables();
-
     for prepared in
         select
             filler_forms.root::oid, 'org_migration.fillers'::regclass::oid, coalesce(named.entries, '{}'), filler_forms.form,
@@ -330,7 +333,7 @@ begin
             from org_migration.filler_forms
             where filler_forms.root = filler_query.root
         ),
-        'select null::uuid, true, null::uuid[]'
+        'select null::uuid, true, null::uuid[], null::uuid'
     );
 end
 $function$;
@@ -344,43 +347,54 @@ declare
     filler org_migration.fillers;
     claims jsonb;
     caller uuid;
+    of_token uuid;
+    named uuid;
+    decided uuid;
     is_orphan boolean;
     user_ids uuid[];
 begin
-    select fillers.*
-    into filler
-    from org_migration.fillers
-    where fillers.table_oid = root::oid and fillers.home_oid = 'org_migration.fillers'::regclass;
-    perform nextval(filler.counter) from pg_class where pg_class.oid = filler.counter;
-
-    -- A statement that sends NULL has the token's organization no less than one that sends nothing.
+    -- Most rows have what they name. Below, what is not the token's, which is the default, was sent.
+    if new.org_id is not null and not exists (
+        select from unnest(tg_argv) as its (name), to_jsonb(new) as todo where not todo ? its.name or todo ->> its.name <> new.org_id::text
+    ) then
+        return new;
+    end if;
     begin
         claims := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
-        new.org_id := tenancy.organization_named(claims #>> '{app_metadata,org_id}');
+        of_token := tenancy.organization_named(claims #>> '{app_metadata,org_id}');
         caller := claims ->> 'sub';
     exception
         when data_exception then
             null;
     end;
-    if new.org_id is null then
-        execute coalesce(
-            tenancy.with_names(case when exists (select from tenancy.memberships) then filler.members_form else filler.form end),
-            org_migration.filler_query(root)
-        )
-        into new.org_id, is_orphan, user_ids
-        using new;
+    if new.org_id <> of_token or of_token is null and new.org_id is not null then
+        return new;
     end if;
-    if is_orphan then
-        new.org_id := org_migration.org_of_orphan(user_ids, caller);
-        if new.org_id is null then
+    select fillers.*
+    into filler
+    from org_migration.fillers
+    where fillers.table_oid = root::oid and fillers.home_oid = 'org_migration.fillers'::regclass;
+    perform nextval(filler.counter) from pg_class where pg_class.oid = filler.counter and new.org_id is null;
+    execute coalesce(
+        tenancy.with_names(case when exists (select from tenancy.memberships) then filler.members_form else filler.form end),
+        org_migration.filler_query(root)
+    )
+    into decided, is_orphan, user_ids, named using new;
+    decided := coalesce(named, of_token, case when not is_orphan then decided end);
+    if decided is null and is_orphan then
+        decided := org_migration.org_of_orphan(user_ids, caller);
+        if decided is null then
             perform org_migration.refuse_row_without_organization(root);
         end if;
     end if;
+    perform nextval(filler.counter) from pg_class where pg_class.oid = filler.counter and new.org_id <> decided;
+    new.org_id := decided;
     return new;
 end
 $function$;
 comment on function tenancy.fill_org_id() is
-'Trigger function of the filler, for rows without org_id: the organization of the token, else that of org_migration.decision_rules; of a row that'
+'Trigger function of the filler, for rows without org_id: the organization that the row itself names, else that of the token, else that of'
+' org_migration.decision_rules; of a row that'
 ' nothing decides that of the caller, else the default organization while the mapping is empty, and with one, only if it names a user whom settings.new_users puts'
 ' there; or else that of the user who signs up in this transaction. Any other row is refused. Security definer, because whoever inserts a'
 ' row may neither read tenancy.user_orgs nor see the parent row; it decides from the row alone and returns nothing else of what it reads.';

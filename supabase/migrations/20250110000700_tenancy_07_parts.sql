@@ -73,8 +73,9 @@ select
     settings.fill_org_id and coalesce(existing.intact, false),
     case
         when settings.fill_org_id then format(
-            'create or replace trigger %I before insert on %s for each row when (new.org_id is null) execute function tenancy.fill_org_id()%s',
+            'create or replace trigger %I before insert on %s for each row%s execute function tenancy.fill_org_id(%s)%s',
             coalesce(existing.tgname, coined_names.name), org_id.qualified_name,
+            case when names.an_organization is null then ' when (new.org_id is null)' end, names.an_organization,
             -- Who makes a partition makes its triggers.
             case
                 when not org_id.is_leaf and table_class.relowner <> coalesce(fill.proowner, table_class.relowner)
@@ -92,12 +93,32 @@ left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill
 join tenancy.coined_names
     on coined_names.relation = org_id.relation
     and coined_names.kind = 'filler'
+-- Such a row is not of the token's organization, which is the default, but of the one that it names in one of these columns.
+cross join lateral (
+    select string_agg(distinct quote_literal(column_.attname), ', ' order by quote_literal(column_.attname)) as an_organization
+    from pg_catalog.pg_constraint as key
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = key.conrelid
+        and key.conkey = array[column_.attnum]
+        and column_.attname <> 'org_id'
+    left join pg_catalog.pg_constraint as above
+        on above.conrelid = key.confrelid
+        and above.contype = 'f'
+        and above.conkey = key.confkey
+    where key.conrelid = org_id.relation
+        and key.contype = 'f'
+        and to_regclass('public.organizations') in (key.confrelid, above.confrelid)
+) as names
 left join lateral (
     select
         filler.tgname,
         filler.tgenabled = 'O'
             and filler.tgtype = 7
-            and pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)'
+            and case
+                when names.an_organization is not null
+                    then filler.tgqual is null and right(pg_get_triggerdef(filler.oid), length(names.an_organization) + 2) = format('(%s)', names.an_organization)
+                else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)'
+            end
             and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact
     from pg_catalog.pg_trigger as filler
     where filler.tgrelid = org_id.relation

@@ -14,6 +14,8 @@ with recursive code as materialized (
             select from pg_catalog.pg_trigger
             join pg_catalog.pg_class as class on class.oid = pg_trigger.tgrelid
             where pg_trigger.tgfoid = application_functions.oid and class.relnamespace = to_regnamespace('auth')
+                -- On INSERT.
+                and pg_trigger.tgtype & 4 <> 0
         ) as on_sign_up
     from tenancy.application_functions
 ),
@@ -46,7 +48,7 @@ careless as materialized (
     where mention.inserts and coalesce(mention.column_list !~* '\morg_id\M', true)
     group by mention.function, mention.name, mention.kind, mention.is_parsed, mention.root, mention.table_name
 ),
--- Tables whose rows may name nobody, and then have no organization, where there are several.
+-- Tables whose rows may name nobody, and then nothing decides.
 nobodys as materialized (
     select member.relation, string_agg(format('%I', column_.attname), '|') as owners
     from tenancy.org_id_columns as member
@@ -54,12 +56,14 @@ nobodys as materialized (
     join pg_catalog.pg_attribute as column_
         on column_.attrelid = owner_columns.relation
         and column_.attnum = owner_columns.attnum
-    cross join tenancy.mapping_state
-    where mapping_state.is_filled
+    join tenancy.application_tables on application_tables.relation = member.relation
+    where coalesce(column_.attname = any (application_tables.org_from), true)
         and not exists (
             select from tenancy.references_between_tables as reference
             join tenancy.org_id_columns as parent on parent.relation = reference.parent
-            where reference.relation = member.relation and reference.parent <> reference.relation
+            where reference.relation = member.relation
+                and reference.parent <> reference.relation
+                and coalesce(array_to_string(reference.column_names, ', ') = any (application_tables.org_from), true)
         )
     group by member.relation
     having not bool_or(column_.attnotnull)
@@ -67,8 +71,14 @@ nobodys as materialized (
 filler as (
     select
         case when settings.fill_org_id then 'decide' else 'breaks' end as severity,
-        case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint
+        case when settings.fill_org_id then ': change it before you switch the filler off' else '' end as hint,
+        settings.fill_org_id and mapping_state.is_filled as refuses,
+        settings.new_users = 'application' and not exists (
+            select from code
+            where code.on_sign_up and code.line_with_text ~* '\m(user_orgs|raw_app_meta_data)\M'
+        ) as places_nobody
     from tenancy.settings
+    cross join tenancy.mapping_state
 )
 select
     case
@@ -76,31 +86,41 @@ select
         when careless.kind = 'trigger function' then 'trigger_without_org_id'
         else 'function_without_org_id'
     end as code,
-    case when unplaced.is_so then 'breaks' else filler.severity end as severity, careless.name as object, careless.table_name,
+    case when refused.by_what is null then filler.severity else 'breaks' end as severity, careless.name as object, careless.table_name,
     format(
         '%sinserts into %s %s%s%s', case when not careless.is_parsed then 'probably ' end, careless.table_name,
         case
             when careless.is_by_position then 'without a list of columns: what is in org_id depends on the rows'
             else 'without org_id'
         end,
-        case when code.on_sign_up then ' when somebody signs up' end,
-        case
-            when unplaced.is_so then ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, with the statement that fires it'
-            else filler.hint
-        end
+        case when code.on_sign_up then ' when somebody signs up' end, coalesce(refused.by_what, filler.hint)
     ) as problem,
-    format('name the columns in %s, and org_id among them%s', careless.name, case when unplaced.is_so then ': new.org_id, of the row that fires it' end) as remedy
+    format(
+        'name the columns in %s, and org_id among them%s', careless.name,
+        case
+            when refused.by_what is null then ''
+            when code.on_sign_up
+                then '; or let a trigger that runs before it place the user in tenancy.user_orgs, or choose otherwise in tenancy.enable_new_users'
+            else ': new.org_id, of the row that fires it'
+        end
+    ) as remedy
 from careless
 join code on code.oid = careless.function
 cross join filler
 left join nobodys on nobodys.relation = careless.root
 cross join lateral (
-    select careless.kind = 'trigger function' and not code.on_sign_up
-        and coalesce(code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners), false)
-        and nobodys.relation is not null
+    select case
+        when not filler.refuses or careless.kind <> 'trigger function' then null
+        when code.on_sign_up and filler.places_nobody then ', which fails: nothing says by then which organization the user is in'
+        when not code.on_sign_up and (
+            code.line_with_text ~* '\mauth ?\. ?(uid|jwt|email)\M' or careless.column_lists !~* format('(?<![\w$])(%s)(?![\w$])', nobodys.owners)
+        )
         -- Unless the row that fires it says who.
         and code.line_with_text !~* 'coalesce ?\([^;]*\mauth ?\. ?uid\M[^;]*\m(new|old) ?\.'
-) as unplaced (is_so)
+        and nobodys.relation is not null
+            then ', and of nobody where nobody is signed in, as with service_role or a job: that is refused, and what fires it fails'
+    end as by_what
+) as refused
 union all
 select
     'cron_job', case when bool_or(careless.name is not null) then filler.severity else 'decide' end, job.job, touched.table_name,

@@ -158,7 +158,20 @@ index_key as materialized (
             coalesce(bool_or(column_.attname = 'org_id'), false) as has_org_id,
             -- What it says is about a row that it references, whose organization is known.
             coalesce(bool_or(user_column.attnum is null and column_.attnum in (
-                select unnest(reference.attnums) from reference join org_root on org_root.relation = reference.parent where reference.relation = defined.relation
+                select unnest(reference.attnums)
+                from reference
+                where reference.relation = defined.relation
+                    and (
+                        reference.parent in (select org_root.relation from org_root)
+                        -- Or that is one.
+                        or reference.parent = to_regclass('public.organizations')
+                        or exists (
+                            select from reference as above
+                            where above.relation = reference.parent
+                                and above.attnums = reference.parent_attnums
+                                and above.parent = to_regclass('public.organizations')
+                        )
+                    )
             )), false) as has_parent,
             coalesce(bool_and(type.typnamespace = 'pg_catalog'::regnamespace), false) and 0 <> all (defined.attnums) as is_plain,
             coalesce(bool_or(

@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { migrationFiles } from "../../local/application.ts";
+import { claimsOf } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 import { readSection } from "../readme.ts";
 
 const [acme, globex, initech] = ["a", "b", "c"].map((letter) => `c0000000-0000-4000-8000-00000000000${letter}`);
 const [ann, bob] = ["1", "2"].map((number) => `c0000000-0000-4000-8000-00000000001${number}`);
-const recipe = readSection("## Tables that are the organizations", "docs/adopt.md").blocks("sql").join("\n");
+const section = readSection("## Tables that are the organizations", "docs/adopt.md");
+const recipe = section.blocks("sql").join("\n");
 
 let database: Database;
 
@@ -40,6 +43,17 @@ beforeAll(async () => {
 
 afterAll(async () => await database?.drop());
 
+test("the recipe is for a file that stays when one plain migration takes the place of the copied ones", () => {
+  const [, file = ""] = /end of the file ending in `(\w+\.sql)`/.exec(section.text) ?? [];
+  const [replaceFiles = ""] = readSection("## One plain migration instead of the copied files", "docs/last-step.md")
+    .blocks("sh");
+  const [gone = ""] = /GONE=\$\(ls [^)]*\)/.exec(replaceFiles) ?? [];
+  expect(migrationFiles().some((name) => name.endsWith(file))).toBe(true);
+  expect(file).toMatch(/^_/);
+  expect(gone).toContain("*_EDIT_list_of_tables.sql");
+  expect(gone).not.toContain(`*${file}`);
+});
+
 test("rows belong to the company that they name, whoever owns them, and to their owner's where they name none", async () => {
   expect(await database.sql`select id, org_id from public.deals order by id`).toEqual([
     { id: 1, org_id: acme },
@@ -71,6 +85,48 @@ test("a user whose token has no organization yet creates a company, and writes r
     `;
   });
   expect(rows).toEqual([{ org_id: initech, name: "Initech" }]);
+});
+
+test("a row belongs to the company that it names, also where the token has another organization of the user's", async () => {
+  const rows = await database.sql.begin(async (sql) => {
+    await sql`select set_config('request.jwt.claims', ${JSON.stringify(claimsOf(acme!, ann))}, true)`;
+    await sql`set local role authenticated`;
+    await sql`insert into public.deals (id, user_id, company_id) values (6, ${ann!}, ${globex!}), (7, ${ann!}, null)`;
+    await sql`insert into public.balances (id, company_id) values (6, ${globex!}), (7, ${acme!})`;
+    await sql`insert into public.balances select * from jsonb_populate_record(null::public.balances, ${
+      sql.json({ id: 8, company_id: globex! })
+    })`;
+    await sql`reset role`;
+    return await sql`
+      select 'deals' as of, id, org_id from public.deals where id > 5
+      union all
+      select 'balances', id, org_id from public.balances where id > 5
+      order by 1, 2
+    `;
+  });
+  expect(rows).toEqual([
+    { of: "balances", id: 6, org_id: globex },
+    { of: "balances", id: 7, org_id: acme },
+    { of: "balances", id: 8, org_id: globex },
+    { of: "deals", id: 6, org_id: globex },
+    { of: "deals", id: 7, org_id: acme },
+  ]);
+  // Counted is only what would have had another organization without the filler, or none.
+  expect(await database.sql`select rows from tenancy.filled_rows where relation = 'public.balances'::regclass`).toEqual(
+    [
+      { rows: "2" },
+    ],
+  );
+  await database.sql`delete from public.deals where id > 5`;
+  await database.sql`delete from public.balances where id > 5`;
+});
+
+test("the organization that a statement sends stays", async () => {
+  const [row] = await database.sql`
+    insert into public.balances (id, company_id, org_id) values (9, ${acme!}, ${globex!}) returning org_id
+  `;
+  await database.sql`delete from public.balances where id = 9`;
+  expect(row).toEqual({ org_id: globex });
 });
 
 test("an organization that is deleted takes its company and all of its rows along, and nothing else", async () => {

@@ -60,7 +60,7 @@ const gapsOf = (roots: string): string => `
         exists (
           select from pg_trigger
           where tgrelid = class.oid and tgenabled = 'O' and not tgisinternal and tgname like 'zzz\\_fill\\_org\\_id\\_%'
-            and pg_get_triggerdef(oid) like '% BEFORE INSERT ON % FOR EACH ROW WHEN ((new.org_id IS NULL))%'
+            and pg_get_triggerdef(oid) ~ ' BEFORE INSERT ON .* FOR EACH ROW( WHEN \\(\\(new\\.org_id IS NULL\\)\\))? EXECUTE FUNCTION '
         ),
         'has no filler'
       ),

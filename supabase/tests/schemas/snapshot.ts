@@ -84,7 +84,7 @@ const added = [
   /^constraint .* NOT NULL org_id( inherited .*)?$/,
   /^index CREATE INDEX .* USING btree \(org_id\)$/,
   /^child .* of .*_org_id(_idx\d*)?"? number 1$/,
-  /^trigger CREATE TRIGGER "?zzz_fill_org_id_.* BEFORE INSERT ON .* WHEN \(\(new\.org_id IS NULL\)\) EXECUTE FUNCTION tenancy\.fill_org_id\(\) enabled O( of .*)?$/s,
+  /^trigger CREATE TRIGGER "?zzz_fill_org_id_.* BEFORE INSERT ON .* FOR EACH ROW( WHEN \(\(new\.org_id IS NULL\)\))? EXECUTE FUNCTION tenancy\.fill_org_id\(.*\) enabled O( of .*)?$/s,
   /^trigger CREATE TRIGGER "?(zzz_)?org_id_immutable_.* EXECUTE FUNCTION tenancy\..* enabled A( of .*)?$/s,
 ];
 

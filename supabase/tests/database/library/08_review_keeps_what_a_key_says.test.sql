@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(38);
+select plan(40);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 create extension if not exists btree_gist with schema extensions;
@@ -110,6 +110,18 @@ select is(
 );
 select is(
     pg_temp.then('alter table harbour.stays add column token text unique default md5(random()::text)'), '', 'nor is what is made up at random'
+);
+select is(
+    pg_temp.then($$
+        create table harbour.companies (id uuid primary key references public.organizations (id));
+        alter table harbour.stays add column company_id uuid references harbour.companies (id);
+        create unique index on harbour.stays (user_id, company_id)
+    $$),
+    '', 'who is in which organization stays as it is'
+);
+select is(
+    pg_temp.then('alter table harbour.stays add column tenant uuid references public.organizations (id); create unique index on harbour.stays (tenant, user_id)'),
+    '', 'under whatever name'
 );
 
 -- Exclusion.

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(50);
+select plan(57);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -172,6 +172,40 @@ returns trigger
 language plpgsql
 as $function$ begin insert into harbour.logs (user_id, at, org_id) values (new.user_id, now(), new.org_id); return new; end $function$;
 select is(pg_temp.found('trigger_without_org_id'), null, 'one that names org_id is none');
+
+-- With a mapping the filler refuses what nothing places.
+create function harbour.log_mooring()
+returns trigger
+language plpgsql
+as $function$ begin insert into harbour.ships (user_id) values (auth.uid()); return new; end $function$;
+create trigger log_mooring after update on auth.users for each row execute function harbour.log_mooring();
+update tenancy.registry set org_from = '{user_id}' where schema_name = 'harbour' and table_name = 'ships';
+select is(pg_temp.found('trigger_without_org_id'), 'decide harbour.log_mooring() harbour.ships', 'without a mapping a row that nothing decides has the default organization');
+select doesnt_match(pg_temp.said('trigger_without_org_id'), 'signs up', 'a trigger on UPDATE is no sign-up');
+insert into tenancy.user_orgs (user_id, org_id) values (gen_random_uuid(), 'a0000000-0000-0000-0000-000000000001');
+select is(pg_temp.found('trigger_without_org_id'), 'breaks harbour.log_mooring() harbour.ships', 'with one it is refused, and what fires the trigger fails');
+select matches(pg_temp.said('trigger_without_org_id'), 'of nobody where nobody is signed in', 'whose row that is is said');
+alter table harbour.ships alter column user_id set not null;
+select is(pg_temp.found('trigger_without_org_id'), 'decide harbour.log_mooring() harbour.ships', 'a column that is always there decides');
+drop function harbour.log_mooring() cascade;
+create function harbour.log_mooring()
+returns trigger
+language plpgsql
+as $function$ begin insert into harbour.ships (user_id) values (new.id); return new; end $function$;
+create trigger log_mooring after insert on auth.users for each row execute function harbour.log_mooring();
+update tenancy.settings set new_users = 'application';
+select matches(pg_temp.said('trigger_without_org_id'), 'when somebody signs up, which fails', 'nobody signs up whom the application does not place by then');
+create function harbour.place()
+returns trigger
+language plpgsql
+as $function$ begin insert into tenancy.user_orgs values (new.id, 'a0000000-0000-0000-0000-000000000001'); return new; end $function$;
+create trigger a_place after insert on auth.users for each row execute function harbour.place();
+select is(pg_temp.found('trigger_without_org_id'), 'decide harbour.log_mooring() harbour.ships', 'one that another trigger places does');
+drop function harbour.place(), harbour.log_mooring() cascade;
+update tenancy.settings set new_users = null;
+update tenancy.registry set org_from = null where schema_name = 'harbour' and table_name = 'ships';
+alter table harbour.ships alter column user_id drop not null;
+delete from tenancy.user_orgs;
 
 -- By position.
 create function harbour.archive()
