@@ -90,8 +90,13 @@ with part as (
             else 0.98 * (backfills.end_block - backfills.first_block) / sum(backfills.end_block - backfills.first_block)
                 filter (where backfills.number > 0) over (partition by backfills.relation)
         end as weight,
-        backfills.last_batch_at >= max(backfills.last_batch_at) over table_rows
-            - (max(backfills.last_batch_at) over table_rows - min(backfills.started_at) over table_rows) / 3 as is_recent,
+        coalesce(
+            exp(
+                -3 * extract(epoch from max(backfills.last_batch_at) over table_rows - backfills.last_batch_at)::double precision
+                / nullif(extract(epoch from max(backfills.last_batch_at) over table_rows - min(backfills.started_at) over table_rows), 0)
+            ),
+            1
+        ) as recency,
         backfills.state = 'running' and backfills.last_batch_at > clock_timestamp() - interval '2 seconds' as is_worked_on
     from org_migration.backfills
     window table_rows as (partition by backfills.relation)
@@ -107,8 +112,8 @@ select
     sum(part.rows_updated)::bigint as rows_updated,
     sum(part.seconds) as seconds,
     round(sum(part.rows_updated) / nullif(sum(part.seconds), 0)) * greatest(count(distinct part.session_pid) filter (where part.is_worked_on), 1) as rows_per_second,
-    coalesce(sum(part.recent_seconds) filter (where part.is_recent), 0) as recent_seconds,
-    coalesce(sum(part.weight * part.recently_done) filter (where part.is_recent), 0) as recently_done,
+    sum(part.recent_seconds * part.recency) as recent_seconds,
+    sum(part.weight * part.recently_done * part.recency) as recently_done,
     sum(part.orphans)::bigint as orphans,
     sum(part.conflicts)::bigint as conflicts,
     bool_or(part.triggers_fired) as triggers_fired,
