@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(36);
+select plan(37);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -63,6 +63,12 @@ select results_eq(
     $$ select status, step, next from tenancy.now $$,
     $$ values ('running', null, 'column of harbour.docks') $$,
     'between two loops it is in no step, and what comes next is known'
+);
+
+select is(
+    (select expected from org_migration.work where part = 'backfill' and relation = 'harbour.ships'::regclass),
+    (select org_migration.expected_seconds('backfill', 20)),
+    'what a table takes is expected by its rows as they were counted, also where it has no statistics'
 );
 
 -- Paused.
