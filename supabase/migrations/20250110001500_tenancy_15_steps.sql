@@ -314,8 +314,7 @@ begin
     if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
         perform org_migration.forget_fillers();
     end if;
-    perform set_config('tenancy.cursor', '', false);
-    perform org_migration.leave_loop(steps, undo_to);
+    perform set_config('tenancy.cursor', '', false), org_migration.leave_loop(steps, undo_to);
 end
 $function$;
 comment on function org_migration.end_loop(text[], integer) is
