@@ -5,6 +5,7 @@ import { loadExport } from "./export-load.ts";
 import type { Manifest } from "./export-manifest.ts";
 import { help, readOptions } from "./export-options.ts";
 import { writeExport } from "./export-write.ts";
+import { endWithReader } from "./interruption.ts";
 import { formatCount, formatTable } from "./print.ts";
 
 /** What no output may hold. */
@@ -41,6 +42,7 @@ async function run(options: ReturnType<typeof readOptions>): Promise<void> {
   );
 }
 
+endWithReader();
 try {
   await run(readOptions(process.argv.slice(2), process.env));
 } catch (error) {

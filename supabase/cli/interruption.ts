@@ -37,13 +37,16 @@ export function watchInterruptions(cleanUp: () => void = () => {}): AbortSignal 
   return signal;
 }
 
-/** Ends the process without a word when nobody reads its output any more, after a last clean-up. */
+/** Ends the process without a word, since nobody reads its output any more. */
+export const endUnread = (): never => process.exit(unreadExitCode);
+
+/** Ends the process as soon as nobody reads its output any more, after a last clean-up. */
 export function endWithReader(cleanUp: () => void = () => {}): void {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on("error", (error: NodeJS.ErrnoException) => {
       if (error.code !== "EPIPE") throw error;
       cleanUp();
-      process.exit(unreadExitCode);
+      endUnread();
     });
   }
 }

@@ -7,7 +7,7 @@ import { constants } from "node:os";
 import { createInterface } from "node:readline/promises";
 import { supabaseProgram } from "../local/supabase-cli.ts";
 import { usageExitCode } from "./command-line.ts";
-import { interruptedExitCode, watchInterruptions } from "./interruption.ts";
+import { endWithReader, interruptedExitCode, watchInterruptions } from "./interruption.ts";
 import { screenOf } from "./live-line.ts";
 import { createPushDisplay, type PushDisplay } from "./push-display.ts";
 import { type Now, openNow } from "./push-now.ts";
@@ -103,6 +103,7 @@ function fromItsBeginning(show: PushDisplay["show"]): PushDisplay["show"] {
 }
 
 async function main(): Promise<number> {
+  endWithReader();
   if (parameters.includes("--help") || parameters.includes("-h")) {
     console.log(help);
     return 0;

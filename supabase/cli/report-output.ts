@@ -1,5 +1,6 @@
 import { fstatSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
 import { UsageError } from "./command-line.ts";
+import { endUnread } from "./interruption.ts";
 
 /** Standard output, once it is fit for a page. */
 export interface PageOutput {
@@ -61,8 +62,10 @@ function writeAll(descriptor: number, text: string, isFile: boolean): void {
     try {
       written += writeSync(descriptor, bytes, written, bytes.length - written, isFile ? written : null);
     } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EPIPE") endUnread();
       // A pipe whose reader is slow.
-      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      if (code !== "EAGAIN") throw error;
     }
   }
 }

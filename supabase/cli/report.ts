@@ -4,6 +4,7 @@
  */
 import { hideKeys, networkReason, UsageError, usageExitCode } from "./command-line.ts";
 import { secretsOf } from "./database-url.ts";
+import { endWithReader } from "./interruption.ts";
 import { help, readOptions } from "./report-options.ts";
 import { bannerOf, preparePage } from "./report-output.ts";
 import { writeReport } from "./report-write.ts";
@@ -18,6 +19,7 @@ function complain(text: string): void {
 }
 
 async function main(): Promise<number> {
+  endWithReader();
   try {
     const parameters = process.argv.slice(2);
     const options = readOptions(parameters, process.env);

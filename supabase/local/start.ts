@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { explainArguments, UsageError, usageExitCode } from "../cli/command-line.ts";
-import { interruptedExitCode, watchInterruptions } from "../cli/interruption.ts";
+import { endWithReader, interruptedExitCode, watchInterruptions } from "../cli/interruption.ts";
 import { formatTable } from "../cli/print.ts";
 import { demoPassword } from "./application.ts";
 import { functionName, showMigration } from "./demo.ts";
@@ -57,6 +57,7 @@ function readOptions(): Options | undefined {
 }
 
 async function main(): Promise<void> {
+  endWithReader();
   let options: Options | undefined;
   try {
     options = readOptions();

@@ -41,14 +41,15 @@ create table if not exists org_migration.work (
     part text not null,
     relation regclass not null,
     expected double precision not null,
+    bytes double precision not null,
     seconds double precision not null default 0,
     done_at timestamptz
 );
 create index if not exists work_relation_idx on org_migration.work (relation, part);
 comment on table org_migration.work is
-'What the push has to do, for tenancy.now to tell how far it is: tenancy.plan as it was when its session began, after what a session before'
-' it has done.';
-comment on column org_migration.work.expected is 'Seconds that it was expected to take.';
+'What the push has to do, for tenancy.now to tell how far it is: tenancy.plan when its session began, after what one before it has noted.';
+comment on column org_migration.work.expected is 'Seconds that it was expected to take where all that it reads is in memory.';
+comment on column org_migration.work.bytes is 'What it reads; 0 for a backfill, whose own pace tells.';
 comment on column org_migration.work.seconds is 'Seconds that it took, without pauses and waits for locks.';
 
 create or replace function org_migration.missing_statements(steps text[], targets regclass[], undo_to integer)
@@ -313,8 +314,7 @@ begin
     if 'filler' = any (steps) and (select not settings.fill_org_id from tenancy.settings) then
         perform org_migration.forget_fillers();
     end if;
-    perform set_config('tenancy.cursor', '', false);
-    perform org_migration.leave_loop(steps, undo_to);
+    perform set_config('tenancy.cursor', '', false), org_migration.leave_loop(steps, undo_to);
 end
 $function$;
 comment on function org_migration.end_loop(text[], integer) is
@@ -365,7 +365,7 @@ begin
         perform org_migration.end_loop(steps, undo_to);
         return false;
     end if;
-    perform set_config('tenancy.cursor', current_loop, false);
+    perform set_config('tenancy.cursor', current_loop, false), org_migration.note_overhead(steps);
     return true;
 end
 $function$;

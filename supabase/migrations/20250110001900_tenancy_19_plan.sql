@@ -226,11 +226,11 @@ comment on function org_migration.enter_loop(text) is 'Notes that this session i
 
 create or replace view org_migration.push_work as
 select
-    work.number, work.phase, work.part, work.relation, work.expected, work.done_at,
+    work.number, work.phase, work.part, work.relation, work.expected, work.bytes, work.done_at,
     case
-        when work.expected < 0.1 then 'small'
-        when work.part = 'backfill' then 'rows'
-        else 'bytes'
+        when work.bytes > 8000000 then 'bytes'
+        when work.part = 'backfill' and work.expected > 0.1 then 'rows'
+        else 'small'
     end as kind,
     work.seconds + coalesce(backfill.seconds, 0) as seconds,
     case
@@ -255,6 +255,22 @@ left join org_migration.backfill_progress as backfill
     and backfill.relation = work.relation;
 comment on view org_migration.push_work is
 'What the push has to do, and how much of each is done, from 0 to 1; kind: by what the time it takes is expected.';
+
+create or replace function org_migration.expected_seconds(part text, rows double precision)
+returns double precision language sql stable security invoker set search_path = '' as $function$
+    -- As measured: on small tables, with the look at what is missing before and after, and then per row in memory.
+    select case part
+        when 'backfill' then 0.022 + rows / settings.backfill_rows_per_second
+        when 'count' then 0.004 + rows * 0.05e-6
+        when 'index' then 0.008 + rows * 0.6e-6
+        when 'foreign_key_valid' then 0.0015 + rows * 0.2e-6
+        when 'check_valid' then 0.0015 + rows * 0.13e-6
+        else 0.0015
+    end
+    from tenancy.settings
+$function$;
+comment on function org_migration.expected_seconds(text, double precision) is
+'Seconds that a step is expected to take on a table of so many rows, without those that it waits for its disk.';
 
 create or replace function org_migration.note_work()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -284,32 +300,56 @@ begin
         and work.number in (select push_work.number from org_migration.push_work where push_work.done = 1);
     -- Where all of it is done, what comes is a push of its own.
     delete from org_migration.work
-    where work.done_at is null
-        or not exists (select from org_migration.work as left_over where left_over.done_at is null);
+    where not exists (select from org_migration.work as left_over where left_over.done_at is null);
 
-    insert into org_migration.work (number, phase, part, relation, expected)
+    with missing as materialized (
+        select
+            plan.number, plan.phase, plan.part, plan.relation,
+            coalesce(counted.row_count, plan.estimated_rows, plan.bytes / 100) as rows,
+            plan.bytes * case plan.part when 'backfill' then 0 when 'index' then 2 else 1 end as bytes
+        from tenancy.plan
+        left join org_migration.tables_before as counted on counted.relation = plan.relation
+        where plan.phase <= 6
+            and plan.part not in ('isolation', 'binding', 'binding_valid', 'least_privilege')
+    ),
+    -- What is noted stays as it is, or the share that is done would be another one in each session.
+    gone as (
+        delete from org_migration.work
+        where work.done_at is null
+            and (work.part, work.relation) not in (select missing.part, missing.relation from missing)
+    )
+    insert into org_migration.work (number, phase, part, relation, expected, bytes)
     select
-        plan.number + (select coalesce(max(work.number), 0) from org_migration.work),
-        plan.phase, plan.part, plan.relation,
-        -- As measured on small tables, and then by rows and bytes.
-        case plan.part when 'backfill' then 0.03 when 'count' then 0.01 when 'index' then 0.01 when 'guard' then 0.008 else 0.001 end + case
-            when plan.part = 'backfill' then
-                coalesce(counted.row_count, plan.estimated_rows, plan.bytes / 100)::double precision / settings.backfill_rows_per_second
-            else plan.bytes / (settings.scan_mb_per_second * 1e6) * case plan.part
-                when 'index' then 4
-                when 'foreign_key_valid' then 2
-                else 1
-            end
-        end
-    from tenancy.plan
-    cross join tenancy.settings
-    left join org_migration.tables_before as counted on counted.relation = plan.relation
-    where plan.phase <= 6
-        and plan.part not in ('isolation', 'binding', 'binding_valid', 'least_privilege');
+        missing.number + (select coalesce(max(work.number), 0) from org_migration.work),
+        missing.phase, missing.part, missing.relation, org_migration.expected_seconds(missing.part, missing.rows), missing.bytes
+    from missing
+    where (missing.part, missing.relation) not in (
+        select noted.part, noted.relation
+        from org_migration.work as noted
+        where noted.done_at is null
+    );
 end
 $function$;
 comment on function org_migration.note_work() is
-'Notes what this session has to do, once, before its first step. What a session before it has done of the same push stays noted.';
+'Notes what this session has to do, once, before its first step. What a session before it has noted of the same push stays, done or not.';
+
+create or replace function org_migration.note_overhead(steps text[])
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    update org_migration.work
+    set seconds = work.seconds + org_migration.count_time()
+    where work.number = (
+        select smallest.number
+        from org_migration.work as smallest
+        where smallest.part = any (steps)
+        order by smallest.expected, smallest.number
+        limit 1
+    );
+    perform org_migration.count_time();
+end
+$function$;
+comment on function org_migration.note_overhead(text[]) is
+'Notes what it took to look what is missing of these steps, with the smallest of them: it tells nothing of the speed of a large one.';
 
 create or replace function org_migration.leave_loop(steps text[], undo_to integer)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -328,10 +368,15 @@ begin
     set done_at = clock_timestamp()
     where work.part = any (steps)
         and work.done_at is null;
-    -- To see that nothing is missing took time as well.
+    perform org_migration.note_overhead(steps);
+
+    -- By now the rows are known, and were a guess where a table had no statistics.
     update org_migration.work
-    set seconds = work.seconds + org_migration.count_time()
-    where work.number = (select max(last.number) from org_migration.work as last where last.part = any (steps));
+    set expected = org_migration.expected_seconds(work.part, counted.row_count)
+    from org_migration.tables_before as counted
+    where 'count' = any (steps)
+        and counted.relation = work.relation
+        and work.done_at is null;
 end
 $function$;
 comment on function org_migration.leave_loop(text[], integer) is

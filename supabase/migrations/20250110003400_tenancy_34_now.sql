@@ -14,7 +14,7 @@ select
             0.6 + 0.4 * build.tuples_done / nullif(build.tuples_total, 0)
         )
         when build.phase = 'waiting for writers before validation' then 0.6
-        when build.phase = 'index validation: scanning table' then 0.7 + 0.3 * build.blocks_done / nullif(build.blocks_total, 0)
+        when build.phase = 'index validation: scanning table' then 0.7 + 0.29 * build.blocks_done / nullif(build.blocks_total, 0)
         when build.phase like 'index validation%' then 0.65
         when build.phase like 'waiting for old snapshots%' then 0.99
     end as done
@@ -148,24 +148,38 @@ with work as materialized (
         and push_step.relation = push_work.relation
     left join org_migration.push_index_build as build on build.relid = push_work.relation
 ),
-pace as materialized (
-    -- How much longer than expected it takes; of what has not been done yet, as much longer as the small steps. What is like them weighs a
-    -- fifth of a second, so that the first ones do not say too much.
+machine as materialized (
+    -- How much longer than expected the small steps take, of which half a second's worth has to be done before they say much.
+    select (coalesce(sum(work.seconds), 0) + 0.5) / (coalesce(sum(work.expected * work.done), 0) + 0.5) as slowness
+    from work
+    where work.kind = 'small' and work.seconds > 0
+),
+disk as materialized (
+    -- What it takes to read a byte from disk, which the counts of large tables tell: as in the settings until they have read 4 MB.
     select
-        kinds.kind,
-        (coalesce(sum(work.seconds), 0) + 0.2 * small.factor) / (coalesce(sum(work.expected * work.done), 0) + 0.2) as factor
-    from (
-        select coalesce(
-            (sum(work.seconds) + 0.2) / (sum(work.expected * work.done) + 0.2), 1
-        ) as factor
-        from work
-        where work.kind = 'small' and work.seconds > 0
-    ) as small
-    cross join (
-        values ('small'), ('rows'), ('bytes')
-    ) as kinds (kind)
-    left join work on work.kind = kinds.kind and work.seconds > 0
-    group by kinds.kind, small.factor
+        (
+            greatest(coalesce(sum(work.seconds - machine.slowness * work.expected), 0), 0)
+            + 4 / settings.scan_mb_per_second::double precision
+        ) / (coalesce(sum(work.bytes), 0) + 4e6) as seconds_per_byte
+    from tenancy.settings
+    cross join machine
+    left join work on work.part = 'count' and work.kind = 'bytes' and work.seconds > 0
+    group by settings.scan_mb_per_second
+),
+expectation as materialized (
+    select work.*, machine.slowness * work.expected + disk.seconds_per_byte * work.bytes as usual_seconds
+    from work
+    cross join machine
+    cross join disk
+),
+pace as materialized (
+    -- How much longer what is like it took than usual, of which a fifth of a second's worth has to be done.
+    select
+        expectation.kind,
+        (coalesce(sum(expectation.seconds) filter (where expectation.seconds > 0), 0) + 0.2)
+        / (coalesce(sum(expectation.usual_seconds * expectation.done) filter (where expectation.seconds > 0), 0) + 0.2) as factor
+    from expectation
+    group by expectation.kind
 ),
 remaining as (
     select
@@ -176,20 +190,20 @@ remaining as (
             when work.done = 1 then 0
             -- By its own pace, the more it has of one.
             when work.kind = 'rows' then
-                (1 - work.done) * (work.recent_seconds + 0.003 * expectation.seconds) / (work.recently_done + 0.003) / backfilling.sessions
-            when work.built is not null then (1 - work.built) * expectation.seconds
+                (1 - work.done) * (work.recent_seconds + 0.005 * paced.seconds) / (work.recently_done + 0.005) / backfilling.sessions
+            when work.built is not null then (1 - work.built) * paced.seconds
             -- A statement that says nothing until it is through.
             when work.is_current and push_session.state = 'active' and push_session.wait_event_type is distinct from 'Lock' then greatest(
-                expectation.seconds - extract(epoch from clock_timestamp() - push_session.xact_start),
-                0.05 * expectation.seconds
+                paced.seconds - extract(epoch from clock_timestamp() - push_session.xact_start),
+                0.05 * paced.seconds
             )
-            else expectation.seconds
+            else paced.seconds
         end as seconds
-    from work
+    from expectation as work
     join pace on pace.kind = work.kind
     cross join lateral (
-        select work.expected * pace.factor as seconds
-    ) as expectation
+        select work.usual_seconds * pace.factor as seconds
+    ) as paced
     cross join (
         select greatest(count(distinct backfills.session_pid), 1) as sessions
         from org_migration.backfills

@@ -1,8 +1,6 @@
 /**
- * npm run test:auth -- --url <url> [--key <key>] [--db-url <url> [--issuer <url>] [--hook]]: holds a live Auth server against what
- * this project relies on. The key is a secret key, else SUPABASE_SECRET_KEY. With the database behind the server, which nobody may
- * use, it signs people up, too: by id token, if the server accepts the tokens of --issuer, an address on 127.0.0.1 that this command
- * answers at. --hook: the server calls tenancy.add_org_id_to_token. Exits 0 only if every check passes, 2 when it was called wrong.
+ * npm run test:auth -- --url <url> [options]: holds a live Auth server against what this project relies on. npm run test:auth --
+ * --help lists the options and the exit codes.
  */
 import { parseArgs } from "node:util";
 import type { Sql } from "postgres";
@@ -17,12 +15,26 @@ import {
 import { readDatabaseUrl } from "../cli/database-url.ts";
 import { connectLive } from "../cli/live-database.ts";
 import { readGivenKey } from "../cli/secret-key.ts";
-import { authContract, type AuthTarget } from "./auth-contract.ts";
+import { authContract, type AuthTarget, send } from "./auth-contract.ts";
 import { hookContract } from "./hook-contract.ts";
 import { startIssuer } from "./id-tokens.ts";
 import { signUpContract } from "./sign-up-contract.ts";
 
+const help = `npm run test:auth -- --url <url> [options]
+
+Holds a live Auth server against what this project relies on. It creates users of its own and deletes them again.
+
+  --url <url>      the project, such as https://ref.supabase.co, or a bare Auth server
+  --key <key>      a secret key of it (else SUPABASE_SECRET_KEY)
+  --db-url <url>   the database behind it, which nobody may use: sign people up, too
+  --issuer <url>   by id token, too: an address on 127.0.0.1 at which this command answers, and whose tokens the server accepts
+  --hook           the server calls tenancy.add_org_id_to_token: check that, too
+  --help
+
+Exit code: 0 all of it holds, 1 something does not, 2 called wrong.`;
+
 interface Parameters {
+  help?: boolean | undefined;
   url?: string | undefined;
   key?: string | undefined;
   "db-url"?: string | undefined;
@@ -43,9 +55,8 @@ interface Check {
 
 const missing = (what: string) => new UsageError(`Cannot check an Auth server: ${what}`);
 
-function readRequest(): Request {
-  const { url, key: given, "db-url": databaseUrl, issuer, hook = false } = readParameters();
-  if (!url) throw missing("give --url, such as https://ref.supabase.co/auth/v1");
+function readRequest({ url, key: given, "db-url": databaseUrl, issuer, hook = false }: Parameters): Request {
+  if (!url) throw missing("give --url, such as https://ref.supabase.co");
   const key = readGivenKey(given, process.env);
   if (key === undefined) throw missing("set SUPABASE_SECRET_KEY, or give --key");
   const target = { url: readAddress("--url", url, { path: true }), key };
@@ -63,15 +74,25 @@ function readRequest(): Request {
 
 function readParameters(): Parameters {
   const text = { type: "string" } as const;
+  const flag = { type: "boolean" } as const;
   try {
-    return parseArgs({ options: { url: text, key: text, "db-url": text, issuer: text, hook: { type: "boolean" } } })
+    return parseArgs({ options: { url: text, key: text, "db-url": text, issuer: text, hook: flag, help: flag } })
       .values;
   } catch (error) {
     throw explainArguments(error);
   }
 }
 
-async function runChecks({ target, database }: Request): Promise<number> {
+/** The Auth server of a project, by the project's address; a bare one, and an address with a path, are as given. */
+async function findAuthServer({ url, key }: AuthTarget): Promise<AuthTarget> {
+  const ofProject = { url: `${url}/auth/v1`, key };
+  if (new URL(url).pathname !== "/") return { url, key };
+  const { status } = await send(ofProject, "GET", "/admin/users").catch(() => ({ status: 404 }));
+  return status === 404 ? { url, key } : ofProject;
+}
+
+async function runChecks({ target: given, database }: Request): Promise<number> {
+  const target = await findAuthServer(given);
   const basic = authContract.map(({ name, run }): Check => ({ name, run: async () => await run(target) }));
   if (!database) return await runEach(basic, target);
   const sql = connectLive(database.url, { max: 2 });
@@ -117,7 +138,12 @@ async function runEach(checks: Check[], { url, key }: AuthTarget): Promise<numbe
 
 async function main(): Promise<number> {
   try {
-    return await runChecks(readRequest());
+    const parameters = readParameters();
+    if (parameters.help) {
+      console.log(help);
+      return 0;
+    }
+    return await runChecks(readRequest(parameters));
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     console.error(hideKeys(error.message));

@@ -7,6 +7,8 @@ import { say } from "./print.ts";
 import { table } from "./shared.ts";
 
 const users = 1000;
+/** From so many on, what is done per row outweighs what is done per table. */
+const enoughRows = 100_000;
 
 export interface Application {
   /** Of the largest table, in bytes. */
@@ -18,6 +20,13 @@ export interface Application {
 /** Makes the database before: the application with so many rows in its largest table. */
 export async function prepareApplication(server: PostgresServer, folder: string, rows: number): Promise<Application> {
   say(`The application, with ${formatCount(rows)} rows in ${table}…`);
+  if (rows < enoughRows) {
+    say(
+      `With fewer than ${
+        formatCount(enoughRows)
+      } rows the figures are those of 45 small tables, and say nothing of a large one.`,
+    );
+  }
   const before = await createDatabase(server.port, "before", "postgres");
   await pushApplicationBefore(before, folder);
   await fillApplication(before, { users, rows: 1000 });

@@ -1,5 +1,8 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { createInterruption } from "../../cli/interruption.ts";
+import { root } from "../../local/project.ts";
 import { startCommand } from "../commands.ts";
 
 describe("createInterruption", () => {
@@ -19,12 +22,40 @@ describe("createInterruption", () => {
 });
 
 describe("a command whose output nobody reads", () => {
-  test.each(["users", "watch", "adopt"])("npm run %s ends without a word, as a shell expects", async (name) => {
+  const runUnread = async (...parameters: string[]) => {
     const pipe = '{ "$0" "$@"; echo "ended with $?" >&3; } 3>&1 2>&1 >&4 4>&- | cat';
-    const program = [process.execPath, "--import", "tsx", `supabase/cli/${name}.ts`, "--help"];
     // The reader of file 4 has gone before the command begins.
-    const run = startCommand(["bash", "-c", `exec 4> >(exit); wait $!; ${pipe}`, ...program]);
+    const run = startCommand([
+      "bash",
+      "-c",
+      `exec 4> >(exit); wait $!; ${pipe}`,
+      process.execPath,
+      "--import",
+      "tsx",
+      ...parameters,
+    ]);
     expect(await run.ended).toBe(0);
-    expect(run.output()).toBe("ended with 141\n");
+    return run.output();
+  };
+
+  const scripts = (JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { scripts: Record<string, string> })
+    .scripts;
+  const commands = Object.entries(scripts).flatMap(([name, script]) => {
+    const file = /supabase\/(cli\/\w+|local\/start)\.ts$/.exec(script)?.[0];
+    return file === undefined ? [] : [[name, file] as const];
+  });
+
+  test("is one of those that package.json names", () => {
+    expect(commands.map(([name]) => name)).toEqual(["adopt", "start", "push", "watch", "users", "report", "export"]);
+  });
+
+  test.each(commands)("npm run %s ends without a word, as a shell expects", async (_, file) => {
+    expect(await runUnread(file, "--help")).toBe("ended with 141\n");
+  });
+
+  test("writes no page, and says nothing of the database", async () => {
+    const write =
+      'import("./supabase/cli/report-output.ts").then(({ preparePage }) => preparePage(1, {}).write("<p>"))';
+    expect(await runUnread("--eval", write)).toBe("ended with 141\n");
   });
 });

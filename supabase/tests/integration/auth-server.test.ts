@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { freePort } from "../../local/postgres.ts";
 import type { Services } from "../../local/stack.ts";
 import { authContract } from "../auth-contract.ts";
 import { startCommand } from "../commands.ts";
@@ -43,20 +44,34 @@ describe("the Auth server's stand-in", () => {
     return { code, output, lines: output.trimEnd().split("\n") };
   };
 
-  test("npm run test:auth runs the same checks on any address, and leaves no users", async () => {
-    const { key, url } = target();
-    const { code, output, lines } = await runContract(["--url", `${url}/`, "--key", key], "");
-    expect(code, output).toBe(0);
-    expect(lines[0]).toContain("create users of their own");
-    expect(lines.slice(1, -1)).toEqual(authContract.map(({ name }) => `✔ ${name}`));
-    expect(lines.at(-1)).toBe(`${authContract.length} passed, 0 failed`);
-    expect(output).not.toContain(key);
-    const [left] = await database.sql`select count(*)::integer as count from auth.users where email like 'contract-%'`;
-    expect(left?.["count"]).toBe(0);
+  test.each(["", "/auth/v1/"])(
+    "npm run test:auth runs the same checks by a project's address and %j, and leaves no users",
+    async (path) => {
+      const { key, url } = target();
+      const { code, output, lines } = await runContract(["--url", `${services.api.url}${path}`, "--key", key], "");
+      expect(code, output).toBe(0);
+      expect(lines[0]).toContain(`create users of their own on ${url} `);
+      expect(lines.slice(1, -1)).toEqual(authContract.map(({ name }) => `✔ ${name}`));
+      expect(lines.at(-1)).toBe(`${authContract.length} passed, 0 failed`);
+      expect(output).not.toContain(key);
+      const [left] = await database
+        .sql`select count(*)::integer as count from auth.users where email like 'contract-%'`;
+      expect(left?.["count"]).toBe(0);
+    },
+  );
+
+  test("npm run test:auth takes an address without a project behind it for a bare Auth server's", async () => {
+    const { lines } = await runContract(["--url", `http://127.0.0.1:${await freePort()}`], "some-key");
+    expect(lines[0]).toMatch(/ on http:\/\/127\.0\.0\.1:\d+ /);
+  });
+
+  test("npm run test:auth says with --help how it is called", async () => {
+    const { code, output } = await runContract(["--help"], "");
+    expect([code, output]).toEqual([0, expect.stringContaining("--url <url>")]);
   });
 
   test("npm run test:auth ends with 1 and names what fails when the key is wrong", async () => {
-    const { code, output, lines } = await runContract(["--url", target().url], "sb_secret_wrong");
+    const { code, output, lines } = await runContract(["--url", services.api.url], "sb_secret_wrong");
     expect(code).toBe(1);
     expect(output).toContain(`✘ ${authContract[0]?.name}\n    `);
     expect(lines.at(-1)).toMatch(/^\d+ passed, [1-9]\d* failed$/);
