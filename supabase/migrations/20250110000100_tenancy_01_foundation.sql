@@ -22,6 +22,7 @@ create table if not exists tenancy.settings (
     lock_timeout_ms integer not null default 100 check (lock_timeout_ms between 1 and 10000),
     lock_attempts integer not null default 60 check (lock_attempts > 0),
     batch_target_ms integer not null default 100 check (batch_target_ms between 1 and 10000),
+    batch_wal_mb numeric not null default 2 check (batch_wal_mb > 0),
     wal_mb_per_second numeric check (wal_mb_per_second > 0),
     scan_mb_per_second integer not null default 200 check (scan_mb_per_second > 0),
     backfill_rows_per_second integer not null default 75000 check (backfill_rows_per_second > 0),
@@ -47,6 +48,8 @@ comment on column tenancy.settings.lock_timeout_ms is
 comment on column tenancy.settings.lock_attempts is
 'How often a lock is asked for, with growing pauses up to 10 s, before the push gives up: 60 is about 6 minutes.';
 comment on column tenancy.settings.batch_target_ms is 'Milliseconds that one batch of the backfill should take.';
+comment on column tenancy.settings.batch_wal_mb is
+'Megabytes of WAL that one batch of the backfill should write at most: what a commit of the application may have to wait for on the disk.';
 comment on column tenancy.settings.wal_mb_per_second is
 'Megabytes of WAL per second that the server may write while the backfill runs, for small disks. NULL: no limit.';
 comment on column tenancy.settings.scan_mb_per_second is

@@ -214,26 +214,22 @@ comment on function tenancy.count_sources(regclass) is
 'How many rows of an org-scoped table each source decides (entry, as in registry.org_from; NULL: nothing does), and in how many of them the'
 ' sources name several organizations. It reads the whole table and its parents'' rows. No row for any other table.';
 
-create or replace function org_migration.batch_statement(target regclass, decision text, row_filter text, skip_locked boolean)
+create or replace function org_migration.batch_statement(target regclass, decision text, batch_rows text, skip_locked boolean)
 returns text language sql stable security invoker set search_path = '' as $function$
     select format(
         $dml$
-            with decision as materialized (%1$s where %2$s %3$s),
-            named_organization as materialized (
-                select distinct decision.org_id
-                from decision
-                where decision.org_id is not null
-            ),
-            locked_organization as materialized (
-                select organizations.id
-                from public.organizations
-                where organizations.id in (select named_organization.org_id from named_organization)
-                for key share
+            with found as materialized (
+                select array(%2$s) as row_ids
             ),
             written as (
                 update %4$s as todo
                 set org_id = decision.org_id
-                from decision
+                -- Not a CTE, of which each row would be stored, and stored again as a whole in case it has changed meanwhile.
+                from (
+                    %1$s
+                    where todo.ctid operator(pg_catalog.=) any ((select found.row_ids from found)::pg_catalog.tid[])
+                    %3$s
+                ) as decision
                 -- Where the row has changed meanwhile, PostgreSQL before 17.7 looks at its new version without asking for its
                 -- ctid again, unless in words that it does not take for a scan key.
                 where todo.ctid = decision.row_id
@@ -248,30 +244,43 @@ returns text language sql stable security invoker set search_path = '' as $funct
                 from written
                 where written.conflict_key is not null
                 returning true
+            ),
+            named_organization as materialized (
+                select written.org_id, pg_catalog.count(*) as rows, pg_catalog.count(*) filter (where written.is_orphan) as orphans
+                from written
+                group by written.org_id
+            ),
+            locked_organization as materialized (
+                select organizations.id
+                from public.organizations
+                where organizations.id in (select named_organization.org_id from named_organization)
+                for key share
             )
             select
-                (select pg_catalog.count(*) from written),
-                (select pg_catalog.count(*) from decision where decision.org_id is null),
-                (select pg_catalog.count(*) from written where written.is_orphan),
+                coalesce(pg_catalog.sum(named_organization.rows), 0),
+                (select pg_catalog.cardinality(found.row_ids) from found),
+                coalesce(pg_catalog.sum(named_organization.orphans), 0),
                 (select pg_catalog.count(*) from reported),
-                (select pg_catalog.count(*) from named_organization) - (select pg_catalog.count(*) from locked_organization)
+                pg_catalog.count(*) - (select pg_catalog.count(*) from locked_organization)
+            from named_organization
         $dml$,
-        decision, row_filter,
+        decision, batch_rows,
         case when skip_locked then 'for no key update of todo skip locked' end,
         target
     )
 $function$;
 comment on function org_migration.batch_statement(regclass, text, text, boolean) is
 'The UPDATE of one batch, in words that mean the same under any search_path. Foreign keys do not fire, so it holds the organizations'
-' that it gives rows to; its last number is how many of those are gone.';
+' that it gave rows to; its last number is how many of those are gone.';
 
 create or replace function org_migration.backfill_rows(
-    target regclass, decision text, row_filter text, skip_locked boolean default false,
-    out updated bigint, out undecided bigint, out orphans bigint, out conflicts bigint, out triggers_fired boolean
+    target regclass, decision text, batch_rows text, skip_locked boolean default false,
+    out updated bigint, out left_over bigint, out orphans bigint, out conflicts bigint, out triggers_fired boolean
 )
 language plpgsql volatile security invoker set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $function$
 declare
-    statement constant text := org_migration.batch_statement(target, decision, row_filter, skip_locked);
+    statement constant text := org_migration.batch_statement(target, decision, batch_rows, skip_locked);
+    found_rows bigint;
     vanished_organizations bigint;
 begin
     triggers_fired := false;
@@ -287,7 +296,8 @@ begin
     -- Functions of the application, in its checks and indexes, look for their tables where its own sessions do.
     set local search_path to default;
     execute statement
-    into updated, undecided, orphans, conflicts, vanished_organizations;
+    into updated, found_rows, orphans, conflicts, vanished_organizations;
+    left_over := found_rows - updated;
     set local search_path = '';
 
     if vanished_organizations > 0 then
@@ -301,6 +311,6 @@ begin
 end
 $function$;
 comment on function org_migration.backfill_rows(regclass, text, text, boolean) is
-'Fills org_id of the rows that row_filter names, which must say that they have none, without firing the application''s triggers; decision'
-' is a query of org_migration.decision_query. Returns how many rows it wrote, left undecided, wrote as orphans, and reported as'
-' conflicts. Raises serialization_failure where an organization that it gives rows to is gone.';
+'Fills org_id of the rows whose ctid batch_rows, a query, returns: such as have none. The application''s triggers do not fire; decision'
+' is a query of org_migration.decision_query. Returns how many rows it wrote, how many it found and did not write, and of those written'
+' how many are orphans and how many are reported as conflicts. Raises serialization_failure where an organization that it gives rows to is gone.';

@@ -12,6 +12,7 @@ create table if not exists org_migration.backfills (
     first_block bigint not null default 0,
     end_block bigint not null,
     passes integer not null,
+    pass_ends integer[] not null default '{}',
     pass integer not null default 1,
     next_block bigint not null default 0,
     batch_blocks integer not null default 64,
@@ -38,13 +39,14 @@ create table if not exists org_migration.backfills (
 );
 comment on table org_migration.backfills is
 'The state of each table''s backfill, written with each batch; org_migration.backfill_progress shows it. Ranges of blocks (number 1 and up)'
-' are gone through in strided passes, each touching a fraction of every page''s rows; after the last of them sweeps of the whole table'
+' are gone through in passes, each touching a few of every page''s rows; after the last of them sweeps of the whole table'
 ' (number 0) find what is left. A session that works on a row of this table holds its lock, so several of them can share a table.';
 comment on column org_migration.backfills.state is
 'catalog: phase 2 stored the value for all rows in the catalog, no row is touched. waiting: for the parents'' tables, number 0 also for its'
 ' ranges. stuck: what is left references rows without organization; when those are all there are, it is finished, and phase 4 decides them.';
 comment on column org_migration.backfills.end_block is 'The block after its last one.';
-comment on column org_migration.backfills.rows_undecided is 'Of the current sweep: rows whose parent has no organization yet.';
+comment on column org_migration.backfills.pass_ends is 'The line pointer of a page that each pass ends before: org_migration.pass_ends.';
+comment on column org_migration.backfills.rows_undecided is 'Of the current sweep: rows whose parent has no organization yet, or that changed meanwhile.';
 comment on column org_migration.backfills.rows_skipped is 'Of the current sweep: rows left alone because others held them.';
 comment on column org_migration.backfills.orphans is 'Rows that got the default organization because neither an owner nor a parent says another.';
 comment on column org_migration.backfills.conflicts is 'Rows whose owner and parents name different organizations: the first in the order decided, see org_migration.backfill_conflicts.';
@@ -174,7 +176,7 @@ comment on function org_migration.backfill_turn(regclass) is
 'What a table that waits or is stuck may do now: running, when its parents are done, or have written rows since it got stuck;'
 ' finished, when every other table is done or stuck for good; NULL: wait on.';
 
-create or replace function org_migration.next_batch_blocks(batch_blocks integer, began timestamptz)
+create or replace function org_migration.next_batch_blocks(batch_blocks integer, began timestamptz, wal_before pg_lsn)
 returns integer language sql volatile security invoker set search_path = '' as $function$
     select greatest(
         1,
@@ -184,15 +186,19 @@ returns integer language sql volatile security invoker set search_path = '' as $
                 2,
                 greatest(
                     0.5,
-                    settings.batch_target_ms / greatest(1000 * extract(epoch from clock_timestamp() - began), 1)
+                    least(
+                        settings.batch_target_ms / greatest(1000 * extract(epoch from clock_timestamp() - began), 1),
+                        settings.batch_wal_mb * 1000000 / nullif(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), wal_before), 0)
+                    )
                 )
             )
         )
     )::integer
     from tenancy.settings
 $function$;
-comment on function org_migration.next_batch_blocks(integer, timestamptz) is
-'The size of the next batch after one of this size that began then: towards settings.batch_target_ms, by half or double at most.';
+comment on function org_migration.next_batch_blocks(integer, timestamptz, pg_lsn) is
+'The size of the next batch after one of this size that began then: towards settings.batch_target_ms, and settings.batch_wal_mb, whichever is'
+' reached first, by half or double at most.';
 
 create or replace function org_migration.next_batch_at(began timestamptz, wal_before pg_lsn)
 returns timestamptz language sql volatile security invoker set search_path = '' as $function$
@@ -247,6 +253,60 @@ $function$;
 comment on function org_migration.note_sources(regclass) is
 'Notes that a table''s rows are as org_migration.rules has decided them. Yours to call where a list that was changed since is for new rows alone.';
 
+create or replace function org_migration.pass_ends(lines integer)
+returns integer[] language plpgsql immutable security invoker set search_path = '' as $function$
+declare
+    most_passes constant integer := 16;
+    -- A page of 8192 bytes has 24 of its own, and 4 for each line.
+    row_bytes constant double precision := 8168.0 / lines - 4;
+    -- org_id, and the line of the new version.
+    growth constant integer := 20;
+    room double precision;
+    rows_of_pass integer;
+    ends integer[];
+begin
+    for rows_of_first_pass in 1 .. lines loop
+        rows_of_pass := rows_of_first_pass;
+        room := rows_of_pass * row_bytes;
+        ends := array[1 + rows_of_pass];
+        while ends[cardinality(ends)] <= lines and cardinality(ends) <= most_passes loop
+            rows_of_pass := greatest(floor(room / (row_bytes + growth)), 1);
+            room := room - rows_of_pass * growth;
+            ends := ends || ends[cardinality(ends)] + rows_of_pass;
+        end loop;
+        exit when cardinality(ends) <= most_passes;
+    end loop;
+    return ends;
+end
+$function$;
+comment on function org_migration.pass_ends(integer) is
+'How a full page of so many rows is filled: the rows of the first pass find no room on it and go to other pages; those of each later pass are as'
+' many as there is room for, less each time, as every row grows. As few rows in the first pass as sixteen passes allow.';
+
+create or replace function org_migration.lines_per_page(target regclass, block_count bigint)
+returns integer language plpgsql stable security invoker set search_path = '' set enable_seqscan = off as $function$
+declare
+    lines integer;
+begin
+    execute format(
+        $sql$
+            select percentile_disc(0.9) within group (order by page.lines)
+            from generate_series(0, %2$s - 1, greatest(%2$s / 100, 1)) as sample (block)
+            cross join lateral (
+                select max(256 * get_byte(tidsend(one.ctid), 4) + get_byte(tidsend(one.ctid), 5)) as lines
+                from %1$s as one
+                where one.ctid >= format('(%%s,0)', sample.block)::tid and one.ctid < format('(%%s,0)', sample.block + 1)::tid
+            ) as page
+        $sql$,
+        target, block_count
+    )
+    into lines;
+    return coalesce(lines, 1);
+end
+$function$;
+comment on function org_migration.lines_per_page(regclass, bigint) is
+'The last line pointer in use on a page of the table: of a hundred pages the one that nine in ten do not exceed.';
+
 create or replace function org_migration.start_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -254,6 +314,7 @@ declare
     -- 128 MB at most, so that their pages are still in memory for the next pass and are written to disk once; 16 MB at least, so that the
     -- batch before is out of every short transaction's sight. A table of 32 MB has two, for sessions to share.
     ranges integer := 0;
+    ends integer[] := '{}';
     new_state text;
 begin
     -- Asked of each table: as tenancy.org_id_columns, which looks at all of them.
@@ -275,17 +336,19 @@ begin
 
     if block_count >= 1000 and new_state = 'waiting' then
         ranges := greatest(ceil(block_count / 16384.0), least(block_count / 2048, 2), 1);
+        ends := org_migration.pass_ends(org_migration.lines_per_page(target, block_count));
     end if;
     insert into org_migration.backfills (relation, number, state, end_block, passes, sweep, finished_at)
     values (
-        target, 0, new_state, block_count,
-        case when ranges > 0 then 10 else 0 end, 1,
+        target, 0, new_state, block_count, cardinality(ends), 1,
         case when new_state <> 'waiting' then clock_timestamp() end
     )
     on conflict on constraint backfills_pkey do nothing;
     if found then
-        insert into org_migration.backfills (relation, number, state, first_block, next_block, end_block, passes)
-        select target, range.number, new_state, range.first_block, range.first_block, block_count * range.number / ranges, 10
+        insert into org_migration.backfills (relation, number, state, first_block, next_block, end_block, passes, pass_ends)
+        select
+            target, range.number, new_state, range.first_block, range.first_block, block_count * range.number / ranges,
+            cardinality(ends), ends
         from (
             select number, block_count * (number - 1) / ranges as first_block
             from generate_series(1, ranges) as number
@@ -301,7 +364,7 @@ end
 $function$;
 comment on function org_migration.start_backfill(regclass) is
 'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of 2048'
-' to 16384 blocks, all of one size, with ten strided passes each first.';
+' to 16384 blocks, all of one size, with the passes of org_migration.pass_ends each first.';
 
 create or replace function org_migration.finish_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

@@ -5,42 +5,57 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace function org_migration.batch_filter(backfill org_migration.backfills, end_block bigint)
+create or replace function org_migration.batch_rows(backfill org_migration.backfills, end_block bigint)
 returns text language sql immutable security invoker set search_path = '' as $function$
     select case
-        when backfill.sweep > 0 then format('%s and todo.org_id is null', range.condition)
-        -- A case, so that the rows of other passes are not even unpacked.
+        when backfill.sweep > 0 then format(
+            $sql$
+                select one.ctid
+                from %1$s as one
+                where one.ctid >= '(%2$s,0)'::pg_catalog.tid and one.ctid < '(%3$s,0)'::pg_catalog.tid and one.org_id is null
+            $sql$,
+            backfill.relation, backfill.next_block, end_block
+        )
+        -- Page by page, so that the rows of other passes are not even looked at.
         else format(
-            '%s and case when pg_catalog.get_byte(pg_catalog.tidsend(todo.ctid), 5) %% %s = %s then todo.org_id is null end',
-            range.condition, backfill.passes,
-            backfill.pass - 1
+            $sql$
+                select found.ctid
+                from pg_catalog.generate_series(%2$s, %3$s) as page (block)
+                cross join lateral (
+                    select one.ctid
+                    from %1$s as one
+                    where one.ctid >= pg_catalog.format('(%%s,%4$s)', page.block)::pg_catalog.tid
+                        and one.ctid < pg_catalog.format('(%%s,%5$s)', page.block)::pg_catalog.tid
+                        and one.org_id is null
+                    offset 0
+                ) as found
+            $sql$,
+            backfill.relation, backfill.next_block, end_block - 1,
+            coalesce(backfill.pass_ends[backfill.pass - 1], 1),
+            -- What is on a page beyond the last one that was expected there goes with it.
+            case when backfill.pass < backfill.passes then backfill.pass_ends[backfill.pass] else 65535 end
         )
     end
-    from (
-        select format(
-            $sql$todo.ctid >= '(%s,0)'::pg_catalog.tid and todo.ctid < '(%s,0)'::pg_catalog.tid$sql$,
-            backfill.next_block, end_block
-        )
-    ) as range (condition)
 $function$;
-comment on function org_migration.batch_filter(org_migration.backfills, bigint) is
-'Which rows are in a batch: a range of blocks, in a pass those at every passes-th place of their page, in a sweep all without org_id.';
+comment on function org_migration.batch_rows(org_migration.backfills, bigint) is
+'The query of the rows of a batch, their ctid: of a range of blocks, in a pass those between two places of every page, in a sweep all without org_id.';
 
-create or replace function org_migration.count_skipped(backfill org_migration.backfills, end_block bigint, undecided bigint)
-returns bigint language plpgsql stable security invoker set search_path = '' as $function$
+create or replace function org_migration.count_skipped(backfill org_migration.backfills, end_block bigint)
+returns bigint language plpgsql stable security invoker
+set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $function$
 declare
-    remaining bigint;
+    skipped bigint;
 begin
     execute format(
-        'select count(*) from %s as todo where %s', backfill.relation,
-        org_migration.batch_filter(backfill, end_block)
+        'select count(rest.org_id) from (%s where todo.ctid operator(pg_catalog.=) any (array(%s))) as rest',
+        backfill.decision, org_migration.batch_rows(backfill, end_block)
     )
-    into remaining;
-    return greatest(remaining - undecided, 0);
+    into skipped;
+    return skipped;
 end
 $function$;
-comment on function org_migration.count_skipped(org_migration.backfills, bigint, bigint) is
-'How many rows of a batch are still without org_id because others held them.';
+comment on function org_migration.count_skipped(org_migration.backfills, bigint) is
+'How many rows of a batch of a sweep are still without org_id because others held them, and not because their parent has none.';
 
 create or replace function org_migration.note_pace(
     backfill org_migration.backfills, done_before double precision, seconds double precision
@@ -63,27 +78,29 @@ create or replace function org_migration.run_batch(backfill org_migration.backfi
 returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     end_block constant bigint := least(backfill.next_block + backfill.batch_blocks, backfill.end_block);
-    row_filter constant text := org_migration.batch_filter(backfill, end_block);
+    batch_rows constant text := org_migration.batch_rows(backfill, end_block);
     began constant timestamptz := clock_timestamp();
     wal_before constant pg_lsn := pg_current_wal_insert_lsn();
     done_before constant double precision := org_migration.backfill_done(backfill);
     batch record;
+    skipped bigint;
 begin
     begin
-        batch := org_migration.backfill_rows(backfill.relation, backfill.decision, row_filter);
+        batch := org_migration.backfill_rows(backfill.relation, backfill.decision, batch_rows);
     exception
         when lock_not_available or deadlock_detected then
             if backfill.sweep > 1 then
                 raise;
             end if;
-            batch := org_migration.backfill_rows(backfill.relation, backfill.decision, row_filter, true);
+            batch := org_migration.backfill_rows(backfill.relation, backfill.decision, batch_rows, true);
             if backfill.sweep > 0 then
-                backfill.rows_skipped := backfill.rows_skipped
-                    + org_migration.count_skipped(backfill, end_block, batch.undecided);
+                skipped := org_migration.count_skipped(backfill, end_block);
+                backfill.rows_skipped := backfill.rows_skipped + skipped;
+                batch.left_over := greatest(batch.left_over - skipped, 0);
             end if;
     end;
 
-    backfill.batch_blocks := org_migration.next_batch_blocks(backfill.batch_blocks, began);
+    backfill.batch_blocks := org_migration.next_batch_blocks(backfill.batch_blocks, began, wal_before);
     backfill.next_block := end_block;
     backfill.rows_updated := backfill.rows_updated + batch.updated;
     backfill.orphans := backfill.orphans + batch.orphans;
@@ -97,7 +114,7 @@ begin
     end if;
     if backfill.sweep > 0 then
         backfill.rows_updated_in_sweep := backfill.rows_updated_in_sweep + batch.updated;
-        backfill.rows_undecided := backfill.rows_undecided + batch.undecided;
+        backfill.rows_undecided := backfill.rows_undecided + batch.left_over;
     end if;
     if end_block = backfill.end_block then
         backfill := org_migration.end_of_blocks(backfill);
@@ -106,8 +123,8 @@ begin
 end
 $function$;
 comment on function org_migration.run_batch(org_migration.backfills) is
-'One batch of a table''s backfill; returns its row as it is then. Batches are ranges of blocks, so they need no key; passes are strided,'
-' so the new versions of a page''s rows find room on it (HOT) and the table does not double.';
+'One batch of a table''s backfill; returns its row as it is then. Batches are ranges of blocks, so they need no key; a pass takes a few'
+' rows of every page, so their new versions find room on it (HOT) and the table does not double.';
 
 create or replace function org_migration.backfill_part(backfill org_migration.backfills)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
@@ -134,6 +151,10 @@ begin
     perform pg_sleep(extract(epoch from backfill.next_batch_at - clock_timestamp()))
     where backfill.next_batch_at > clock_timestamp();
     backfill := org_migration.run_batch(backfill);
+    -- A commit of the application waits until the disk has all that was written before it. Where the disk does not keep up, the backfill waits first.
+    if pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()) > (select settings.batch_wal_mb * 1000000 from tenancy.settings) then
+        perform set_config('synchronous_commit', 'local', true);
+    end if;
 
     delete from org_migration.backfills
     where backfills.relation = backfill.relation and backfills.number = backfill.number;
@@ -268,10 +289,7 @@ begin
         batch := org_migration.backfill_rows(
             leaf,
             org_migration.decision_query(leaf, last_resort),
-            format(
-                'todo.ctid operator(pg_catalog.=) any (array(select ctid from %s where org_id is null limit 1000))',
-                leaf
-            )
+            format('select ctid from %s where org_id is null limit 1000', leaf)
         );
 
         update org_migration.backfills

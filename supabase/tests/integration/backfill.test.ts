@@ -172,7 +172,7 @@ describe("with organizations to tell apart", () => {
     `;
     expect(progress).toEqual({
       state: "finished",
-      passes: 10,
+      passes: 13,
       rows_updated: 150_060,
       complete: true,
       measured: true,
