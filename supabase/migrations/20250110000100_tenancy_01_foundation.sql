@@ -50,13 +50,11 @@ comment on column tenancy.settings.batch_wal_mb is 'Megabytes of WAL that one ba
 comment on column tenancy.settings.wal_mb_per_second is 'Megabytes of WAL per second that the server may write while the backfill runs, for small disks. NULL: no limit.';
 comment on column tenancy.settings.scan_mb_per_second is 'Megabytes per second that an index build or a validation reads: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
 comment on column tenancy.settings.backfill_rows_per_second is 'Rows per second that the backfill writes: what tenancy.plan expects seconds by. Measure yours with tenancy.log.';
-comment on column tenancy.settings.paused is
-'While it is on, no step begins; a push waits for pause_limit_minutes and then ends, and where no table has a row it does not wait.';
+comment on column tenancy.settings.paused is 'While it is on, no step begins; a push waits for pause_limit_minutes and then ends, and where no table has a row it does not wait.';
 comment on column tenancy.settings.pause_limit_minutes is 'Minutes that a push waits while paused is on, before it ends with an error.';
 comment on column tenancy.settings.fill_org_id is 'True: the filler, a trigger, gives rows that come without org_id the organization that the backfill would give them. After a change run'
 ' do $$ begin while tenancy.advance(''filler'') loop commit; end loop; end $$;';
-comment on column tenancy.settings.new_users is
-'Which organization users get who are in none: default, the default organization; personal, one of their own; application, what the'
+comment on column tenancy.settings.new_users is 'Which organization users get who are in none: default, the default organization; personal, one of their own; application, what the'
 ' application gives them. Set by tenancy.enable_new_users. NULL: the default one while tenancy.user_orgs is empty, otherwise none.';
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
 comment on column tenancy.settings.org_role is 'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';

@@ -8,7 +8,14 @@ import { join } from "node:path";
 import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
 import { stateFolder } from "../project.ts";
-import { type Backfill, measureBackfill, prepareBackfill } from "./measure-backfill.ts";
+import {
+  type Backfill,
+  measureBackfill,
+  measureLeast,
+  prepareBackfill,
+  type State,
+  states,
+} from "./measure-backfill.ts";
 import { type Measured, measurePush } from "./measure-push.ts";
 import { prepareApplication } from "./prepare.ts";
 import { measureInserts } from "./measure-inserts.ts";
@@ -36,20 +43,19 @@ async function measurePushes(server: PostgresServer, mapped: boolean): Promise<R
   return pushes;
 }
 
-async function measureBackfills(server: PostgresServer, folder: string): Promise<Record<Kind, Backfill[]>> {
-  await prepareBackfill(server, folder);
+async function measureBackfills(server: PostgresServer, state: State): Promise<string> {
   const backfills: Record<Kind, Backfill[]> = { plain: [], ours: [] };
   for (let run = 1; run <= runs; run++) {
     for (const kind of kinds) {
-      const measured = await measureBackfill(server, kind);
+      const measured = await measureBackfill(server, kind, state);
       backfills[kind].push(measured);
       say(
-        `  backfill alone, run ${run} of ${runs}, ${kind === "plain" ? "one UPDATE" : "ours"}: ` +
+        `  backfill alone, ${state}, run ${run} of ${runs}, ${kind === "plain" ? "one UPDATE" : "ours"}: ` +
           `${formatCount(Math.round(measured.rate))} rows a second`,
       );
     }
   }
-  return backfills;
+  return compareBackfills(backfills, await measureLeast(server, state));
 }
 
 /** Measures everything. Returns the report. */
@@ -57,7 +63,9 @@ async function measure(server: PostgresServer, folder: string, rows: number): Pr
   const { heap, indexes, postgresVersion } = await prepareApplication(server, folder, rows);
   const single = await measurePushes(server, false);
   const mapped = await measurePushes(server, true);
-  const backfills = await measureBackfills(server, join(folder, "columns"));
+  await prepareBackfill(server, join(folder, "columns"));
+  const backfills = [];
+  for (const state of states) backfills.push(await measureBackfills(server, state));
   say("  triggers…");
   const updated = Math.min(rows, 200_000);
   const triggers = await measureTriggers(server, updated);
@@ -78,9 +86,13 @@ async function measure(server: PostgresServer, folder: string, rows: number): Pr
     "",
     markdown(header, comparePushes(mapped.plain, mapped.ours)),
     "",
-    "The mapped backfill alone, on a column without index and foreign key, nothing else at work:",
+    "The mapped backfill alone, on a column without index and foreign key, nothing else at work, its pages in memory and in the WAL:",
     "",
-    compareBackfills(backfills),
+    backfills[0] ?? "",
+    "",
+    "The same just after a checkpoint, on a copy of the files:",
+    "",
+    backfills[1] ?? "",
     "",
     `An update of another column, ${formatCount(updated)} rows of ${table}, median of 7:`,
     "",

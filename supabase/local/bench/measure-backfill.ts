@@ -9,6 +9,10 @@ export interface Backfill extends Growth {
   rate: number;
 }
 
+/** warm: the pages are in memory, and in the WAL already. cold: neither, as in a table that rests. */
+export const states = ["warm", "cold"] as const;
+export type State = (typeof states)[number];
+
 /** Makes the database columns: the mapped application with the column on every table, and no organization in it yet. */
 export async function prepareBackfill(server: PostgresServer, folder: string): Promise<void> {
   const url = await createDatabase(server.port, "columns", "before");
@@ -24,24 +28,35 @@ export async function prepareBackfill(server: PostgresServer, folder: string): P
   await sql.end();
 }
 
-/** Rows per second of the backfill alone, no writer, no index, no foreign key: one UPDATE against ours. */
-export async function measureBackfill(
-  server: PostgresServer,
-  kind: Kind,
-): Promise<Backfill> {
-  const name = `bench_backfill_${kind}`;
-  const url = await createDatabase(server.port, name, "columns");
+const oneUpdate =
+  `update ${table} as todo set org_id = user_orgs.org_id from tenancy.user_orgs where user_orgs.user_id = todo.user_id`;
+
+async function checkpoint(server: PostgresServer): Promise<void> {
+  const admin = connect(server.url({ role: "supabase_admin" }));
+  await admin`checkpoint`;
+  await admin.end();
+}
+
+/** A copy of the database columns, and what one needs to know of it. */
+async function copyColumns(server: PostgresServer, name: string, state: State) {
+  const url = await createDatabase(server.port, name, "columns", state === "cold" ? "file_copy" : "wal_log");
   const sql = connect(url);
-  const [counted] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
   await sql`set statement_timeout = 0`;
+  const [counted] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
+  if (state === "cold") await checkpoint(server);
+  return { sql, rows: counted?.["rows"] as number };
+}
+
+/** Rows per second of the backfill alone, no writer, no index, no foreign key: one UPDATE against ours. */
+export async function measureBackfill(server: PostgresServer, kind: Kind, state: State = "warm"): Promise<Backfill> {
+  const name = `bench_backfill_${kind}`;
+  const { sql, rows } = await copyColumns(server, name, state);
   const before = await readState(sql);
   const start = performance.now();
   let seconds: number;
   if (kind === "plain") {
     await sql`set session_replication_role = replica`;
-    await sql.unsafe(
-      `update ${table} as todo set org_id = user_orgs.org_id from tenancy.user_orgs where user_orgs.user_id = todo.user_id`,
-    );
+    await sql.unsafe(oneUpdate);
     seconds = (performance.now() - start) / 1000;
   } else {
     await runLoops(sql, "_backfill_org_id_from_user_id.sql");
@@ -61,5 +76,32 @@ export async function measureBackfill(
   const after = await readState(sql);
   await sql.end();
   await dropDatabase(server.port, name);
-  return { ...compareStates(before, after), rate: (counted?.["rows"] as number) / seconds };
+  return { ...compareStates(before, after), rate: rows / seconds };
+}
+
+export interface Least {
+  /** The share of the rows that must leave their page, since every row grows and the pages are full. */
+  share: number;
+  /** Rows per second of one UPDATE all of whose rows have room on their pages. */
+  rateWithRoom: number;
+}
+
+/** What no backfill can do without: how many rows must leave their page, and how long one takes that need not. */
+export async function measureLeast(server: PostgresServer, state: State): Promise<Least> {
+  const name = "bench_backfill_room";
+  const { sql, rows } = await copyColumns(server, name, state);
+  // A page of 8192 bytes has 24 of its own, and 4 for each line; a row grows by org_id and by the line of its new version.
+  const [page] = await sql`
+    select 20 / (8168.0 / org_migration.lines_per_page(${table}::regclass, pg_relation_size(${table}::regclass) / 8192) + 16) as share
+  `;
+  await sql.unsafe(`alter table ${table} set (fillfactor = 45)`);
+  await sql.unsafe(`vacuum full ${table}`);
+  if (state === "cold") await checkpoint(server);
+  await sql`set session_replication_role = replica`;
+  const start = performance.now();
+  await sql.unsafe(oneUpdate);
+  const seconds = (performance.now() - start) / 1000;
+  await sql.end();
+  await dropDatabase(server.port, name);
+  return { share: Number(page?.["share"]), rateWithRoom: rows / seconds };
 }

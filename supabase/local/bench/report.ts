@@ -1,5 +1,5 @@
 import { formatCount } from "../../cli/print.ts";
-import type { Backfill } from "./measure-backfill.ts";
+import type { Backfill, Least } from "./measure-backfill.ts";
 import type { InsertCost } from "./measure-inserts.ts";
 import { type Measured, phases } from "./measure-push.ts";
 import type { Kind } from "./shared.ts";
@@ -22,6 +22,7 @@ export function comparePushes(plain: Measured[], ours: Measured[]): string[][] {
     both("**phases 2–4 in all**", phases2to4, seconds),
     ...phases.map((phase) => both(phase, (run) => run.seconds[phase] ?? 0, seconds, false)),
     both("writer: longest stall", (run) => Math.max(...run.latencies), milliseconds),
+    both("writer: p99.9", (run) => percentile(run.latencies, 0.999), milliseconds, false),
     both("writer: p99", (run) => percentile(run.latencies, 0.99), milliseconds, false),
     both("writer: operations meanwhile", (run) => run.latencies.length, formatCount, false),
     both(
@@ -37,18 +38,21 @@ export function comparePushes(plain: Measured[], ours: Measured[]): string[][] {
   ];
 }
 
-export function compareBackfills({ plain, ours }: Record<Kind, Backfill[]>): string {
+/** The least: what must leave its page at the price of one UPDATE, the rest at that of a row with room. */
+export function compareBackfills({ plain, ours }: Record<Kind, Backfill[]>, { share, rateWithRoom }: Least): string {
   const medians = (read: (run: Backfill) => number) => [median(plain.map(read)), median(ours.map(read))] as const;
   const rates = medians(({ rate }) => rate);
   const wal = medians(({ walBytes }) => walBytes);
   const growth = medians((run) => run.sizeAfter / run.sizeBefore - 1);
   const hot = medians((run) => run.hotUpdates / run.updates);
   const percent = (value: number) => `${Math.round(value * 100)} %`;
+  const least = 1 / (share / rates[0] + (1 - share) / rateWithRoom);
   return markdown(["", "one UPDATE", "these migrations", "ratio"], [
     ["rows per second", ...rates.map((rate) => formatCount(Math.round(rate))), ratio(rates[1], rates[0])],
     ["WAL", ...wal.map(megabytes), ratio(...wal)],
     ["growth", ...growth.map(percent), ""],
     ["HOT updates", ...hot.map(percent), ""],
+    [`the least: ${percent(share)} must leave their page`, "", formatCount(Math.round(least)), ratio(least, rates[0])],
   ]);
 }
 
