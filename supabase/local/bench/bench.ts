@@ -9,21 +9,23 @@ import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
 import { stateFolder } from "../project.ts";
 import { type Backfill, measureBackfill, prepareBackfill } from "./measure-backfill.ts";
-import { type Measured, measurePush } from "./measure-push.ts";
+import { type Edit, type Measured, measurePush } from "./measure-push.ts";
 import { prepareApplication } from "./prepare.ts";
 import { measureInserts } from "./measure-inserts.ts";
 import { measureTriggers } from "./measure-triggers.ts";
-import { type Kind, kinds, runs, serverSettings, table } from "./shared.ts";
+import { type Kind, kinds, mapping, runs, serverSettings, table } from "./shared.ts";
 import { markdown, megabytes, say } from "./print.ts";
 import { compareBackfills, compareInserts, comparePushes, compareTriggers, phases2to4 } from "./report.ts";
 
 const names: Record<Kind, string> = { plain: "plain plan", ours: "ours" };
 
+const addMapping: Edit = (project) => project.append("_EDIT_list_of_tables.sql", mapping);
+
 async function measurePushes(server: PostgresServer, mapped: boolean): Promise<Record<Kind, Measured[]>> {
   const pushes: Record<Kind, Measured[]> = { plain: [], ours: [] };
   for (let run = 1; run <= runs; run++) {
     for (const kind of kinds) {
-      const measured = await measurePush(server, kind, mapped);
+      const measured = await measurePush(server, kind, mapped ? addMapping : () => {});
       pushes[kind].push(measured);
       say(
         `  ${mapped ? "mapped" : "single organization"}, run ${run} of ${runs}, ${names[kind]}: ` +
