@@ -2,11 +2,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
 import { copyProject } from "../project-copy.ts";
+import { readProcess } from "./processes.ts";
 import { compareStates, type Growth, keepPhase1, type Kind, mapping, readState, runLoops, table } from "./shared.ts";
 
 export interface Backfill extends Growth {
   /** Rows per second. */
   rate: number;
+  /** Of its session; NaN where the system does not tell. */
+  cpuSeconds: number;
 }
 
 /** Makes the database columns: the mapped application with the column on every table, and no organization in it yet. */
@@ -53,6 +56,8 @@ export async function measureBackfill(
     `;
     seconds = spent?.["seconds"] as number;
   }
+  const [session] = await sql`select pg_backend_pid() as pid`;
+  const { cpuSeconds } = readProcess(session?.["pid"] as number);
   const [left] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
   if (left?.["rows"] !== 0) throw new Error(`${left?.["rows"]} rows without organization after the backfill`);
   // A statement of less than a second has not said yet what it updated.
@@ -61,5 +66,5 @@ export async function measureBackfill(
   const after = await readState(sql);
   await sql.end();
   await dropDatabase(server.port, name);
-  return { ...compareStates(before, after), rate: (counted?.["rows"] as number) / seconds };
+  return { ...compareStates(before, after), rate: (counted?.["rows"] as number) / seconds, cpuSeconds };
 }

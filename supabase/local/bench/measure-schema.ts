@@ -7,7 +7,7 @@ import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
 import { root } from "../project.ts";
 import { copyProject, readList } from "../project-copy.ts";
-import { readCpuOfServer } from "./processes.ts";
+import { findServer, readCpuOfServer } from "./processes.ts";
 import { keepPhase1 } from "./shared.ts";
 
 /** How many tables and partitions an application has. */
@@ -61,14 +61,6 @@ function addTables({ tables, partitions }: Size): { names: string[]; statements:
   };
 }
 
-/** The process that started all others of a server. */
-async function readServerPid(server: PostgresServer): Promise<number> {
-  const sql = connect(server.url({ role: "supabase_admin" }));
-  const [file] = await sql`select pg_read_file('postmaster.pid') as text`;
-  await sql.end();
-  return parseInt(file?.["text"] as string);
-}
-
 /** What a step costs, whose sessions end with it. */
 async function cost(serverPid: number, act: () => Promise<unknown>): Promise<StepCost> {
   const before = readCpuOfServer(serverPid);
@@ -83,7 +75,7 @@ async function cost(serverPid: number, act: () => Promise<unknown>): Promise<Ste
 /** What the steps of a push cost an application of this size: each on a connection of its own, as they are called. */
 export async function measureSchema(server: PostgresServer, folder: string, size: Size): Promise<SchemaCost> {
   const url = await createDatabase(server.port, "bench_schema", "before");
-  const serverPid = await readServerPid(server);
+  const serverPid = await findServer(server);
   const ask = (query: string): Promise<StepCost> =>
     cost(serverPid, async () => {
       const sql: Sql = connect(url);

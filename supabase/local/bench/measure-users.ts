@@ -9,7 +9,7 @@ import { databaseUrl, freePort } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
 import { root, stateFolder } from "../project.ts";
 import { say } from "./print.ts";
-import { readProcess } from "./processes.ts";
+import { readCpuOfServer, readProcess } from "./processes.ts";
 import { defaultOrgId } from "./shared.ts";
 import type { StandInMessage, StandInOrder } from "./stand-in.ts";
 
@@ -24,6 +24,8 @@ interface StandIn {
   readCounts(): Promise<{ requests: number; lost: string[] }>;
   /** Loses the first update of every hundredth user. */
   lose(): void;
+  /** Of the CPU, until now. */
+  readCpuSeconds(): number;
   stop(): Promise<void>;
 }
 
@@ -32,6 +34,8 @@ export interface Stage {
   url: string;
   folder: string;
   standIn: StandIn;
+  /** The process of the database server. */
+  serverPid: number;
 }
 
 export interface Measured {
@@ -40,6 +44,8 @@ export interface Measured {
   /** Of all calls together. */
   seconds: number;
   requests: number;
+  /** Of the CPU, the Auth server's and the database's included. */
+  allCpuSeconds: number;
   /** Of the Deno process: what it used of the CPU, and its memory in megabytes, at its peak and in the end. */
   cpuSeconds: number;
   peakMegabytes: number;
@@ -76,6 +82,7 @@ export async function startStandIn(port: number, database: string, folder: strin
       return message;
     },
     lose: () => order("lose"),
+    readCpuSeconds: () => readProcess(child.pid).cpuSeconds,
     stop: async () => {
       const gone = new Promise((resolve) => child.once("exit", resolve));
       order("stop");
@@ -131,6 +138,17 @@ async function runOnDeno(program: string, parameters: string[]): Promise<number>
     },
   );
   return Number(stdout);
+}
+
+/** Seconds of CPU that all take together, the way's own processes, the Auth server and the database, until the way is done. */
+export async function measureCpu<Result>(
+  { standIn, serverPid }: Stage,
+  way: () => Promise<Result>,
+): Promise<{ result: Result; cpuSeconds: number }> {
+  const read = () => readCpuOfServer(serverPid) + standIn.readCpuSeconds() + readProcess(process.pid).cpuSecondsOfEnded;
+  const before = read();
+  const result = await way();
+  return { result, cpuSeconds: read() - before };
 }
 
 /** Seconds of the requests alone. */
@@ -193,10 +211,10 @@ export async function measureFunction(
   const { sql, standIn } = stage;
   await createUsers(stage, users);
   await sql`select pg_stat_reset()`;
-  const ofFunction = await runFunction(stage, request);
+  const { result: ofFunction, cpuSeconds: allCpuSeconds } = await measureCpu(stage, () => runFunction(stage, request));
   await expectAllDone(sql);
   const { requests } = await standIn.readCounts();
-  return { users, ...ofFunction, requests, sqlFunctions: await readSql(sql) };
+  return { users, ...ofFunction, allCpuSeconds, requests, sqlFunctions: await readSql(sql) };
 }
 
 async function readSql(sql: Sql): Promise<Measured["sqlFunctions"]> {

@@ -1,4 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
+import { connect } from "../databases.ts";
+import type { PostgresServer } from "../postgres.ts";
 
 /** What the system says of a process; NaN where it does not, which is everywhere except on Linux. */
 export interface Process {
@@ -38,4 +40,12 @@ export function readCpuOfServer(pid: number): number {
     .filter(({ parent }) => parent === pid);
   const server = readProcess(pid);
   return [server, ...children].reduce((total, { cpuSeconds }) => total + cpuSeconds, server.cpuSecondsOfEnded);
+}
+
+/** The process that started all others of a server. */
+export async function findServer(server: Pick<PostgresServer, "url">): Promise<number> {
+  const sql = connect(server.url({ role: "supabase_admin" }));
+  const [file] = await sql`select pg_read_file('postmaster.pid') as text`;
+  await sql.end();
+  return parseInt(file?.["text"] as string);
 }

@@ -11,6 +11,7 @@ import { machine, readCount, runBench } from "./command.ts";
 import {
   createUsers,
   expectAllDone,
+  measureCpu,
   type Measured,
   measureFunction,
   runBareLoad,
@@ -19,46 +20,69 @@ import {
 } from "./measure-users.ts";
 import { measureWay, type Outcome, ways } from "./measure-ways.ts";
 import { markdown, median, say } from "./print.ts";
+import { findServer } from "./processes.ts";
 import { runs } from "./shared.ts";
 
-/** Users per second of the requests alone. */
-async function measureBareLoad(stage: Stage, users: number, concurrency: number): Promise<number> {
-  await createUsers(stage, users);
-  const seconds = await runBareLoad(stage, concurrency);
-  await expectAllDone(stage.sql);
-  return users / seconds;
+interface Rate {
+  /** Users. */
+  perSecond: number;
+  /** Of the CPU, the Auth server's and the database's included. */
+  cpuSeconds: number;
 }
 
-async function compareWithBareLoad(stage: Stage, comparedUsers: number): Promise<string> {
+/** The requests alone. */
+async function measureBareLoad(stage: Stage, users: number, concurrency: number): Promise<Rate> {
+  await createUsers(stage, users);
+  const { result: seconds, cpuSeconds } = await measureCpu(stage, () => runBareLoad(stage, concurrency));
+  await expectAllDone(stage.sql);
+  return { perSecond: users / seconds, cpuSeconds };
+}
+
+async function measureRate(stage: Stage, users: number, request: Record<string, unknown>): Promise<Rate> {
+  const { seconds, allCpuSeconds } = await measureFunction(stage, users, request);
+  return { perSecond: users / seconds, cpuSeconds: allCpuSeconds };
+}
+
+async function compareWithBareLoad(stage: Stage, users: number): Promise<string> {
   const rows: string[][] = [];
   say("  both once, not counted");
-  await measureBareLoad(stage, comparedUsers, 10);
-  await measureFunction(stage, comparedUsers, {});
+  await measureBareLoad(stage, users, 10);
+  await measureFunction(stage, users, {});
   for (const concurrency of [5, 10]) {
-    const rates = { bare: [] as number[], ours: [] as number[], inSql: [] as number[] };
+    const rates = { bare: [] as Rate[], ours: [] as Rate[], inSql: [] as Rate[] };
     for (let turn = 1; turn <= runs; turn++) {
-      rates.bare.push(await measureBareLoad(stage, comparedUsers, concurrency));
-      const measured = await measureFunction(stage, comparedUsers, { concurrency, max_users: comparedUsers });
-      rates.ours.push(measured.users / measured.seconds);
-      const inSql = await measureFunction(stage, comparedUsers, { mode: "sql" });
-      rates.inSql.push(inSql.users / inSql.seconds);
+      rates.bare.push(await measureBareLoad(stage, users, concurrency));
+      rates.ours.push(await measureRate(stage, users, { concurrency, max_users: users }));
+      rates.inSql.push(await measureRate(stage, users, { mode: "sql" }));
       say(
         `  concurrency ${concurrency}, run ${turn} of ${runs}: ` +
-          `bare ${rates.bare.at(-1)?.toFixed(0)} users a second, function ${rates.ours.at(-1)?.toFixed(0)}, ` +
-          `its mode sql ${rates.inSql.at(-1)?.toFixed(0)}`,
+          `bare ${rates.bare.at(-1)?.perSecond.toFixed(0)} users a second, function ${
+            rates.ours.at(-1)?.perSecond.toFixed(0)
+          }, its mode sql ${rates.inSql.at(-1)?.perSecond.toFixed(0)}`,
       );
     }
-    const [bare, ours] = [median(rates.bare), median(rates.ours)];
+    const perSecond = (of: Rate[]) => median(of.map((rate) => rate.perSecond));
+    const cpu = (of: Rate[]) => median(of.map((rate) => (rate.cpuSeconds / users) * 1000));
     rows.push([
       String(concurrency),
-      formatCount(Math.round(bare)),
-      formatCount(Math.round(ours)),
-      times(ours / bare),
-      formatCount(Math.round(median(rates.inSql))),
+      ...[rates.bare, rates.ours].map((of) => formatCount(Math.round(perSecond(of)))),
+      times(perSecond(rates.ours) / perSecond(rates.bare)),
+      ...[rates.bare, rates.ours].map((of) => `${cpu(of).toFixed(2)} ms`),
+      times(cpu(rates.bare) / cpu(rates.ours)),
+      formatCount(Math.round(perSecond(rates.inSql))),
     ]);
   }
   return markdown(
-    ["requests at a time", "bare load, users per second", "the function", "ratio", "its mode sql, which sends none"],
+    [
+      "requests at a time",
+      "bare load, users per second",
+      "the function",
+      "ratio",
+      "CPU of all per user, bare load",
+      "the function",
+      "ratio",
+      "its mode sql, which sends none",
+    ],
     rows,
   );
 }
@@ -74,7 +98,7 @@ async function compareWays(stage: Stage, comparedUsers: number): Promise<string>
     }
   }
   const seconds = outcomes.map((ofWay) => median(ofWay.map((outcome) => outcome.seconds)));
-  const ours = seconds.at(-1) ?? NaN;
+  const ours = seconds[ways.findIndex(({ name }) => name === "the function, ten at a time")] ?? NaN;
   return markdown(
     ["", "seconds", "against the function", "requests", "users missed", "updates lost"],
     ways.map(({ name }, number) => {
@@ -135,7 +159,8 @@ async function prepareStage(server: PostgresServer, folder: string): Promise<Sta
   await supabase(["db", "push", ...pushTarget(url)]);
   const sql = connect(databaseUrl(server.port, { database: "bench_users", role: "supabase_admin" }));
   await sql`set statement_timeout = 0`;
-  return { sql, url, folder, standIn: await startStandIn(server.port, "bench_users", folder) };
+  const standIn = await startStandIn(server.port, "bench_users", folder);
+  return { sql, url, folder, standIn, serverPid: await findServer(server) };
 }
 
 async function measure(stage: Stage, users: number): Promise<string> {
