@@ -1131,7 +1131,7 @@ chosen (new_users) as (
     select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
     references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
     from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
-    owner_column on owner_column.relation = reference.parent and array[owner_column.attnum] = reference.parent_attnums ), ancestor as materialized ( select reference.relation, reference.parent from
+    owner_column on (owner_column.relation, array[owner_column.attnum]) = (reference.parent, reference.parent_attnums) ), ancestor as materialized ( select reference.relation, reference.parent from
     reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference
     as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name,
     arms.relation, arms.is_of_user and not arms.has_org_id and not exists ( select from unnest(arms.tables) as read (oid) where read.oid <> arms.relation and not exists ( select from ancestor where

@@ -361,16 +361,16 @@ create or replace function tenancy.leaves(target regclass)
 returns setof regclass language plpgsql stable security invoker set search_path = '' as $function$
 begin
     return query
-    select class.oid::regclass
+    select members.member
     from (
         select target as member
         union
         select tree.relid
         from pg_partition_tree(target) as tree
     ) as members
-    join pg_catalog.pg_class as class on class.oid = members.member
-    where class.relkind <> 'p'
-    order by class.oid;
+    -- One by one: a join reads pg_class as a whole, for each table again.
+    where (select class.relkind from pg_catalog.pg_class as class where class.oid = members.member) <> 'p'
+    order by members.member::oid;
 end
 $function$;
 comment on function tenancy.leaves(regclass) is

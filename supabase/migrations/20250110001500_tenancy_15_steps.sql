@@ -289,6 +289,7 @@ begin
 
     perform set_config('tenancy.counted_to', transaction_timestamp()::text, false);
     perform org_migration.note_work();
+    perform org_migration.note_following() where 'count' = any (steps);
 
     select * into settings from tenancy.settings;
     if 'filler' = any (steps) and settings.fill_org_id then

@@ -17,6 +17,33 @@ create index if not exists backfill_conflicts_relation_idx on org_migration.back
 comment on table org_migration.backfill_conflicts is
 'Rows whose sources name different organizations: the primary key, what was chosen, and what each column says.';
 
+create or replace function org_migration.note_following()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    following oid[] := '{}';
+begin
+    -- Mostly there is nothing of the kind yet, and no view need look at all tables.
+    if exists (
+        select from pg_catalog.pg_attribute as org_id
+        join pg_catalog.pg_class as class on class.oid = org_id.attrelid
+        where org_id.attname = 'org_id'
+            and not org_id.attisdropped
+            and class.relkind in ('r', 'p')
+            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
+    ) or exists (
+        select from pg_catalog.pg_constraint as reference
+        join pg_catalog.pg_class as class on class.oid = reference.conrelid
+        where reference.confrelid = to_regclass('public.organizations')
+            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
+    ) then
+        following := array(select following_tables.relation::oid from org_migration.following_tables);
+    end if;
+    perform set_config('tenancy.following', following::text, false);
+end
+$function$;
+comment on function org_migration.note_following() is
+'Notes org_migration.following_tables in a setting of the session, for count_rows, which asks for each table: the view looks at all of them.';
+
 create or replace function org_migration.count_rows(target regclass)
 returns boolean
 language plpgsql volatile security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
@@ -24,7 +51,6 @@ declare
     began constant timestamptz := clock_timestamp();
     statement constant text := format('select count(*) from %s', target);
     parts text[] := '{}';
-    follows boolean := false;
     counted bigint;
 begin
     if exists (select from org_migration.tables_before where tables_before.relation = target) then
@@ -42,22 +68,6 @@ begin
             where found.present
         );
     end if;
-    -- Asked for each table, so not of views that look at all of them.
-    if exists (
-        select from pg_catalog.pg_attribute as org_id
-        join pg_catalog.pg_class as class on class.oid = org_id.attrelid
-        where org_id.attname = 'org_id'
-            and not org_id.attisdropped
-            and class.relkind in ('r', 'p')
-            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
-    ) or exists (
-        select from pg_catalog.pg_constraint as reference
-        join pg_catalog.pg_class as class on class.oid = reference.conrelid
-        where reference.confrelid = to_regclass('public.organizations')
-            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
-    ) then
-        follows := target in (select following_tables.relation from org_migration.following_tables);
-    end if;
 
     insert into org_migration.tables_before (relation, row_count, rows_inserted, rows_deleted, storage, follows_org_id, parts)
     values (
@@ -65,7 +75,8 @@ begin
         org_migration.rows_inserted(target),
         org_migration.rows_deleted(target),
         org_migration.storage_of(target),
-        follows, parts
+        target::oid = any (current_setting('tenancy.following')::oid[]),
+        parts
     );
     insert into tenancy.log (part, table_name, statement, began, seconds, rows)
     values ('count', target::text, statement, began, round(extract(epoch from clock_timestamp() - began), 3), counted);
@@ -73,7 +84,8 @@ begin
 end
 $function$;
 comment on function org_migration.count_rows(regclass) is
-'The step count: notes the table''s rows and the parts that it has already, once. Returns true if it did.';
+'The step count: notes the table''s rows, the parts that it has already, and if it follows an organization, as org_migration.note_following()'
+' has found, once. Returns true if it did.';
 
 create or replace function org_migration.rows_inserted(target regclass)
 returns bigint language sql volatile security invoker set search_path = '' as $function$
@@ -121,27 +133,30 @@ comment on table org_migration.rules is
 'org_migration.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
 
 create or replace function org_migration.note_rules(target regclass default null)
-returns void language sql volatile security invoker set search_path = '' as $function$
+returns void
+-- A plan that does not know whether it is one table or all expects one, and looks at all tables again for each.
+language plpgsql volatile security invoker set search_path = '' set plan_cache_mode = force_custom_plan as $function$
+begin
     delete from org_migration.rules
-    where rules.root = coalesce(target, rules.root);
+    where target is null or rules.root = target;
 
     insert into org_migration.rules
     -- Each view once, and not once per row of another.
     with rule as materialized (
         select decision_rules.*
         from org_migration.decision_rules
-        where decision_rules.root = coalesce(target, decision_rules.root)
+        where (target is null or decision_rules.root = target)
             and decision_rules.by_memberships = exists (select from tenancy.memberships)
     ),
     decision as materialized (
         select decisions.root, decisions.in_words
         from tenancy.decisions
-        where decisions.root = coalesce(target, decisions.root)
+        where target is null or decisions.root = target
     ),
     parent as materialized (
         select sources.root, array_agg(sources.parent) filter (where sources.parent is not null) as relations
         from tenancy.sources
-        where sources.root = coalesce(target, sources.root)
+        where target is null or sources.root = target
         group by sources.root
     )
     select
@@ -150,7 +165,8 @@ returns void language sql volatile security invoker set search_path = '' as $fun
     from rule
     join decision on decision.root = rule.root
     join tenancy.application_tables on application_tables.relation = rule.root
-    left join parent on parent.root = rule.root
+    left join parent on parent.root = rule.root;
+end
 $function$;
 comment on function org_migration.note_rules(regclass) is 'Notes the rules of a table, or of all (NULL), as they are now.';
 

@@ -114,6 +114,7 @@ begin
 
     perform tenancy.note_tables();
     if moves then
+        perform org_migration.note_following();
         perform org_migration.count_rows(target);
         perform org_migration.prepare_fillers(target)
         from tenancy.settings

@@ -27,9 +27,7 @@ user_column as materialized (
     union
     select reference.relation, reference.attnums[1]
     from reference
-    join owner_column
-        on owner_column.relation = reference.parent
-        and array[owner_column.attnum] = reference.parent_attnums
+    join owner_column on (owner_column.relation, array[owner_column.attnum]) = (reference.parent, reference.parent_attnums)
 ),
 -- The tables that a row follows: what it references, and what that does.
 ancestor as materialized (
@@ -253,11 +251,8 @@ from (
             case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then,
             ' Collisions: ' || nullif(counted.number, 0) || '.'
         ) as problem,
-        case
-            when per_organization.users > 0 and per_organization.is_of_user
-                then 'leave it where a row is about its user, as a profile or a role is; or else: '
-            else ''
-        end || per_organization.remedy as remedy
+        case when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row is about its user, as a profile or a role is; or else: ' else '' end
+            || per_organization.remedy as remedy
     from per_organization
     cross join lateral (
         select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint
@@ -374,20 +369,13 @@ from (
         ),
         format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name)
     from reference
-    join org_column as child
-        on child.relation = reference.relation
-        and child.is_root
-        and child.is_not_null
-    join org_column as parent
-        on parent.relation = reference.parent
-        and parent.is_root
-        and parent.is_not_null
+    join org_column as child on child.relation = reference.relation and child.is_root and child.is_not_null
+    join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null
     join pg_catalog.pg_constraint as its on its.oid = reference.constraint_oid
     where child.attnum <> all (its.conkey)
     group by child.qualified_name
 ) as found;
-comment on view tenancy.review_choices is
-'What was per user and may be per organization from now on. Columns as tenancy.review.';
+comment on view tenancy.review_choices is 'What was per user and may be per organization from now on. Columns as tenancy.review.';
 
 create or replace view tenancy.review as
 with breaks as materialized (

@@ -24,7 +24,8 @@ await Promise.all(
         body: JSON.stringify({ app_metadata: { org_id: orgId } }),
       });
       await response.json();
-      if (!response.ok) throw new Error(`HTTP ${response.status}`);
+      // 404: deleted meanwhile.
+      if (!response.ok && response.status !== 404) throw new Error(`HTTP ${response.status}`);
     }
   }),
 );

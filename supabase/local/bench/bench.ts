@@ -2,12 +2,9 @@
  * npm run bench -- [rows]: the plan as it is usually written against these migrations, on the same data, alternating, in one
  * run. Prints Markdown tables on standard output; what it is at, on standard error. rows: of the largest table.
  */
-import { mkdirSync, rmSync } from "node:fs";
-import { cpus } from "node:os";
 import { join } from "node:path";
-import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
+import type { PostgresServer } from "../postgres.ts";
 import { formatCount } from "../../cli/print.ts";
-import { stateFolder } from "../project.ts";
 import {
   type Backfill,
   measureBackfill,
@@ -16,7 +13,8 @@ import {
   type State,
   states,
 } from "./measure-backfill.ts";
-import { type Measured, measurePush } from "./measure-push.ts";
+import { machine, readCount, runBench } from "./command.ts";
+import { addMapping, type Measured, measurePush } from "./measure-push.ts";
 import { prepareApplication } from "./prepare.ts";
 import { measureInserts } from "./measure-inserts.ts";
 import { measureTriggers } from "./measure-triggers.ts";
@@ -30,7 +28,7 @@ async function measurePushes(server: PostgresServer, mapped: boolean): Promise<R
   const pushes: Record<Kind, Measured[]> = { plain: [], ours: [] };
   for (let run = 1; run <= runs; run++) {
     for (const kind of kinds) {
-      const measured = await measurePush(server, kind, mapped);
+      const measured = await measurePush(server, kind, mapped ? addMapping : () => {});
       pushes[kind].push(measured);
       say(
         `  ${mapped ? "mapped" : "single organization"}, run ${run} of ${runs}, ${names[kind]}: ` +
@@ -76,7 +74,7 @@ async function measure(server: PostgresServer, folder: string, rows: number): Pr
       megabytes(indexes)
     } of indexes), 44 other tables of ` +
     `1,000 rows or more, a writer at work; medians of ${runs} alternating runs. PostgreSQL ${postgresVersion}, fsync on, ` +
-    `shared_buffers 2 GB, ${cpus().length} × ${cpus()[0]?.model.trim()}, ${new Date().toISOString().slice(0, 10)}.`,
+    `shared_buffers 2 GB, ${machine()}.`,
     "",
     "One organization:",
     "",
@@ -105,33 +103,7 @@ async function measure(server: PostgresServer, folder: string, rows: number): Pr
   ].join("\n");
 }
 
-async function bench(rows: number): Promise<void> {
-  const folder = join(stateFolder(), `bench-${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const started = Date.now();
-  const server = await startPostgres({
-    port: await freePort(),
-    folder: join(folder, "server"),
-    settings: serverSettings,
-  });
-  try {
-    console.log(await measure(server, folder, rows));
-    say(`${formatCount(Math.round((Date.now() - started) / 1000))} s in all.`);
-  } finally {
-    await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-const [argument = "1000000", ...others] = process.argv.slice(2);
-const rows = Number(argument.replaceAll("_", ""));
-if (others.length > 0 || !Number.isInteger(rows) || rows < 1000 || rows > 1_000_000_000) {
-  say(
-    `Cannot run the benchmark with ${
-      JSON.stringify(process.argv.slice(2).join(" "))
-    }: the one argument is the number of rows, from 1000 to 1000000000`,
-  );
-  process.exitCode = 1;
-} else {
-  await bench(rows);
+const rows = readCount("rows", 1_000_000, 1000, 1_000_000_000);
+if (rows !== undefined) {
+  await runBench(serverSettings, async (server, folder) => await measure(server, folder, rows));
 }

@@ -6,7 +6,17 @@ import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
 import { stateFolder } from "../project.ts";
 import { copyProject, type ProjectCopy } from "../project-copy.ts";
-import { compareStates, type Growth, keepPhase1, type Kind, mapping, plainPlan, readState, table } from "./shared.ts";
+import {
+  compareStates,
+  type Growth,
+  keepPhase1,
+  type Kind,
+  mapping,
+  plainPlan,
+  readState,
+  type State,
+  table,
+} from "./shared.ts";
 import { say } from "./print.ts";
 import { startWriter } from "./writer.ts";
 
@@ -30,21 +40,28 @@ export interface Measured extends Growth {
   latencies: number[];
   /** How many of them failed. */
   errors: number;
+  /** And how many when it was over, or until then. */
+  refused: number;
 }
 
 /** When the phases began and ended, and the seconds of each. */
-interface Times {
+export interface Times {
   from: number;
   to: number;
   seconds: Measured["seconds"];
 }
 
+/** What an owner changes in the copied migrations. */
+export type Edit = (project: ProjectCopy) => void;
+
+export const addMapping: Edit = (project) => project.append("_EDIT_list_of_tables.sql", mapping);
+
 /** The project with one of the two plans in it. */
-function prepareProject(name: string, kind: Kind, mapped: boolean): ProjectCopy {
+function prepareProject(name: string, kind: Kind, edit: Edit): ProjectCopy {
   const folder = join(stateFolder(), `bench-${process.pid}`, name);
   rmSync(folder, { recursive: true, force: true });
   const project = copyProject(folder);
-  if (mapped) project.append("_EDIT_list_of_tables.sql", mapping);
+  edit(project);
   if (kind === "plain") {
     keepPhase1(folder);
     writeFileSync(join(folder, "supabase/migrations/20250110030000_plain_plan.sql"), plainPlan);
@@ -100,35 +117,64 @@ async function timesOfPlainPlan(sql: Sql): Promise<Times> {
   return { from: (marks[0]?.at ?? 0) * 1000, to: (marks.at(-1)?.at ?? 0) * 1000, seconds };
 }
 
-/** Pushes one of the two plans to a fresh copy of the application, with a writer at work, and measures it. */
-export async function measurePush(server: PostgresServer, kind: Kind, mapped: boolean): Promise<Measured> {
-  const name = `bench_${kind}`;
-  const url = await createDatabase(server.port, name, "before");
-  const project = prepareProject(name, kind, mapped);
+/** What is done to a copy of the application: it tells when, and the state of the largest table before. */
+export type Work = (url: string, sql: Sql) => Promise<{ before: State; times: Times }>;
+
+/** Does something to a fresh copy of a database, with a writer at work, and measures it. */
+export async function measureWork(
+  server: PostgresServer,
+  name: string,
+  template: string,
+  work: Work,
+  inspect: (sql: Sql) => Promise<void> = async () => {},
+): Promise<Measured> {
+  const url = await createDatabase(server.port, name, template);
   const sql = connect(url);
   // In the new database the tables are cold, and whoever reads them first pays for that.
   await sql`select count(*) from ${sql(table)} where notes = ''`;
   const writer = startWriter(url);
   await sleep(500);
-  const { code, output, begun, before } = await pushAndWatch(project, url, sql);
+  const done = await work(url, sql).catch((error: unknown) => ({ error }));
   await sleep(1200);
   const after = await readState(sql);
   const operations = await writer.stop();
-  if (code !== 0) {
-    await sql.end();
-    if (kind === "ours" || !output.includes("deadlock detected")) throw new Error(`the push failed:\n${output}`);
-    say("  PostgreSQL ended the plain plan in a deadlock with the writer; it is pushed to a new copy");
-    return await measurePush(server, kind, mapped);
-  }
-
-  const { from, to, seconds } = kind === "ours" ? timesOfOurs(begun) : await timesOfPlainPlan(sql);
+  if (!("error" in done)) await inspect(sql);
   await sql.end();
+  if ("error" in done) throw done.error;
   await dropDatabase(server.port, name);
-  const meanwhile = operations.filter(({ begun, milliseconds }) => begun + milliseconds >= from && begun <= to);
+  const { before, times: { from, to, seconds } } = done;
+  const since = operations.filter(({ begun, milliseconds }) => begun + milliseconds >= from);
+  const meanwhile = since.filter(({ begun }) => begun <= to);
   return {
     ...compareStates(before, after),
     seconds,
     latencies: meanwhile.map(({ milliseconds }) => milliseconds),
     errors: meanwhile.filter(({ failed }) => failed).length,
+    refused: since.filter(({ failed }) => failed).length,
   };
+}
+
+/** Pushes one of the two plans to a fresh copy of the application, and measures it. */
+export async function measurePush(
+  server: PostgresServer,
+  kind: Kind,
+  edit: Edit,
+  inspect?: (sql: Sql) => Promise<void>,
+): Promise<Measured> {
+  const name = `bench_${kind}`;
+  const project = prepareProject(name, kind, edit);
+  let isDeadlock = false;
+  const push: Work = async (url, sql) => {
+    const { code, output, begun, before } = await pushAndWatch(project, url, sql);
+    isDeadlock = kind === "plain" && code !== 0 && output.includes("deadlock detected");
+    if (code !== 0) throw new Error(`the push failed:\n${output}`);
+    return { before, times: kind === "ours" ? timesOfOurs(begun) : await timesOfPlainPlan(sql) };
+  };
+  try {
+    return await measureWork(server, name, "before", push, inspect);
+  } catch (error) {
+    if (!isDeadlock) throw error;
+    say("  PostgreSQL ended the plain plan in a deadlock with the writer; it is pushed to a new copy");
+    return await measurePush(server, kind, edit, inspect);
+  }
 }

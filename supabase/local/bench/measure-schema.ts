@@ -1,11 +1,13 @@
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Sql } from "postgres";
 import { pasteList } from "../../cli/adopt-preflight.ts";
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
 import { root } from "../project.ts";
 import { copyProject, readList } from "../project-copy.ts";
+import { findServer, readCpuOfServer } from "./processes.ts";
 import { keepPhase1 } from "./shared.ts";
 
 /** How many tables and partitions an application has. */
@@ -16,8 +18,12 @@ export interface Size {
 }
 
 export const steps = ["preflight", "plan", "push", "review", "verify_schema", "verify"] as const;
-/** Seconds by step. */
-export type SchemaCost = Record<(typeof steps)[number], number>;
+export interface StepCost {
+  seconds: number;
+  /** Of the server's CPU, which what else the machine does hardly changes; NaN where the system does not tell. */
+  cpuSeconds: number;
+}
+export type SchemaCost = Record<(typeof steps)[number], StepCost>;
 
 /** Of the shipped application. */
 export const shippedTables = 54;
@@ -55,24 +61,27 @@ function addTables({ tables, partitions }: Size): { names: string[]; statements:
   };
 }
 
-const time = async (act: () => Promise<unknown>): Promise<number> => {
+/** What a step costs, whose sessions end with it. */
+async function cost(serverPid: number, act: () => Promise<unknown>): Promise<StepCost> {
+  const before = readCpuOfServer(serverPid);
   const start = performance.now();
   await act();
-  return (performance.now() - start) / 1000;
-};
+  const seconds = (performance.now() - start) / 1000;
+  // A session that has said goodbye takes a moment to be gone.
+  await sleep(200);
+  return { seconds, cpuSeconds: readCpuOfServer(serverPid) - before };
+}
 
 /** What the steps of a push cost an application of this size: each on a connection of its own, as they are called. */
 export async function measureSchema(server: PostgresServer, folder: string, size: Size): Promise<SchemaCost> {
   const url = await createDatabase(server.port, "bench_schema", "before");
-  const ask = async (query: string): Promise<number> => {
-    const sql: Sql = connect(url);
-    try {
+  const serverPid = await findServer(server);
+  const ask = (query: string): Promise<StepCost> =>
+    cost(serverPid, async () => {
+      const sql: Sql = connect(url);
       await sql`set statement_timeout = 0`;
-      return await time(() => sql.unsafe(query));
-    } finally {
-      await sql.end();
-    }
-  };
+      await sql.unsafe(query).finally(() => sql.end());
+    });
   const { names, statements } = addTables(size);
   await ask(statements);
   await ask("vacuum analyze");
@@ -94,14 +103,14 @@ export async function measureSchema(server: PostgresServer, folder: string, size
   const rows = `${readList()}${list.join("\n")}`.trimEnd().replace(/,$/, "");
   const preflight = await ask(pasteList(readFileSync(join(root, "supabase/preflight.sql"), "utf8"), rows));
   await pushWith(keepPhase1);
-  const cost: SchemaCost = {
+  const costs: SchemaCost = {
     preflight,
     plan: await ask("select count(*) from tenancy.plan"),
-    push: await time(() => pushWith(() => {})),
+    push: await cost(serverPid, () => pushWith(() => {})),
     review: await ask("select count(*) from tenancy.review"),
     verify_schema: await ask("select count(*) from tenancy.verify_schema()"),
     verify: await ask("select count(*) from tenancy.verify()"),
   };
   await dropDatabase(server.port, "bench_schema");
-  return cost;
+  return costs;
 }

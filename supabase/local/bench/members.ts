@@ -3,18 +3,16 @@
  * of so many minutes over memberships, half of it with the hook. Times count on a quiet machine, CPU time on any. Prints Markdown
  * tables on standard output; what it is at, on standard error.
  */
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
-import { cpus } from "node:os";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import type { Sql } from "postgres";
 import { formatCount } from "../../cli/print.ts";
 import { pushTarget } from "../application.ts";
 import { connect, createDatabase } from "../databases.ts";
 import { runStorm, type Storm } from "../members-storm.ts";
-import { databaseUrl, freePort, type PostgresServer, startPostgres } from "../postgres.ts";
-import { stateFolder } from "../project.ts";
+import { databaseUrl, freePort, type PostgresServer } from "../postgres.ts";
 import { type Services, startServices } from "../stack.ts";
 import { supabase } from "../supabase-cli.ts";
+import { machine, readCount, runBench } from "./command.ts";
 import { markdown, median, percentile, say } from "./print.ts";
 
 const users = 100_000;
@@ -314,53 +312,31 @@ async function storm(server: PostgresServer, folder: string, template: string, m
   return lines.join("\n");
 }
 
-async function bench(minutes: number): Promise<void> {
-  const folder = join(stateFolder(), `bench-${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const server = await startPostgres({
-    port: await freePort(),
-    folder: join(folder, "server"),
-    // fsync is off: the server answers as fast as it can, and what the hook adds to that counts the most.
-    settings: { shared_buffers: "512MB", max_wal_size: "4GB" },
-  });
-  try {
-    say("The migrations…");
-    const url = await createDatabase(server.port, "bench_template", "postgres");
-    await supabase(["db", "push", ...pushTarget(url)]);
-    await createDatabase(server.port, "bench_members", "bench_template");
-    const sql = connect(databaseUrl(server.port, { database: "bench_members", role: "postgres" }));
-    await sql`set statement_timeout = 0`;
-    const enabled = await createMembers(sql);
-    const tokens = await measureTokens(server.port, "bench_members", folder);
-    const cpu = await measureCpu(sql);
-    const onServer = await measureServer(sql);
-    await sql.end();
-    const storms = await storm(server, folder, "bench_template", minutes / 2);
-    console.log([
-      `${formatCount(users)} users, ${
-        formatCount(users * memberships)
-      } memberships. PostgreSQL 17, fsync off, ${cpus().length} × ` +
-      `${cpus()[0]?.model.trim()}, ${new Date().toISOString().slice(0, 10)}. ${enabled}.`,
-      tokens,
-      cpu,
-      onServer,
-      storms,
-    ].join("\n\n"));
-  } finally {
-    await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
-  }
+async function measure(server: PostgresServer, folder: string, minutes: number): Promise<string> {
+  say("The migrations…");
+  const url = await createDatabase(server.port, "bench_template", "postgres");
+  await supabase(["db", "push", ...pushTarget(url)]);
+  await createDatabase(server.port, "bench_members", "bench_template");
+  const sql = connect(databaseUrl(server.port, { database: "bench_members", role: "postgres" }));
+  await sql`set statement_timeout = 0`;
+  const enabled = await createMembers(sql);
+  const tokens = await measureTokens(server.port, "bench_members", folder);
+  const cpu = await measureCpu(sql);
+  const onServer = await measureServer(sql);
+  await sql.end();
+  const storms = await storm(server, folder, "bench_template", minutes / 2);
+  return [
+    `${formatCount(users)} users, ${
+      formatCount(users * memberships)
+    } memberships. PostgreSQL 17, fsync off, ${machine()}. ${enabled}.`,
+    tokens,
+    cpu,
+    onServer,
+    storms,
+  ].join("\n\n");
 }
 
-const [argument = "10", ...others] = process.argv.slice(2);
-const minutes = Number(argument);
-if (others.length > 0 || !(minutes > 0 && minutes <= 600)) {
-  say(
-    `Cannot run the benchmark with ${
-      JSON.stringify(process.argv.slice(2).join(" "))
-    }: the one argument is minutes, 600 at most`,
-  );
-  process.exitCode = 1;
-} else {
-  await bench(minutes);
-}
+// fsync is off: the server answers as fast as it can, and what the hook adds to that counts the most.
+const settings = { shared_buffers: "512MB", max_wal_size: "4GB" };
+const minutes = readCount("minutes of the storms", 10, 0.1, 600);
+if (minutes !== undefined) await runBench(settings, (server, folder) => measure(server, folder, minutes));

@@ -3,16 +3,17 @@
  * one with a pause and a kill in it. Prints a Markdown table on standard output, and every time left that is off on standard error.
  * rows: of the largest table.
  */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Sql } from "postgres";
 import { formatCount } from "../../cli/print.ts";
 import { type Now, openNow } from "../../cli/push-now.ts";
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
-import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
+import type { PostgresServer } from "../postgres.ts";
 import { stateFolder } from "../project.ts";
 import { copyProject } from "../project-copy.ts";
+import { readCount, runBench } from "./command.ts";
 import { markdown, say, sum } from "./print.ts";
 import { prepareApplication } from "./prepare.ts";
 import { mapping, serverSettings, table } from "./shared.ts";
@@ -164,30 +165,22 @@ function sayMisses(samples: Sample[]): void {
   }
 }
 
-async function measure(rows: number): Promise<void> {
-  const folder = join(stateFolder(), `bench-${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const server = await startPostgres({
-    port: await freePort(),
-    folder: join(folder, "server"),
-    settings: serverSettings,
-  });
-  try {
-    await prepareApplication(server, folder, rows);
-    const runs: [string, Disturbance][] = [
-      ["undisturbed", { pausedAt: NaN, killedAt: NaN }],
-      [`paused for ${pauseSeconds} s, and killed`, { pausedAt: 30, killedAt: 60 }],
-    ];
-    const lines: string[][] = [];
-    for (const [name, disturbance] of runs) {
-      say(`  ${name}…`);
-      const samples = await record(server, disturbance);
-      sayMisses(samples);
-      lines.push(describe(name, samples));
-      writeFileSync(join(stateFolder(), `progress-${lines.length}.json`), JSON.stringify(samples));
-    }
-    console.log(`The time left against the time that it took, ${formatCount(rows)} rows in ${table}:\n`);
-    console.log(markdown([
+async function measure(server: PostgresServer, folder: string, rows: number): Promise<string> {
+  await prepareApplication(server, folder, rows);
+  const runs: [string, Disturbance][] = [
+    ["undisturbed", { pausedAt: NaN, killedAt: NaN }],
+    [`paused for ${pauseSeconds} s, and killed`, { pausedAt: 30, killedAt: 60 }],
+  ];
+  const lines: string[][] = [];
+  for (const [name, disturbance] of runs) {
+    say(`  ${name}…`);
+    const samples = await record(server, disturbance);
+    sayMisses(samples);
+    lines.push(describe(name, samples));
+    writeFileSync(join(stateFolder(), `progress-${lines.length}.json`), JSON.stringify(samples));
+  }
+  return `The time left against the time that it took, ${formatCount(rows)} rows in ${table}:\n\n` +
+    markdown([
       "",
       "work",
       ...["at 10 %", "25 %", "50 %", "75 %", "90 %", "mean"],
@@ -195,11 +188,8 @@ async function measure(rows: number): Promise<void> {
       "within ±25 %",
       "within ±25 % or 1 s",
       "percent fell by",
-    ], lines));
-  } finally {
-    await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
-  }
+    ], lines);
 }
 
-await measure(Number((process.argv[2] ?? "1000000").replaceAll("_", "")));
+const rows = readCount("rows", 1_000_000, 1000, 1_000_000_000);
+if (rows !== undefined) await runBench(serverSettings, (server, folder) => measure(server, folder, rows));

@@ -2,21 +2,22 @@
  * npm run bench:scale -- [--tables 54,300,1000] [--rows 1000000,5000000,20000000] [--partitions 500]: what more tables, more rows and
  * a table of many partitions cost, each against the first of its kind. 0 leaves a kind out. Prints Markdown tables on standard output.
  */
-import { mkdirSync, rmSync } from "node:fs";
-import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { formatCount } from "../../cli/print.ts";
-import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
-import { stateFolder } from "../project.ts";
+import { dropDatabase } from "../databases.ts";
+import type { PostgresServer } from "../postgres.ts";
+import { machine, runBench } from "./command.ts";
 import { measureBackfill, prepareBackfill } from "./measure-backfill.ts";
-import { measureSchema, type SchemaCost, shippedTables, type Size, steps } from "./measure-schema.ts";
+import { measureSchema, type SchemaCost, shippedTables, type Size, type StepCost, steps } from "./measure-schema.ts";
 import { prepareApplication } from "./prepare.ts";
 import { markdown, say } from "./print.ts";
 import { serverSettings, table } from "./shared.ts";
 
 /** Rows of the largest table where tables are counted. */
 const fewRows = 1000;
+
+const show = ({ seconds, cpuSeconds }: StepCost) => `${seconds.toFixed(2)} s (${cpuSeconds.toFixed(2)})`;
 
 const describe = ({ tables, partitions }: Size) =>
   partitions === 0 ? `${formatCount(tables)} tables` : `and one of ${formatCount(partitions)} partitions`;
@@ -27,7 +28,7 @@ async function compareSchemas(server: PostgresServer, folder: string, sizes: Siz
   for (const size of sizes) {
     const cost = await measureSchema(server, join(folder, "schema"), size);
     costs.push(cost);
-    say(`  ${describe(size)}: ${steps.map((step) => `${step} ${cost[step].toFixed(2)} s`).join(", ")}`);
+    say(`  ${describe(size)}: ${steps.map((step) => `${step} ${show(cost[step])}`).join(", ")}`);
   }
   const [first] = costs;
   const of = ({ tables, partitions }: Size) => tables + partitions;
@@ -37,8 +38,9 @@ async function compareSchemas(server: PostgresServer, folder: string, sizes: Siz
       step,
       ...costs.flatMap((cost, index) => {
         const [base, size] = [sizes[0], sizes[index]];
-        if (index === 0 || !first || !base || !size) return [`${cost[step].toFixed(2)} s`];
-        return [`${cost[step].toFixed(2)} s`, `${(cost[step] / first[step] / (of(size) / of(base))).toFixed(2)} ×`];
+        if (index === 0 || !first || !base || !size) return [show(cost[step])];
+        const times = cost[step].cpuSeconds / first[step].cpuSeconds;
+        return [show(cost[step]), `${(times / (of(size) / of(base))).toFixed(2)} ×`];
       }),
     ]),
   );
@@ -46,16 +48,25 @@ async function compareSchemas(server: PostgresServer, folder: string, sizes: Siz
 
 async function compareRows(server: PostgresServer, folder: string, counts: number[]): Promise<string> {
   const lines: string[][] = [];
-  let first: number | undefined;
+  let first: { rate: number; perSecond: number } | undefined;
   for (const rows of counts) {
     await prepareApplication(server, folder, rows);
     await prepareBackfill(server, join(folder, "columns"));
-    const { rate } = await measureBackfill(server, "ours");
-    first ??= rate;
-    lines.push([formatCount(rows), formatCount(Math.round(rate)), `${(rate / first).toFixed(2)} ×`]);
-    say(`  ${formatCount(rows)} rows: ${formatCount(Math.round(rate))} rows a second`);
+    // Which is of no use any more, and large.
+    await dropDatabase(server.port, "before");
+    const { rate, cpuSeconds } = await measureBackfill(server, "ours");
+    const perSecond = rows / cpuSeconds;
+    first ??= { rate, perSecond };
+    const against = (value: number, base: number) => [formatCount(Math.round(value)), `${(value / base).toFixed(2)} ×`];
+    lines.push([formatCount(rows), ...against(rate, first.rate), ...against(perSecond, first.perSecond)]);
+    say(
+      `  ${formatCount(rows)} rows: ${formatCount(Math.round(rate))} rows a second, ${cpuSeconds.toFixed(1)} s of CPU`,
+    );
   }
-  return markdown([`rows in ${table}, mapped`, "rows per second", "against the first"], lines);
+  return markdown(
+    [`rows in ${table}, mapped`, "rows per second", "against the first", "rows per second of CPU", "against the first"],
+    lines,
+  );
 }
 
 interface Sizes {
@@ -64,25 +75,17 @@ interface Sizes {
 }
 
 async function bench({ schemas, rows }: Sizes): Promise<void> {
-  const folder = join(stateFolder(), `bench-${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const started = Date.now();
-  const server = await startPostgres({
-    port: await freePort(),
-    folder: join(folder, "server"),
-    settings: serverSettings,
-  });
-  try {
-    console.log(
-      `${cpus().length} × ${cpus()[0]?.model.trim()}, ${new Date().toISOString().slice(0, 10)}, each measured once.\n`,
+  console.log(
+    `${machine()}, each measured once. In brackets the server's CPU, which the figures per table compare.\n`,
+  );
+  if (schemas.length > 0) {
+    // Autovacuum's work comes when it likes, and counts as the server's.
+    await runBench(
+      { ...serverSettings, autovacuum: "off" },
+      (server, folder) => compareSchemas(server, folder, schemas),
     );
-    if (schemas.length > 0) console.log(`${await compareSchemas(server, folder, schemas)}\n`);
-    if (rows.length > 0) console.log(`${await compareRows(server, folder, rows)}\n`);
-    say(`${formatCount(Math.round((Date.now() - started) / 1000))} s in all.`);
-  } finally {
-    await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
   }
+  if (rows.length > 0) await runBench(serverSettings, (server, folder) => compareRows(server, folder, rows));
 }
 
 /** The numbers of an option, or an error that says which one is none. */

@@ -45,7 +45,7 @@ export interface Growth {
   hotUpdates: number;
 }
 
-type State = Awaited<ReturnType<typeof readState>>;
+export type State = Awaited<ReturnType<typeof readState>>;
 
 export const compareStates = (before: State, after: State): Growth => ({
   walBytes: after.wal - before.wal,

@@ -2,14 +2,12 @@
  * npm run bench:stalls -- [rows]: what an application waits for while a mapped push runs, on this disk and on one that is slow: each write of
  * WAL waits for the disk there. Prints Markdown tables on standard output. rows: of the largest table.
  */
-import { mkdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatCount } from "../../cli/print.ts";
 import { connect } from "../databases.ts";
-import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
-import { stateFolder } from "../project.ts";
-import { type Measured, measurePush } from "./measure-push.ts";
+import type { PostgresServer } from "../postgres.ts";
+import { readCount, withServer } from "./command.ts";
+import { addMapping, type Measured, measurePush } from "./measure-push.ts";
 import { prepareApplication } from "./prepare.ts";
 import { markdown, median, percentile, say, sum } from "./print.ts";
 import { runs, serverSettings } from "./shared.ts";
@@ -64,20 +62,13 @@ function watchWaits(server: PostgresServer, waits: Waits): { stop(): Promise<voi
 }
 
 async function measureDisk(name: string, settings: Record<string, string>, rows: number) {
-  const folder = join(stateFolder(), `bench-${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const server = await startPostgres({
-    port: await freePort(),
-    folder: join(folder, "server"),
-    settings: { ...serverSettings, ...settings },
-  });
   const pushes: Measured[] = [];
   const waits: Waits = new Map();
-  try {
+  await withServer({ ...serverSettings, ...settings }, async (server, folder) => {
     await prepareApplication(server, folder, rows);
     for (let run = 1; run <= runs; run++) {
       const watch = watchWaits(server, waits);
-      const measured = await measurePush(server, "ours", true);
+      const measured = await measurePush(server, "ours", addMapping);
       await watch.stop();
       pushes.push(measured);
       say(
@@ -87,10 +78,7 @@ async function measureDisk(name: string, settings: Record<string, string>, rows:
           } ms`,
       );
     }
-  } finally {
-    await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
   return { name, pushes, waits };
 }
 
@@ -122,12 +110,16 @@ function compareWaits(disks: Awaited<ReturnType<typeof measureDisk>>[]): string 
   );
 }
 
-const rows = Number((process.argv[2] ?? "1000000").replaceAll("_", ""));
-const measured = [];
-for (const [name, settings] of Object.entries(disks)) measured.push(await measureDisk(name, settings, rows));
-console.log(`A mapped push, ${formatCount(rows)} rows in the largest table, medians of ${runs} runs:\n`);
-console.log(compareDisks(measured));
-console.log(
-  `\nIn operations of more than ${slow} ms the application waited for, and the backfill, where it ran, meanwhile for:\n`,
-);
-console.log(compareWaits(measured));
+async function measure(rows: number): Promise<void> {
+  const measured = [];
+  for (const [name, settings] of Object.entries(disks)) measured.push(await measureDisk(name, settings, rows));
+  console.log(`A mapped push, ${formatCount(rows)} rows in the largest table, medians of ${runs} runs:\n`);
+  console.log(compareDisks(measured));
+  console.log(
+    `\nIn operations of more than ${slow} ms the application waited for, and the backfill, where it ran, meanwhile for:\n`,
+  );
+  console.log(compareWaits(measured));
+}
+
+const rows = readCount("rows", 1_000_000, 1000, 1_000_000_000);
+if (rows !== undefined) await measure(rows);

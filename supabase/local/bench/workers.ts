@@ -2,13 +2,12 @@
  * npm run bench:workers -- [rows]: how much sooner a mapped backfill is through when two sessions share it, over one large table and over
  * four. Prints a Markdown table on standard output. rows: of the large tables together.
  */
-import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { formatCount } from "../../cli/print.ts";
 import { startWorkers } from "../../cli/push-workers.ts";
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
-import { freePort, type PostgresServer, startPostgres } from "../postgres.ts";
-import { stateFolder } from "../project.ts";
+import type { PostgresServer } from "../postgres.ts";
+import { readCount, runBench } from "./command.ts";
 import { prepareBackfill } from "./measure-backfill.ts";
 import { markdown, median, say } from "./print.ts";
 import { prepareApplication } from "./prepare.ts";
@@ -58,35 +57,24 @@ async function compare(name: string, server: PostgresServer): Promise<string[]> 
   return [name, `${one.toFixed(1)} s`, `${two.toFixed(1)} s`, `${(one / two).toFixed(2)} ×`];
 }
 
-async function measure(rows: number): Promise<void> {
-  const folder = join(stateFolder(), `bench-${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const server = await startPostgres({
-    port: await freePort(),
-    folder: join(folder, "server"),
-    settings: serverSettings,
-  });
-  try {
-    await prepareApplication(server, folder, rows);
-    await prepareBackfill(server, join(folder, "one"));
-    const lines = [await compare("one large table", server)];
-    await dropDatabase(server.port, "columns");
-    await dropDatabase(server.port, "before");
+async function measure(server: PostgresServer, folder: string, rows: number): Promise<string> {
+  await prepareApplication(server, folder, rows);
+  await prepareBackfill(server, join(folder, "one"));
+  const lines = [await compare("one large table", server)];
+  await dropDatabase(server.port, "columns");
+  await dropDatabase(server.port, "before");
 
-    await prepareApplication(server, join(folder, "four"), rows / 4);
-    const sql = connect(server.url({ database: "before" }));
-    await sql`set statement_timeout = 0`;
-    await sql.unsafe(otherTables(rows / 4)).simple();
-    await sql`vacuum (freeze, analyze)`;
-    await sql.end();
-    await prepareBackfill(server, join(folder, "columns"));
-    lines.push(await compare("four large tables", server));
-    console.log(`The mapped backfill of all tables, ${formatCount(rows)} rows in the large ones:\n`);
-    console.log(markdown(["", "one session", "two sessions", "ratio"], lines));
-  } finally {
-    await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
-  }
+  await prepareApplication(server, join(folder, "four"), rows / 4);
+  const sql = connect(server.url({ database: "before" }));
+  await sql`set statement_timeout = 0`;
+  await sql.unsafe(otherTables(rows / 4)).simple();
+  await sql`vacuum (freeze, analyze)`;
+  await sql.end();
+  await prepareBackfill(server, join(folder, "columns"));
+  lines.push(await compare("four large tables", server));
+  return `The mapped backfill of all tables, ${formatCount(rows)} rows in the large ones:\n\n` +
+    markdown(["", "one session", "two sessions", "ratio"], lines);
 }
 
-await measure(Number((process.argv[2] ?? "1000000").replaceAll("_", "")));
+const rows = readCount("rows", 1_000_000, 1000, 1_000_000_000);
+if (rows !== undefined) await runBench(serverSettings, (server, folder) => measure(server, folder, rows));

@@ -1,0 +1,51 @@
+import { describe, expect, test } from "vitest";
+import { startCommand } from "../commands.ts";
+
+/** Runs a benchmark with few rows, and returns the cells of its tables by what their lines begin with. */
+async function runBench(name: string, ...parameters: string[]): Promise<Map<string, string[]>> {
+  const env = { ...process.env };
+  delete env["BENCH_PGROLL"];
+  const bench = startCommand(["npm", "run", "--silent", name, "--", ...parameters], { env });
+  expect(await bench.ended, bench.output()).toBe(0);
+  const lines = bench.stdout().split("\n").filter((line) => line.startsWith("| "));
+  return new Map(lines.map((line) => {
+    const [first = "", ...cells] = line.slice(2, -2).split(" | ");
+    return [first, cells];
+  }));
+}
+
+/** On any machine what they count is the same; what they time is not looked at. */
+describe("npm run", () => {
+  test("bench:peers leaves no row wrong, and only these migrations refuse no write", async () => {
+    const cells = await runBench("bench:peers", "2000");
+    expect(cells.get("")).toEqual(["plain plan", "batches of 1,000", "these migrations"]);
+    expect(cells.get("rows with a wrong organization or none")).toEqual(["0", "0", "0"]);
+    expect(cells.get("rows left over by the backfill")?.[2]).toBe("0");
+    const refused = cells.get("writer: refused, until a second after the end")?.map(Number);
+    expect(refused?.[0], "by NOT NULL without a default").toBeGreaterThan(0);
+    expect(refused?.[1]).toBeGreaterThan(0);
+    expect(refused?.[2]).toBe(0);
+  });
+
+  test("bench:users finds that the function misses nobody and writes lost updates again, and the plan's script does not", async () => {
+    const cells = await runBench("bench:users", "300");
+    const [, , , missed, lost] = cells.get("the function, ten at a time") ?? [];
+    expect([missed, lost]).toEqual(["0", "0"]);
+    expect(cells.get("the function, its mode sql")?.slice(3)).toEqual(["0", "0"]);
+    expect(Number(cells.get("the plan's script")?.[4])).toBeGreaterThan(0);
+  });
+
+  test("bench:scale compares tables, partitions and rows", async () => {
+    const cells = await runBench("bench:scale", "--tables", "54,64", "--partitions", "3", "--rows", "1000,2000");
+    for (const step of ["preflight", "plan", "push", "review", "verify_schema", "verify"]) {
+      expect(cells.get(step), step).toHaveLength(5);
+    }
+    expect(cells.get("2,000")?.[1]).toMatch(/^\d+\.\d\d ×$/);
+  });
+
+  test.each([["bench:peers", "ten"], ["bench:users", "0"]])("%s refuses %s", async (name, argument) => {
+    const bench = startCommand(["npm", "run", "--silent", name, "--", argument]);
+    expect(await bench.ended).toBe(1);
+    expect(bench.stderr()).toContain(`Cannot run the benchmark with "${argument}": the one argument is the number of`);
+  });
+});
