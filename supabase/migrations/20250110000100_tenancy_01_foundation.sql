@@ -223,9 +223,9 @@ from (
     union all
     select
         'organizations_not_referable', 'public.organizations',
-        'cannot be referenced: it must be a table with a unique column id of type uuid', 'change that first'
+        'cannot be referenced: it must be a logged table with a unique column id of type uuid', 'change that first'
     from organizations
-    where organizations.relkind <> 'r'
+    where organizations.relkind <> 'r' or organizations.relpersistence <> 'p'
         or not organizations.referable
     union all
     select
@@ -243,8 +243,8 @@ from (
     cross join tenancy.settings
     cross join tenancy.required_organization_columns as required
     where organizations.referable and organizations.relkind = 'r'
-        -- The migration inserts it where nothing else is required; the preflight runs before that.
-        and (required.column_names is not null or to_regclass('tenancy.settings') is not null)
+        -- The list's file inserts it where nothing else is required; the preflight runs before that.
+        and (required.column_names is not null or to_regclass('tenancy.registry') is not null)
         and query_to_xml(
             format('select 1 as found from public.organizations where id = %L', settings.default_org_id),
             false, true, ''

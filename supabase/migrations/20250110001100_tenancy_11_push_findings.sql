@@ -317,6 +317,8 @@ select source_findings.* from org_migration.source_findings
 union all
 select row_findings.* from org_migration.row_findings
 union all
+select value_findings.* from org_migration.value_findings
+union all
 select name_findings.* from tenancy.name_findings
 union all
 select sign_up_findings.* from org_migration.sign_up_findings
