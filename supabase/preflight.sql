@@ -21,7 +21,7 @@ lateral (
 lateral pg_catalog.query_to_xml(case when organizations.are_others then $others$
     select jsonb_agg(to_jsonb(found)) as answer
     from (
-        select 'refused' as topic, 'organizations_not_referable' as code, 'public.organizations' as object, 'cannot be referenced: it must be a table with a unique column id of type uuid' as finding, 'rename it, and the migrations make another one, which the mapping can fill; or give it such an id' as to_do
+        select 'refused' as topic, 'organizations_not_referable' as code, 'public.organizations' as object, 'cannot be referenced: it must be a logged table with a unique column id of type uuid' as finding, 'rename it, and the migrations make another one, which the mapping can fill; or change that first' as to_do
     ) as found
 $others$ else pg_catalog.concat(nobodys_path.is_empty, nullif(no_loops.are_on, 'off'), $preflight$
 with recursive listed (schema_name, table_name, scope, priority, reason, org_from) as (
@@ -167,8 +167,14 @@ chosen (new_users) as (
     'create it in an earlier migration, or take its row out of the one ending in _EDIT_list_of_tables.sql' else
     'take its row out of the migration ending in _EDIT_list_of_tables.sql; of a partition, register the partitioned table' end from listed_registry as registered_tables cross join lateral ( select
     format('%I.%I', registered_tables.schema_name, registered_tables.table_name) as qualified_name ) as named where registered_tables.relation is null and named.qualified_name <> 'public.organizations' or
-    ( registered_tables.scope = 'org' and registered_tables.relation is not null and registered_tables.relation not in (select table_inventory.relation from table_inventory) )), registered_tables as (
-    select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false, null, unclassified_tables.relation,
+    ( registered_tables.scope = 'org' and registered_tables.relation is not null and registered_tables.relation not in (select table_inventory.relation from table_inventory) ) union all select
+    'excluded_with_triggers', 'stops', table_inventory.qualified_name, table_inventory.qualified_name,
+    'is excluded and keeps the triggers of org_id from when it was org-scoped, which nothing looks after any more', format(
+    'register it as org again and undo that first, as in docs/operate.md; or %s; alter table %s drop column org_id', string_agg(format('drop trigger %I on %s', its_trigger.tgname,
+    table_inventory.qualified_name), '; ' order by its_trigger.tgname), table_inventory.qualified_name ) collate "default" from listed_registry as registered_tables join table_inventory on
+    table_inventory.relation = registered_tables.relation join pg_catalog.pg_trigger as its_trigger on its_trigger.tgrelid = registered_tables.relation and its_trigger.tgfoid in (
+    to_regprocedure('tenancy.fill_org_id()'), to_regprocedure('tenancy.refuse_org_id_change()') ) where registered_tables.scope = 'excluded' group by table_inventory.qualified_name), registered_tables as
+    ( select listed_registry.* from listed_registry union all select unclassified_tables.schema_name, unclassified_tables.table_name, 'org', 'secondary', null, false, null, unclassified_tables.relation,
     false from unclassified_tables where unclassified_tables.suggested_scope = 'org' ), classified_tables as (select table_inventory.relation, table_inventory.schema_name, table_inventory.table_name,
     table_inventory.qualified_name, table_inventory.relkind, registered_tables.scope, registered_tables.priority, registered_tables.isolated, registered_tables.privileges_before,
     registered_tables.org_from from table_inventory left join registered_tables on registered_tables.relation = table_inventory.relation), application_tables as (select * from classified_tables),
@@ -410,13 +416,13 @@ chosen (new_users) as (
     select 'new_users_without_trigger', 'tenancy.settings', format('says new_users %L, and nothing does it when somebody signs up', settings.new_users), format('select tenancy.enable_new_users(%L)',
     settings.new_users) from settings where settings.new_users in ('default', 'personal') and to_regclass('tenancy.settings') is not null and 2 > ( select count(distinct tgfoid) from pg_catalog.pg_trigger
     where tgrelid = to_regclass('auth.users') and tgfoid in (to_regprocedure('tenancy.set_org_of_new_user()'), to_regprocedure('tenancy.keep_org_of_new_user()')) and tgenabled in ('O', 'A') ) union all
-    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a table with a unique column id of type uuid',
-    'rename it, and the migrations make another one, which the mapping can fill; or give it such an id' from organizations where organizations.relkind <> 'r' or not organizations.referable union all
-    select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner', pg_get_userbyid(organizations.relowner)),
-    format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user, organizations.relowner, 'usage') union all select
-    'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' || required.column_names),
-    format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross join
-    required_organization_columns as required where organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.settings') is not null) and query_to_xml( case when
+    select 'organizations_not_referable', 'public.organizations', 'cannot be referenced: it must be a logged table with a unique column id of type uuid',
+    'rename it, and the migrations make another one, which the mapping can fill; or change that first' from organizations where organizations.relkind <> 'r' or organizations.relpersistence <> 'p' or not
+    organizations.referable union all select 'organizations_of_another_role', 'public.organizations', format('belongs to %s, and foreign keys to it need its owner',
+    pg_get_userbyid(organizations.relowner)), format('alter table public.organizations owner to %I, as its owner', current_user) from organizations where not pg_has_role(current_user,
+    organizations.relowner, 'usage') union all select 'no_default_organization', 'public.organizations', format('has no default organization %s%s', settings.default_org_id, ', and requires ' ||
+    required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
+    join required_organization_columns as required where organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.registry') is not null) and query_to_xml( case when
     organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id) else 'select 1 as found' end, false, true, '' )::text = '' union all select
     'auth_org_id_missing', 'public.auth_org_id()', 'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and
     to_regclass('tenancy.settings') is not null union all select 'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid',
@@ -454,23 +460,24 @@ chosen (new_users) as (
     union all select unfit.code, member.qualified_name, member.root_name, unfit.problem, 'change that, or register it as excluded' from member join pg_catalog.pg_roles as me on me.rolname = current_user
     cross join lateral ( values ('typed_table', member.reloftype <> 0, format('is a typed table (of %s)', format_type(member.reloftype, null))), ('too_many_columns', member.relnatts >= 1600,
     'has 1600 columns, with the dropped ones, and takes no more'), ( 'forced_row_security', member.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper,
-    format('hides its rows from %s: row-level security is forced on it', me.rolname) ), ( 'schema_without_create', not has_schema_privilege(member.relnamespace, 'create'),
-    format('is in a schema in which %s may not create an index', me.rolname) ) ) as unfit (code, holds, problem) where unfit.holds union all select case when inheritance.inhdetachpending then
-    'partition_being_detached' when inheritance.inhrelid = member.relation then 'inherits' else 'inherited_from' end, member.qualified_name, member.root_name, case when inheritance.inhdetachpending then
-    'has a partition that is being detached' when inheritance.inhrelid = member.relation then 'inherits from another table' else 'has tables that inherit from it' end, case when
-    inheritance.inhdetachpending then 'alter table … detach partition … finalize' else 'register it as excluded and give it org_id by hand' end from member join pg_catalog.pg_inherits as inheritance on
-    inheritance.inhparent = member.relation or (inheritance.inhrelid = member.relation and member.is_root) where inheritance.inhdetachpending or member.root_kind <> 'p' union all select 'row_type_in_use',
-    using_table.oid::regclass::text, member.root_name, format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname),
-    'add the column by hand, which PostgreSQL allows without a default, or register it as excluded' from member join pg_catalog.pg_type as row_type on row_type.typrelid = member.relation cross join
-    lateral unnest(array[row_type.oid, row_type.typarray]) as used_type join pg_catalog.pg_depend as usage on usage.refclassid = 'pg_catalog.pg_type'::regclass and usage.refobjid = used_type and
-    usage.classid = 'pg_catalog.pg_class'::regclass join pg_catalog.pg_attribute as using_column on using_column.attrelid = usage.objid and using_column.attnum = usage.objsubid and using_column.attnum > 0
-    and not using_column.attisdropped join pg_catalog.pg_class as using_table on using_table.oid = using_column.attrelid and using_table.relkind in ('r', 'p', 'm', 'f') union all select
-    'partition_foreign_key', reference.constraint_name, member.root_name, format( 'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at',
-    reference.constraint_name ), 'make it one of or to the whole partitioned table' from member join references_between_tables as reference on reference.relation = member.relation join pg_catalog.pg_class
-    as parent_class on parent_class.oid = reference.parent and (parent_class.relispartition or not member.is_root) join application_tables as parent on parent.relation =
-    coalesce(pg_partition_root(reference.parent), reference.parent) and parent.scope is distinct from 'excluded' union all select 'rule', rule.rulename, member.root_name,
-    format('has the rule %I, which rewrites what is written to it', rule.rulename), 'replace the rule by a trigger, or register it as excluded' from member join pg_catalog.pg_rewrite as rule on
-    rule.ev_class = member.relation union all select 'always_trigger', unstoppable.tgname, member.root_name,
+    format('hides its rows from %s: row-level security is forced on it', me.rolname) ), ( 'owner_without_privileges', not (has_table_privilege(member.relation, 'select') and
+    has_table_privilege(member.relation, 'update')), format('no longer lets %s, its owner, read and update it: grant select, update on %s to %1$I', me.rolname, member.qualified_name) ), (
+    'schema_without_create', not has_schema_privilege(member.relnamespace, 'create'), format('is in a schema in which %s may not create an index', me.rolname) ) ) as unfit (code, holds, problem) where
+    unfit.holds union all select case when inheritance.inhdetachpending then 'partition_being_detached' when inheritance.inhrelid = member.relation then 'inherits' else 'inherited_from' end,
+    member.qualified_name, member.root_name, case when inheritance.inhdetachpending then 'has a partition that is being detached' when inheritance.inhrelid = member.relation then
+    'inherits from another table' else 'has tables that inherit from it' end, case when inheritance.inhdetachpending then 'alter table … detach partition … finalize' else
+    'register it as excluded and give it org_id by hand' end from member join pg_catalog.pg_inherits as inheritance on inheritance.inhparent = member.relation or (inheritance.inhrelid = member.relation
+    and member.is_root) where inheritance.inhdetachpending or member.root_kind <> 'p' union all select 'row_type_in_use', using_table.oid::regclass::text, member.root_name,
+    format('has a row type that %s.%I uses', using_table.oid::regclass, using_column.attname), 'add the column by hand, which PostgreSQL allows without a default, or register it as excluded' from member
+    join pg_catalog.pg_type as row_type on row_type.typrelid = member.relation cross join lateral unnest(array[row_type.oid, row_type.typarray]) as used_type join pg_catalog.pg_depend as usage on
+    usage.refclassid = 'pg_catalog.pg_type'::regclass and usage.refobjid = used_type and usage.classid = 'pg_catalog.pg_class'::regclass join pg_catalog.pg_attribute as using_column on
+    using_column.attrelid = usage.objid and using_column.attnum = usage.objsubid and using_column.attnum > 0 and not using_column.attisdropped join pg_catalog.pg_class as using_table on using_table.oid =
+    using_column.attrelid and using_table.relkind in ('r', 'p', 'm', 'f') union all select 'partition_foreign_key', reference.constraint_name, member.root_name, format(
+    'has the foreign key %I of or to a partition alone: the rows that it references would not be looked at', reference.constraint_name ), 'make it one of or to the whole partitioned table' from member
+    join references_between_tables as reference on reference.relation = member.relation join pg_catalog.pg_class as parent_class on parent_class.oid = reference.parent and (parent_class.relispartition or
+    not member.is_root) join application_tables as parent on parent.relation = coalesce(pg_partition_root(reference.parent), reference.parent) and parent.scope is distinct from 'excluded' union all select
+    'rule', rule.rulename, member.root_name, format('has the rule %I, which rewrites what is written to it', rule.rulename), 'replace the rule by a trigger, or register it as excluded' from member join
+    pg_catalog.pg_rewrite as rule on rule.ev_class = member.relation union all select 'always_trigger', unstoppable.tgname, member.root_name,
     format('has the trigger %I, which is enabled always or for replicas and would fire on the backfill', unstoppable.tgname), format('alter table %s enable trigger %I, until the push is over',
     member.qualified_name, unstoppable.tgname) from member join pg_catalog.pg_trigger as unstoppable on unstoppable.tgrelid = member.relation and unstoppable.tgenabled in ('A', 'R') and
     unstoppable.tgtype::integer & 16 > 0 join pg_catalog.pg_proc as function on function.oid = unstoppable.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found),
@@ -497,7 +504,11 @@ chosen (new_users) as (
     join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where application_tables.scope = 'org'
     ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'org_id_type' as code, candidate.qualified_name as table_name, format(
     'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ) as problem, 'rename that column, or make it uuid' as remedy
-    from candidate where not candidate.is_plain_uuid union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
+    from candidate where not candidate.is_plain_uuid union all select distinct 'org_id_renamed', candidate.qualified_name, format('has its organizations in %I: org_id was renamed', renamed.attname),
+    format('alter table %s rename column %I to org_id', candidate.qualified_name, renamed.attname) from candidate join pg_catalog.pg_trigger as guard on guard.tgrelid = candidate.relation and guard.tgfoid
+    = to_regprocedure('tenancy.refuse_org_id_change()') join pg_catalog.pg_depend as dependency on (dependency.classid, dependency.objid) = ('pg_catalog.pg_trigger'::regclass, guard.oid) and
+    (dependency.refclassid, dependency.refobjid) = ('pg_catalog.pg_class'::regclass, guard.tgrelid) join pg_catalog.pg_attribute as renamed on (renamed.attrelid, renamed.attnum) = (guard.tgrelid,
+    dependency.refobjsubid) where candidate.attnum is null union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
     format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
     '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
     'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
@@ -567,17 +578,21 @@ chosen (new_users) as (
     pg_has_role(current_user, member.relowner, 'usage') union all select member.root, member.relation, member.qualified_name, class.relname, concat(index.indexprs::text, index.indpred::text), 'index',
     true, format( 'coalesce((row(%s) is null)::text, '''') is not null', concat_ws(', ', pg_get_expr(index.indexprs, index.indrelid), pg_get_expr(index.indpred, index.indrelid)) ) from table_members as
     member join pg_catalog.pg_index as index on index.indrelid = member.relation and index.indislive and (index.indexprs is not null or index.indpred is not null) join pg_catalog.pg_class as class on
-    class.oid = index.indexrelid where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') ) select held.root, held.relation, held.qualified_name,
-    held.name, held.kind, held.is_valid, held.expression, judged.cannot_fail from held cross join lateral ( select not exists ( select from regexp_matches(held.node, '\{([A-Z_]+)', 'g') as node (kind)
-    where node.kind[1] not in ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and held.node !~ ':varattno 0 ' and not exists ( select from
-    regexp_matches(held.node, ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and
-    function.pronamespace = 'pg_catalog'::regnamespace, false) ) as cannot_fail, held.node ~ '\{SQLVALUEFUNCTION ' or exists ( select from regexp_matches(held.node, ':(?:opfuncid|funcid) (\d+)', 'g') as
-    called (function) join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where function.provolatile <> 'i' or function.pronamespace <> 'pg_catalog'::regnamespace and not exists
-    ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and dependency.deptype = 'e' ) ) as may_have_changed ) as
-    judged where held.expression <> '(org_id IS NOT NULL)' and (not held.is_valid or judged.may_have_changed)), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object,
-    suspicion.table_name, concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object,
-    org_id.qualified_name as table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as
-    remedy, org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
+    class.oid = index.indexrelid where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage') union all select member.root, member.relation,
+    member.qualified_name, generated.attname, its_default.adbin::text, 'generated column', true, format('%I::text is not distinct from (%s)::text', generated.attname, pg_get_expr(its_default.adbin,
+    its_default.adrelid)) from table_members as member join pg_catalog.pg_attribute as generated on generated.attrelid = member.relation and generated.attgenerated = 's' join pg_catalog.pg_attrdef as
+    its_default on its_default.adrelid = member.relation and its_default.adnum = generated.attnum where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner,
+    'usage') and exists (select from pg_catalog.pg_trigger where tgrelid = member.relation and tgtype::integer & 19 = 19) ) select held.root, held.relation, held.qualified_name, held.name, held.kind,
+    held.is_valid, held.expression, judged.cannot_fail from held cross join lateral ( select not exists ( select from regexp_matches(held.node, '\{([A-Z_]+)', 'g') as node (kind) where node.kind[1] not in
+    ('OPEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'RELABELTYPE', 'VAR', 'CONST') ) and held.node !~ ':varattno 0 ' and not exists ( select from regexp_matches(held.node,
+    ':opfuncid (\d+)', 'g') as called (function) left join pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where not coalesce(function.proleakproof and function.pronamespace =
+    'pg_catalog'::regnamespace, false) ) as cannot_fail, held.node ~ '\{SQLVALUEFUNCTION ' or exists ( select from regexp_matches(held.node, ':(?:opfuncid|funcid) (\d+)', 'g') as called (function) join
+    pg_catalog.pg_proc as function on function.oid = called.function[1]::oid where function.provolatile <> 'i' or function.pronamespace <> 'pg_catalog'::regnamespace and not exists ( select from
+    pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_proc'::regclass and dependency.objid = function.oid and dependency.deptype = 'e' ) ) as may_have_changed ) as judged where
+    held.expression <> '(org_id IS NOT NULL)' and (not held.is_valid or judged.may_have_changed)), row_findings as (select suspicion.code, 'stops' as severity, suspicion.object, suspicion.table_name,
+    concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
+    table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
+    org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
     org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
     reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
     org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
@@ -591,22 +606,63 @@ chosen (new_users) as (
     doubtful_checks.relation from doubtful_checks join application_tables as root on root.relation = doubtful_checks.root where doubtful_checks.cannot_fail and not doubtful_checks.is_valid ) as suspicion
     join pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
     select ( xpath( '/row/count/text()', query_to_xml( format('select count(*) from only %s as held where %s', suspicion.counted_table, suspicion.condition), false, true, '' ) ) )[1]::text as row_count )
-    as counted where counted.row_count <> '0'), name_findings as (select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select 'constraint_name_taken'
-    as code, namesake.conname::text as object, root.qualified_name as table_name, format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_',
-    ' ')) as problem, format('alter table %s rename constraint %I to …', member.qualified_name, namesake.conname) as remedy from org_id_columns as member join application_tables as root on root.relation =
-    member.root join coined_names as coined on coined.relation = member.relation join pg_catalog.pg_constraint as namesake on namesake.conrelid = member.relation and namesake.conname = coined.name where
-    namesake.contype <> 'n' and ( (coined.kind = 'foreign_key' and (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum])) or ( coined.kind = 'check' and ( namesake.contype <>
-    'c' or pg_get_expr(namesake.conbin, namesake.conrelid) is distinct from '(org_id IS NOT NULL)' ) ) ) union all select 'index_name_taken', namesake.relname::text, root.qualified_name,
-    format('cannot have the index %I: there is something else of that name', namesake.relname), format('rename %I.%I', namesake_schema.nspname, namesake.relname) from org_id_columns as member join
-    application_tables as root on root.relation = member.root join pg_catalog.pg_class as member_class on member_class.oid = member.relation join coined_names as coined on coined.relation =
-    member.relation and coined.kind = 'index' join pg_catalog.pg_class as namesake on namesake.relnamespace = member_class.relnamespace and namesake.relname = coined.name join pg_catalog.pg_namespace as
-    namesake_schema on namesake_schema.oid = namesake.relnamespace where not exists ( select from pg_catalog.pg_index join pg_catalog.pg_attribute as its_column on its_column.attrelid = pg_index.indrelid
-    and its_column.attnum = pg_index.indkey[0] and its_column.attname = 'org_id' where pg_index.indexrelid = namesake.oid ) union all select 'trigger_name_taken', namesake.tgname::text,
-    root.qualified_name, format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name)
-    from org_id_columns as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in
-    ('filler', 'guard', 'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function
-    on function.oid = namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join
-    lateral query_to_xml( format(
+    as counted where counted.row_count <> '0'), value_findings as (with owned as materialized ( select sources.root, array_agg(sources.entry) as entries, bool_and(not owner_columns.is_keyed and
+    sources.description = format('the owner in %s', sources.entry)) is true as are_unkeyed from sources left join owner_columns on owner_columns.relation = sources.root and owner_columns.column_name =
+    sources.entry group by sources.root ), candidate as materialized ( select application_tables.relation, application_tables.qualified_name, column_.attnum, column_.attname::text collate "default" as
+    attname, coalesce(nullif(type.typbasetype, 0), type.oid) as base_type, coalesce(column_.attname = any (owned.entries), false) as decides from application_tables join pg_catalog.pg_class as class on
+    class.oid = application_tables.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application_tables.relation and column_.attnum > 0 and not column_.attisdropped and
+    column_.attgenerated <> 'v' and column_.attname <> 'org_id' join pg_catalog.pg_type as type on type.oid = column_.atttypid left join owned on owned.root = application_tables.relation where
+    application_tables.scope = 'org' and application_tables.relkind in ('r', 'p') and application_tables.relation not in (select tables_before.relation from tables_before where tables_before.relation is
+    not null) and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and pg_has_role(class.relowner, 'usage') and
+    has_table_privilege(class.oid, 'select') and not class.relforcerowsecurity and has_table_privilege(to_regclass('auth.users'), 'select') and case when column_.attname = any (owned.entries) then
+    owned.are_unkeyed and (select mapping_state.is_filled from mapping_state) else application_tables.org_from is null and not exists ( select from references_between_tables as reference where
+    reference.relation = application_tables.relation and column_.attnum = any (reference.attnums) ) end ), looked_at as materialized ( select asked.relation, counted.attnum, counted.filled, counted.users,
+    counted.organizations from ( select candidate.relation, candidate.qualified_name, string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname),
+    ', ') as columns from candidate group by candidate.relation, candidate.qualified_name ) as asked cross join lateral query_to_xml( format(
+    $sql$
+                select
+                    held.attnum, pg_catalog.count(*) as filled, pg_catalog.count(organizations.id) as organizations,
+                    pg_catalog.count(*) filter (where users.id is not null or read.id operator(pg_catalog.=) any (%4$L)) as users
+                from (select * from %1$s limit 500) as looked_at
+                cross join lateral (values %2$s) as held (attnum, value)
+                cross join lateral (
+                    select case when held.value operator(pg_catalog.~*) %3$L::pg_catalog.text then held.value::pg_catalog.uuid end
+                ) as read (id)
+                left join auth.users as users on users.id operator(pg_catalog.=) read.id
+                left join %5$s as organizations
+                    on organizations.id operator(pg_catalog.=) read.id
+                    and organizations.id operator(pg_catalog.<>) %6$L
+                where held.value is not null
+                group by held.attnum
+            $sql$,
+    asked.qualified_name, asked.columns, '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', (select coalesce(array_agg(user_orgs.user_id), '{}') from user_orgs where user_orgs.user_id not in (select users.id
+    from auth.users)), case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end, (select settings.default_org_id from settings) ),
+    false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document columns attnum smallint path 'attnum', filled bigint path 'filled', users bigint path 'users',
+    organizations bigint path 'organizations' ) as counted ) select 'owner_of_nobody' as code, 'stops' as severity, candidate.qualified_name as object, candidate.qualified_name as table_name, format(
+    'is decided by %s alone, and of %s values that were looked at none is a user''s id: its rows would go to the default organization', string_agg(candidate.attname, ', ' order by candidate.attnum),
+    sum(looked_at.filled) ) as problem, format( 'if they are keys of a table: alter table %1$s add foreign key (…) references … not valid, and let a key lead from there to auth.users; if their users'
+    ' are gone, place them in tenancy.user_orgs; or name other columns in org_from, or ''{}'': all of it belongs to the default organization', candidate.qualified_name ) as remedy from candidate join
+    looked_at using (relation, attnum) where candidate.decides group by candidate.qualified_name having sum(looked_at.filled) > 0 and sum(looked_at.users) = 0 union all select 'organization_without_key',
+    'stops', candidate.qualified_name, candidate.qualified_name, format('has organizations'' ids in %s, without a foreign key (%s of %s), and they do not decide', candidate.attname,
+    looked_at.organizations, looked_at.filled), format( 'alter table %s %sadd foreign key (%I) references public.organizations (id) not valid; or name what decides instead in org_from',
+    candidate.qualified_name, case when candidate.base_type <> 'uuid'::regtype then format('alter column %1$I type uuid using %1$I::uuid, ', candidate.attname) end, candidate.attname ) from candidate join
+    looked_at using (relation, attnum) where not candidate.decides and looked_at.organizations = looked_at.filled and looked_at.filled > 0), name_findings as (select found.code, 'stops' as severity,
+    found.object, found.table_name, found.problem, found.remedy from ( select 'constraint_name_taken' as code, namesake.conname::text as object, root.qualified_name as table_name,
+    format('has a constraint %I, the name of the %s of org_id, that is none', namesake.conname, replace(coined.kind, '_', ' ')) as problem, format('alter table %s rename constraint %I to …',
+    member.qualified_name, namesake.conname) as remedy from org_id_columns as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation =
+    member.relation join pg_catalog.pg_constraint as namesake on namesake.conrelid = member.relation and namesake.conname = coined.name where namesake.contype <> 'n' and ( (coined.kind = 'foreign_key' and
+    (namesake.contype <> 'f' or namesake.conkey is distinct from array[member.attnum])) or ( coined.kind = 'check' and ( namesake.contype <> 'c' or pg_get_expr(namesake.conbin, namesake.conrelid) is
+    distinct from '(org_id IS NOT NULL)' ) ) ) union all select 'index_name_taken', namesake.relname::text, root.qualified_name, format('cannot have the index %I: there is something else of that name',
+    namesake.relname), format('rename %I.%I', namesake_schema.nspname, namesake.relname) from org_id_columns as member join application_tables as root on root.relation = member.root join
+    pg_catalog.pg_class as member_class on member_class.oid = member.relation join coined_names as coined on coined.relation = member.relation and coined.kind = 'index' join pg_catalog.pg_class as
+    namesake on namesake.relnamespace = member_class.relnamespace and namesake.relname = coined.name join pg_catalog.pg_namespace as namesake_schema on namesake_schema.oid = namesake.relnamespace where
+    not exists ( select from pg_catalog.pg_index join pg_catalog.pg_attribute as its_column on its_column.attrelid = pg_index.indrelid and its_column.attnum = pg_index.indkey[0] and its_column.attname =
+    'org_id' where pg_index.indexrelid = namesake.oid ) union all select 'trigger_name_taken', namesake.tgname::text, root.qualified_name,
+    format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name) from org_id_columns
+    as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in ('filler', 'guard',
+    'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid =
+    namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join lateral
+    query_to_xml( format(
     $sql$
                 with mapping (user_id, org_id) as (%1$s)
                 select
@@ -705,9 +761,9 @@ chosen (new_users) as (
     grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0), push_findings as (select
     foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
     from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings union all select row_findings.* from row_findings union all
-    select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'org_from_changed',
-    'stops', application_tables.qualified_name, application_tables.qualified_name, format( 'is decided already, with org_from %s, and the list says %s now, which changes no row',
-    coalesce(tables_before.org_from::text, 'null'), coalesce(application_tables.org_from::text, 'null') ), format(
+    select value_findings.* from value_findings union all select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from
+    mapping_findings union all select 'org_from_changed', 'stops', application_tables.qualified_name, application_tables.qualified_name, format(
+    'is decided already, with org_from %s, and the list says %s now, which changes no row', coalesce(tables_before.org_from::text, 'null'), coalesce(application_tables.org_from::text, 'null') ), format(
     'undo first, as in docs/operate.md; or, if it is for new rows alone: select org_migration.note_rules(%1$L), org_migration.note_sources(%1$L)', application_tables.qualified_name ) from tables_before
     join application_tables on application_tables.relation = tables_before.relation join decisions on decisions.root = tables_before.relation where tables_before.joins is not null and
     application_tables.org_from is distinct from tables_before.org_from and decisions.is_per_row and tables_before.joins not in ( select decision_rules.joins from decision_rules where decision_rules.root
@@ -1274,7 +1330,8 @@ chosen (new_users) as (
     (select membership_tables.relation from membership_tables) then 'org, or excluded, if it says who belongs to which organization' when unclassified_tables.qualified_name in ( select
     review_choices.object from review_choices where review_choices.code = 'other_membership' ) then 'org, or excluded, if it says who belongs to which organization' when detected.org_from like '%,%' then
     concat( 'the order of org_from', ', whose columns name different users or organizations (rows: ' || nullif(round(counted.conflicts), 0) || ')' ) when unclassified_tables.user_columns <> '{}' then
-    format( 'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ') ) when counted.undecided > 0 then
+    format( 'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ') ) when exists ( select from value_findings where value_findings.code =
+    'organization_without_key' and value_findings.table_name = unclassified_tables.qualified_name ) then 'whether its rows belong to the organizations that it names' when counted.undecided > 0 then
     format('whose the rows are that no column decides, %s of them', round(counted.undecided)) end as decision from unclassified_tables left join detected on detected.root = unclassified_tables.relation
     left join ( select decided.relation, sum(decided.conflicts) as conflicts, sum(decided.rows) filter (where decided.ordinal = 0) as undecided from decided group by decided.relation ) as counted on
     counted.relation = unclassified_tables.relation ), table_plans as ( select coalesce(pg_partition_root(plan.relation), plan.relation) as root, count(*) as statements, sum(plan.seconds) as seconds from

@@ -8,15 +8,23 @@ const entry = ["", `[functions.${functionName}]`, "verify_jwt = false", ""];
 interface Config {
   db?: { port?: unknown; major_version?: unknown };
   functions?: Record<string, { verify_jwt?: unknown }>;
+  inbucket?: unknown;
 }
 
 /** Reads config.toml. Throws an error with the name of the file and what is wrong. */
 export function parseConfig(file: string, text: string): Config {
+  let config: Config;
   try {
-    return parse(text) as Config;
+    config = parse(text) as Config;
   } catch (error) {
     throw new UsageError(`Cannot read ${file}: it is no TOML: ${(error as Error).message.split("\n")[0]}`);
   }
+  if (config.inbucket !== undefined) {
+    throw new UsageError(
+      `Cannot use ${file}: the Supabase CLI 3 ends at [inbucket], which is called [local_smtp] now; rename that section`,
+    );
+  }
+  return config;
 }
 
 /** Adds the entry of the function at the end, unless it is there. All else stays as it is, comments included. */

@@ -1,7 +1,7 @@
--- Purpose: what the plan takes for granted: public.organizations, the default organization and public.auth_org_id().
+-- Purpose: what the plan takes for granted: public.organizations and public.auth_org_id(). The list's file adds the default organization.
 -- Touches: creates what is missing; what the application has of them already stays as it is.
 -- Locks:   none that last. The policy on a new table makes the platform lock its auth tables, so it waits 100 ms at most.
--- Undo:    tenancy.roll_back leaves these three; drop them by hand if nothing else uses them.
+-- Undo:    tenancy.roll_back leaves these two; drop them by hand if nothing else uses them.
 
 set search_path = '';
 
@@ -79,41 +79,3 @@ begin
     end if;
 end
 $organizations$;
-
-do $default_organization$
-declare
-    named boolean;
-    insertable boolean;
-begin
-    select
-        bool_or(attribute.attname = 'name'),
-        bool_or(attribute.attname = 'id' and attribute.atttypid = 'uuid'::regtype) and not bool_or(
-            attribute.attname not in ('id', 'name')
-            and attribute.attnotnull
-            and not attribute.atthasdef
-            and attribute.attidentity = ''
-        )
-    into named, insertable
-    from pg_catalog.pg_attribute as attribute
-    join pg_catalog.pg_class as organizations
-        on organizations.oid = attribute.attrelid
-        and organizations.relkind = 'r'
-    where attribute.attrelid = 'public.organizations'::regclass
-        and attribute.attnum > 0
-        and not attribute.attisdropped;
-
-    -- Where it cannot be inserted, tenancy.foundation_findings says why, and the next file stops the push.
-    if insertable then
-        execute format(
-            $sql$
-                insert into public.organizations (id%s)
-                select $1%s
-                where not exists (select from public.organizations where id = $1)
-            $sql$,
-            case when named then ', name' end,
-            case when named then ', ''Default organization''' end
-        )
-        using 'a0000000-0000-0000-0000-000000000001'::uuid;
-    end if;
-end
-$default_organization$;

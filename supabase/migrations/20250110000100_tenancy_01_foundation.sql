@@ -217,10 +217,10 @@ from (
     union all
     select
         'organizations_not_referable', 'public.organizations',
-        'cannot be referenced: it must be a table with a unique column id of type uuid',
-        'rename it, and the migrations make another one, which the mapping can fill; or give it such an id'
+        'cannot be referenced: it must be a logged table with a unique column id of type uuid',
+        'rename it, and the migrations make another one, which the mapping can fill; or change that first'
     from organizations
-    where organizations.relkind <> 'r'
+    where organizations.relkind <> 'r' or organizations.relpersistence <> 'p'
         or not organizations.referable
     union all
     select
@@ -238,8 +238,8 @@ from (
     cross join tenancy.settings
     cross join tenancy.required_organization_columns as required
     where organizations.relkind = 'r'
-        -- The migration inserts it where nothing else is required; the preflight runs before that.
-        and (required.column_names is not null or to_regclass('tenancy.settings') is not null)
+        -- The list's file inserts it where nothing else is required; the preflight runs before that.
+        and (required.column_names is not null or to_regclass('tenancy.registry') is not null)
         and query_to_xml(
             case
                 when organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id)

@@ -186,3 +186,81 @@ comment on column org_migration.tables_before.joins is
 'As org_migration.rules had it, and org_from as the registry had it, when the first row was decided, so that a later correction that changes no'
 ' row is found; NULL before.';
 comment on column org_migration.tables_before.parts is 'Of tenancy.parts those that were present, each as "part name".';
+
+create table if not exists org_migration.mapping_before (
+    user_id uuid primary key,
+    org_id uuid
+);
+comment on table org_migration.mapping_before is
+'tenancy.user_orgs as it was when rows were last decided by it: none follows a mapping that says otherwise later.';
+
+create or replace function org_migration.note_mapping()
+returns void language sql volatile security invoker set search_path = '' as $function$
+    delete from org_migration.mapping_before
+    where not exists (
+        select from tenancy.user_orgs
+        where user_orgs.user_id = mapping_before.user_id and user_orgs.org_id is not distinct from mapping_before.org_id
+    );
+    insert into org_migration.mapping_before (user_id, org_id)
+    select user_orgs.user_id, user_orgs.org_id
+    from tenancy.user_orgs
+    on conflict do nothing;
+$function$;
+comment on function org_migration.note_mapping() is
+'Notes the mapping as it is now. Yours to call, above the check of the list, where a mapping that was changed since is to move users and not their rows.';
+
+create or replace function org_migration.find_changed_mapping()
+returns text language sql stable security invoker set search_path = '' as $function$
+    select format(
+        'tenancy.user_orgs has another organization now for %s users, %s first, than when their rows were decided, and no row follows; undo first, as in'
+        ' docs/operate.md; or, if their rows are to stay where they are: select org_migration.note_mapping(), above the check [mapping_changed]',
+        count(*), min(user_orgs.user_id::text)
+    )
+    from (
+        select min(tables_before.counted_at) as at
+        from org_migration.tables_before
+        where tables_before.joins is not null
+    ) as decided
+    cross join tenancy.settings
+    -- Of the list itself: who is moved at another time keeps their rows where they are, as documented.
+    join tenancy.user_orgs on age(user_orgs.xmin) <= 0
+    left join org_migration.mapping_before as before on before.user_id = user_orgs.user_id
+    left join auth.users on users.id = user_orgs.user_id
+    where coalesce(user_orgs.org_id, settings.default_org_id) <> coalesce(
+            case
+                when before.user_id is not null then before.org_id
+                else tenancy.organization_named(users.raw_app_meta_data ->> 'org_id')
+            end,
+            settings.default_org_id
+        )
+        and (before.user_id is not null or coalesce(users.created_at, '-infinity') < decided.at)
+    having count(*) > 0
+$function$;
+comment on function org_migration.find_changed_mapping() is
+'The finding that this transaction gives users another organization than the one by which rows are decided already; NULL without.';
+
+create or replace function org_migration.create_default_organization()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    has_name constant boolean := exists (
+        select from pg_catalog.pg_attribute
+        where attrelid = 'public.organizations'::regclass and attname = 'name' and not attisdropped
+    );
+begin
+    -- Where it needs more, tenancy.foundation_findings says so.
+    if (select required.column_names is null from tenancy.required_organization_columns as required) then
+        execute format(
+            $sql$
+                insert into public.organizations (id%s)
+                select settings.default_org_id%s
+                from tenancy.settings
+                where settings.default_org_id not in (select organizations.id from public.organizations)
+            $sql$,
+            case when has_name then ', name' end,
+            case when has_name then ', ''Default organization''' end
+        );
+    end if;
+end
+$function$;
+comment on function org_migration.create_default_organization() is
+'Inserts the default organization, unless it is there. In the transaction of the list, so that a push that stops there leaves no row.';

@@ -353,6 +353,10 @@ begin
             tenancy.with_names(replace(replace(org_references.condition, '{parent}', 'parent'), '{child}', 'child')) as named_condition
         from tenancy.org_references
         where org_references.relation = coalesce(target, org_references.relation)
+            and 2 = (
+                select count(distinct attrelid) from pg_catalog.pg_attribute
+                where attrelid in (org_references.relation, org_references.parent) and attname = 'org_id' and not attisdropped
+            ) + (org_references.relation = org_references.parent)::integer
         order by org_references.relation::text, org_references.position
     loop
         return query execute format(

@@ -1,5 +1,5 @@
 -- Purpose: the parts that a table gets in phase 2: column, default, filler, indexes. What is there, what makes it, what undoes it;
---          and names that something else has.
+--          and what is in their way: names that something else has, publications that keep rows from being updated.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -273,3 +273,93 @@ from (
         and function.pronamespace is distinct from to_regnamespace('tenancy')
 ) as found;
 comment on view tenancy.name_findings is 'What has the name of something of ours and is another thing.';
+
+create or replace view org_migration.publication_findings as
+select
+    case
+        when member_class.relreplident = 'f' then 'generated_replica_identity'
+        else 'no_replica_identity'
+    end as code,
+    'stops' as severity, member.qualified_name as object, root.qualified_name as table_name,
+    format(
+        'cannot be updated: %s publishes updates and has %s', member.qualified_name,
+        case
+            when member_class.relreplident = 'f' then 'a generated column in its replica identity'
+            else 'no replica identity'
+        end
+    ) as problem,
+    format('give %s a primary key as its replica identity, or full where it has no generated column', member.qualified_name) as remedy
+from tenancy.table_members as member
+join tenancy.application_tables as root on root.relation = member.root
+join pg_catalog.pg_class as member_class
+    on member_class.oid = member.relation
+    and member_class.relkind = 'r'
+where member.scope = 'org'
+    and (
+        member_class.relreplident = 'f'
+        or pg_get_replica_identity_index(member.relation) is null
+    )
+    and exists (
+        select from tenancy.table_members as published
+        join pg_catalog.pg_class as published_class on published_class.oid = published.relation
+        join pg_catalog.pg_namespace as published_schema
+            on published_schema.oid = published_class.relnamespace
+        join pg_catalog.pg_publication_tables as published_table
+            on published_table.schemaname = published_schema.nspname
+            and published_table.tablename = published_class.relname
+        join pg_catalog.pg_publication as publication
+            on publication.pubname = published_table.pubname
+            and publication.pubupdate
+        where published.root = member.root
+            and published.relation in (member.relation, member.root)
+            and (
+                member_class.relreplident <> 'f'
+                -- PostgreSQL 18 asks that the identity's generated columns be published.
+                or (
+                    current_setting('server_version_num')::integer >= 180000
+                    and exists (
+                        select from pg_catalog.pg_attribute as generated_column
+                        where generated_column.attrelid = member.relation
+                            and not generated_column.attisdropped
+                            and generated_column.attgenerated <> ''
+                            and not (
+                                generated_column.attgenerated = 's'
+                                and to_jsonb(publication) ->> 'pubgencols' is not distinct from 's'
+                            )
+                    )
+                )
+            )
+    )
+union all
+select
+    'publication_beyond_identity', 'stops', publication.pubname, root.qualified_name,
+    format('cannot be updated: the publication %I looks at columns of %s beyond its replica identity', publication.pubname, member.qualified_name),
+    format('alter publication %I: filter by columns of the replica identity, and publish all of these', publication.pubname)
+from tenancy.table_members as member
+join tenancy.application_tables as root on root.relation = member.root
+join pg_catalog.pg_class as member_class on member_class.oid = member.relation
+join pg_catalog.pg_publication_rel as published on published.prrelid = member.relation
+join pg_catalog.pg_publication as publication
+    on publication.oid = published.prpubid
+    and publication.pubupdate
+left join pg_catalog.pg_index as identity
+    on identity.indexrelid = pg_get_replica_identity_index(member.relation)
+where member.scope = 'org'
+    and (
+        (
+            published.prattrs is not null
+            and (
+                member_class.relreplident = 'f'
+                or not published.prattrs::smallint[] @> identity.indkey::smallint[]
+            )
+        )
+        or (
+            member_class.relreplident <> 'f'
+            and exists (
+                select from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum)
+                where filtering.attnum[1]::smallint <> all (identity.indkey)
+            )
+        )
+    );
+comment on view org_migration.publication_findings is
+'Org-scoped tables whose rows cannot be updated because of a publication. The push stops while there is one.';

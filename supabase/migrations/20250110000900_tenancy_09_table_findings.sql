@@ -1,4 +1,4 @@
--- Purpose: the tables that these migrations do not handle, by what they are and by what happens when their rows are written.
+-- Purpose: the tables that these migrations do not handle, by what they are, and rows that would get an organization that is not theirs.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -56,7 +56,25 @@ where registered_tables.relation is null and named.qualified_name <> 'public.org
         registered_tables.scope = 'org'
         and registered_tables.relation is not null
         and registered_tables.relation not in (select table_inventory.relation from tenancy.table_inventory)
-    );
+    )
+union all
+select
+    'excluded_with_triggers', 'stops', table_inventory.qualified_name, table_inventory.qualified_name,
+    'is excluded and keeps the triggers of org_id from when it was org-scoped, which nothing looks after any more',
+    format(
+        'register it as org again and undo that first, as in docs/operate.md; or %s; alter table %s drop column org_id',
+        string_agg(format('drop trigger %I on %s', its_trigger.tgname, table_inventory.qualified_name), '; ' order by its_trigger.tgname),
+        table_inventory.qualified_name
+    ) collate "default"
+from tenancy.registered_tables
+join tenancy.table_inventory on table_inventory.relation = registered_tables.relation
+join pg_catalog.pg_trigger as its_trigger
+    on its_trigger.tgrelid = registered_tables.relation
+    and its_trigger.tgfoid in (
+        to_regprocedure('tenancy.fill_org_id()'), to_regprocedure('tenancy.refuse_org_id_change()')
+    )
+where registered_tables.scope = 'excluded'
+group by table_inventory.qualified_name;
 comment on view tenancy.registry_findings is
 'What is wrong with the registry: tables that nobody classified, that do not exist, or that are none of the application''s.';
 
@@ -108,6 +126,11 @@ from (
                 'forced_row_security',
                 member.relforcerowsecurity and not me.rolbypassrls and not me.rolsuper,
                 format('hides its rows from %s: row-level security is forced on it', me.rolname)
+            ),
+            (
+                'owner_without_privileges',
+                not (has_table_privilege(member.relation, 'select') and has_table_privilege(member.relation, 'update')),
+                format('no longer lets %s, its owner, read and update it: grant select, update on %s to %1$I', me.rolname, member.qualified_name)
             ),
             (
                 'schema_without_create',
@@ -202,96 +225,6 @@ comment on view tenancy.table_findings is
 'What stands in the way of giving an org-scoped table org_id: tables that these migrations do not handle. The push stops before it'
 ' touches anything while there is one.';
 
-create or replace view org_migration.publication_findings as
-select
-    case
-        when member_class.relreplident = 'f' then 'generated_replica_identity'
-        else 'no_replica_identity'
-    end as code,
-    'stops' as severity, member.qualified_name as object, root.qualified_name as table_name,
-    format(
-        'cannot be updated: %s publishes updates and has %s', member.qualified_name,
-        case
-            when member_class.relreplident = 'f' then 'a generated column in its replica identity'
-            else 'no replica identity'
-        end
-    ) as problem,
-    format('give %s a primary key as its replica identity, or full where it has no generated column', member.qualified_name) as remedy
-from tenancy.table_members as member
-join tenancy.application_tables as root on root.relation = member.root
-join pg_catalog.pg_class as member_class
-    on member_class.oid = member.relation
-    and member_class.relkind = 'r'
-where member.scope = 'org'
-    and (
-        member_class.relreplident = 'f'
-        or pg_get_replica_identity_index(member.relation) is null
-    )
-    and exists (
-        select from tenancy.table_members as published
-        join pg_catalog.pg_class as published_class on published_class.oid = published.relation
-        join pg_catalog.pg_namespace as published_schema
-            on published_schema.oid = published_class.relnamespace
-        join pg_catalog.pg_publication_tables as published_table
-            on published_table.schemaname = published_schema.nspname
-            and published_table.tablename = published_class.relname
-        join pg_catalog.pg_publication as publication
-            on publication.pubname = published_table.pubname
-            and publication.pubupdate
-        where published.root = member.root
-            and published.relation in (member.relation, member.root)
-            and (
-                member_class.relreplident <> 'f'
-                -- PostgreSQL 18 asks that the identity's generated columns be published.
-                or (
-                    current_setting('server_version_num')::integer >= 180000
-                    and exists (
-                        select from pg_catalog.pg_attribute as generated_column
-                        where generated_column.attrelid = member.relation
-                            and not generated_column.attisdropped
-                            and generated_column.attgenerated <> ''
-                            and not (
-                                generated_column.attgenerated = 's'
-                                and to_jsonb(publication) ->> 'pubgencols' is not distinct from 's'
-                            )
-                    )
-                )
-            )
-    )
-union all
-select
-    'publication_beyond_identity', 'stops', publication.pubname, root.qualified_name,
-    format('cannot be updated: the publication %I looks at columns of %s beyond its replica identity', publication.pubname, member.qualified_name),
-    format('alter publication %I: filter by columns of the replica identity, and publish all of these', publication.pubname)
-from tenancy.table_members as member
-join tenancy.application_tables as root on root.relation = member.root
-join pg_catalog.pg_class as member_class on member_class.oid = member.relation
-join pg_catalog.pg_publication_rel as published on published.prrelid = member.relation
-join pg_catalog.pg_publication as publication
-    on publication.oid = published.prpubid
-    and publication.pubupdate
-left join pg_catalog.pg_index as identity
-    on identity.indexrelid = pg_get_replica_identity_index(member.relation)
-where member.scope = 'org'
-    and (
-        (
-            published.prattrs is not null
-            and (
-                member_class.relreplident = 'f'
-                or not published.prattrs::smallint[] @> identity.indkey::smallint[]
-            )
-        )
-        or (
-            member_class.relreplident <> 'f'
-            and exists (
-                select from regexp_matches(published.prqual::text, ':varattno (\d+)', 'g') as filtering (attnum)
-                where filtering.attnum[1]::smallint <> all (identity.indkey)
-            )
-        )
-    );
-comment on view org_migration.publication_findings is
-'Org-scoped tables whose rows cannot be updated because of a publication. The push stops while there is one.';
-
 create or replace view org_migration.userless_organizations as
 with naming as materialized (
     select
@@ -339,3 +272,120 @@ where not inhabited.is_any
 group by naming.root;
 comment on view org_migration.userless_organizations is
 'Tables whose rows name organizations in columns that are to decide, where no user is in any organization that a row names.';
+
+create or replace view org_migration.value_findings as
+with owned as materialized (
+    select
+        sources.root, array_agg(sources.entry) as entries,
+        bool_and(not owner_columns.is_keyed and sources.description = format('the owner in %s', sources.entry)) is true as are_unkeyed
+    from tenancy.sources
+    left join tenancy.owner_columns
+        on owner_columns.relation = sources.root
+        and owner_columns.column_name = sources.entry
+    group by sources.root
+),
+candidate as materialized (
+    select
+        application_tables.relation, application_tables.qualified_name, column_.attnum, column_.attname::text collate "default" as attname,
+        coalesce(nullif(type.typbasetype, 0), type.oid) as base_type,
+        coalesce(column_.attname = any (owned.entries), false) as decides
+    from tenancy.application_tables
+    join pg_catalog.pg_class as class on class.oid = application_tables.relation
+    join pg_catalog.pg_attribute as column_
+        on column_.attrelid = application_tables.relation
+        and column_.attnum > 0
+        and not column_.attisdropped
+        and column_.attgenerated <> 'v'
+        and column_.attname <> 'org_id'
+    join pg_catalog.pg_type as type on type.oid = column_.atttypid
+    left join owned on owned.root = application_tables.relation
+    where application_tables.scope = 'org'
+        and application_tables.relkind in ('r', 'p')
+        -- What is decided is past it.
+        and application_tables.relation not in (select tables_before.relation from org_migration.tables_before where tables_before.relation is not null)
+        and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+        and pg_has_role(class.relowner, 'usage')
+        and has_table_privilege(class.oid, 'select')
+        and not class.relforcerowsecurity
+        and has_table_privilege(to_regclass('auth.users'), 'select')
+        and case
+            when column_.attname = any (owned.entries) then owned.are_unkeyed and (select mapping_state.is_filled from tenancy.mapping_state)
+            else application_tables.org_from is null and not exists (
+                select from tenancy.references_between_tables as reference
+                where reference.relation = application_tables.relation and column_.attnum = any (reference.attnums)
+            )
+        end
+),
+looked_at as materialized (
+    select asked.relation, counted.attnum, counted.filled, counted.users, counted.organizations
+    from (
+        select
+            candidate.relation, candidate.qualified_name,
+            string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as columns
+        from candidate
+        group by candidate.relation, candidate.qualified_name
+    ) as asked
+    cross join lateral query_to_xml(
+        format(
+            $sql$
+                select
+                    held.attnum, pg_catalog.count(*) as filled, pg_catalog.count(organizations.id) as organizations,
+                    pg_catalog.count(*) filter (where users.id is not null or read.id operator(pg_catalog.=) any (%4$L)) as users
+                from (select * from %1$s limit 500) as looked_at
+                cross join lateral (values %2$s) as held (attnum, value)
+                cross join lateral (
+                    select case when held.value operator(pg_catalog.~*) %3$L::pg_catalog.text then held.value::pg_catalog.uuid end
+                ) as read (id)
+                left join auth.users as users on users.id operator(pg_catalog.=) read.id
+                left join %5$s as organizations
+                    on organizations.id operator(pg_catalog.=) read.id
+                    and organizations.id operator(pg_catalog.<>) %6$L
+                where held.value is not null
+                group by held.attnum
+            $sql$,
+            asked.qualified_name, asked.columns, '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$',
+            -- Whom the mapping places although they are gone.
+            (select coalesce(array_agg(user_orgs.user_id), '{}') from tenancy.user_orgs where user_orgs.user_id not in (select users.id from auth.users)),
+            case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end,
+            (select settings.default_org_id from tenancy.settings)
+        ),
+        false, false, ''
+    ) as answer (document)
+    cross join lateral xmltable(
+        '/table/row' passing answer.document
+        columns attnum smallint path 'attnum', filled bigint path 'filled', users bigint path 'users', organizations bigint path 'organizations'
+    ) as counted
+)
+select
+    'owner_of_nobody' as code, 'stops' as severity, candidate.qualified_name as object, candidate.qualified_name as table_name,
+    format(
+        'is decided by %s alone, and of %s values that were looked at none is a user''s id: its rows would go to the default organization',
+        string_agg(candidate.attname, ', ' order by candidate.attnum), sum(looked_at.filled)
+    ) as problem,
+    format(
+        'if they are keys of a table: alter table %1$s add foreign key (…) references … not valid, and let a key lead from there to auth.users; if their users'
+        ' are gone, place them in tenancy.user_orgs; or name other columns in org_from, or ''{}'': all of it belongs to the default organization',
+        candidate.qualified_name
+    ) as remedy
+from candidate
+join looked_at using (relation, attnum)
+where candidate.decides
+group by candidate.qualified_name
+having sum(looked_at.filled) > 0 and sum(looked_at.users) = 0
+union all
+select
+    'organization_without_key', 'stops', candidate.qualified_name, candidate.qualified_name,
+    format('has organizations'' ids in %s, without a foreign key (%s of %s), and they do not decide', candidate.attname, looked_at.organizations, looked_at.filled),
+    format(
+        'alter table %s %sadd foreign key (%I) references public.organizations (id) not valid; or name what decides instead in org_from',
+        candidate.qualified_name,
+        case when candidate.base_type <> 'uuid'::regtype then format('alter column %1$I type uuid using %1$I::uuid, ', candidate.attname) end, candidate.attname
+    )
+from candidate
+join looked_at using (relation, attnum)
+where not candidate.decides
+    and looked_at.organizations = looked_at.filled
+    and looked_at.filled > 0;
+comment on view org_migration.value_findings is
+'What a look at 500 rows of each table that is not decided yet says against how it is to be decided: with a mapping, owners of whom none is a user;'
+' and organizations'' ids without a foreign key. Tables of other roles are not looked at.';

@@ -200,6 +200,19 @@ from (
     from candidate
     where not candidate.is_plain_uuid
     union all
+    select distinct
+        'org_id_renamed', candidate.qualified_name, format('has its organizations in %I: org_id was renamed', renamed.attname),
+        format('alter table %s rename column %I to org_id', candidate.qualified_name, renamed.attname)
+    from candidate
+    join pg_catalog.pg_trigger as guard
+        on guard.tgrelid = candidate.relation
+        and guard.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()')
+    join pg_catalog.pg_depend as dependency
+        on (dependency.classid, dependency.objid) = ('pg_catalog.pg_trigger'::regclass, guard.oid)
+        and (dependency.refclassid, dependency.refobjid) = ('pg_catalog.pg_class'::regclass, guard.tgrelid)
+    join pg_catalog.pg_attribute as renamed on (renamed.attrelid, renamed.attnum) = (guard.tgrelid, dependency.refobjsubid)
+    where candidate.attnum is null
+    union all
     select
         'org_id_default', candidate.qualified_name,
         format('has an org_id already whose default is %s', candidate.default_expression),
@@ -256,6 +269,20 @@ with held as (
         and (index.indexprs is not null or index.indpred is not null)
     join pg_catalog.pg_class as class on class.oid = index.indexrelid
     where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage')
+    union all
+    -- Computed again with every update of any column, if a trigger may change the row before, be it off.
+    select
+        member.root, member.relation, member.qualified_name, generated.attname, its_default.adbin::text, 'generated column', true,
+        format('%I::text is not distinct from (%s)::text', generated.attname, pg_get_expr(its_default.adbin, its_default.adrelid))
+    from tenancy.table_members as member
+    join pg_catalog.pg_attribute as generated
+        on generated.attrelid = member.relation
+        and generated.attgenerated = 's'
+    join pg_catalog.pg_attrdef as its_default
+        on its_default.adrelid = member.relation
+        and its_default.adnum = generated.attnum
+    where member.scope = 'org' and member.relkind = 'r' and pg_has_role(current_user, member.relowner, 'usage')
+        and exists (select from pg_catalog.pg_trigger where tgrelid = member.relation and tgtype::integer & 19 = 19)
 )
 select held.root, held.relation, held.qualified_name, held.name, held.kind, held.is_valid, held.expression, judged.cannot_fail
 from held
@@ -289,8 +316,8 @@ cross join lateral (
 where held.expression <> '(org_id IS NOT NULL)'
     and (not held.is_valid or judged.may_have_changed);
 comment on view org_migration.doubtful_checks is
-'The checks of org-scoped tables, and the expressions of their indexes, that may keep a row from being updated: checks that are not valid, and'
-' what asks a function that may say something else today. cannot_fail: true if it can be tried in any query: nothing but comparisons of columns'
+'The checks of org-scoped tables, and the expressions of their indexes and generated columns, that may keep a row from being updated, or change it:'
+' checks that are not valid, and what asks a function that may say something else today. cannot_fail: true if it can be tried in any query: nothing but comparisons of columns'
 ' that PostgreSQL knows to be leakproof, and so to raise nothing.';
 
 create or replace view org_migration.row_findings as

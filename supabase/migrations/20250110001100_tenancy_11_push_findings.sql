@@ -319,6 +319,8 @@ select source_findings.* from org_migration.source_findings
 union all
 select row_findings.* from org_migration.row_findings
 union all
+select value_findings.* from org_migration.value_findings
+union all
 select name_findings.* from tenancy.name_findings
 union all
 select sign_up_findings.* from org_migration.sign_up_findings
@@ -340,8 +342,7 @@ from org_migration.tables_before
 join tenancy.application_tables on application_tables.relation = tables_before.relation
 join tenancy.decisions on decisions.root = tables_before.relation
 where tables_before.joins is not null
-    and application_tables.org_from is distinct from tables_before.org_from
-    and decisions.is_per_row
+    and application_tables.org_from is distinct from tables_before.org_from and decisions.is_per_row
     -- Not after a mere rename, or where the same is said in words.
     and tables_before.joins not in (
         select decision_rules.joins from org_migration.decision_rules where decision_rules.root = tables_before.relation

@@ -302,7 +302,7 @@ begin
     if 'backfill' = any (steps)
         or (steps && array['leftovers', 'last_resort'] and not exists (select from org_migration.rules))
     then
-        perform org_migration.note_rules();
+        perform org_migration.note_rules(), org_migration.note_mapping();
     end if;
 end
 $function$;

@@ -100,6 +100,36 @@ $function$;
 comment on function org_migration.forget(integer) is
 'Forgets what was noted of the tables once their parts after to_phase are gone: opt-ins, the backfill, what was there before.';
 
+create or replace function org_migration.assert_registered()
+returns void language plpgsql stable security invoker set search_path = '' as $function$
+declare
+    forgotten constant text := (
+        select string_agg(distinct found.root::text, ', ' order by found.root::text)
+        from pg_catalog.pg_trigger as its_trigger
+        cross join lateral (select coalesce(pg_partition_root(its_trigger.tgrelid), its_trigger.tgrelid)::regclass) as found (root)
+        where its_trigger.tgfoid in (to_regprocedure('tenancy.fill_org_id()'), to_regprocedure('tenancy.refuse_org_id_change()'))
+    );
+    renamed constant text := (
+        select string_agg(org_id_findings.remedy, '; ' order by org_id_findings.object)
+        from tenancy.org_id_findings
+        where org_id_findings.code = 'org_id_renamed'
+    );
+begin
+    if renamed is not null then
+        raise exception 'cannot roll back while org_id has another name, and nothing has been rolled back: %', renamed
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    if forgotten is not null and not exists (select from tenancy.application_tables where application_tables.scope = 'org') then
+        raise exception 'cannot roll back: tenancy.registry has no org-scoped table any more, and nothing has been rolled back: % would stay'
+            ' as the push has made them; insert their rows again', forgotten
+        using errcode = 'object_not_in_prerequisite_state';
+    end if;
+end
+$function$;
+comment on function org_migration.assert_registered() is
+'Raises object_not_in_prerequisite_state with the tables that have triggers of ours where none is registered as org, or with those whose'
+' org_id was renamed: a roll back would say that it is done.';
+
 create or replace function tenancy.roll_back(to_phase integer)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -118,6 +148,8 @@ begin
             ' the dashboard or in config.toml, then select tenancy.disable_token_hook()'
         using errcode = 'object_not_in_prerequisite_state';
     end if;
+
+    perform org_migration.assert_registered();
 
     -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
     loop_to := case

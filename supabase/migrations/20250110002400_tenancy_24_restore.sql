@@ -49,7 +49,7 @@ begin
     foreach restored in array array[
         'public.organizations', 'tenancy.settings', 'tenancy.registry', 'tenancy.user_orgs', 'tenancy.memberships', 'org_migration.fillers', 'tenancy.log',
         'tenancy.bound_references', 'org_migration.tables_before', 'org_migration.rules', 'org_migration.backfills', 'org_migration.queue',
-        'org_migration.lock_waits', 'org_migration.sessions', 'org_migration.work'
+        'org_migration.lock_waits', 'org_migration.sessions', 'org_migration.work', 'org_migration.mapping_before'
     ]::regclass[]
     loop
         execute format(

@@ -266,8 +266,9 @@ begin
             )
             into broken;
             problem := format(
-                'has %s rows that cannot be updated: they break the check %I, which is %s', broken, doubtful.name,
-                case when doubtful.is_valid then 'valid, but asks functions that answer otherwise today' else 'not valid' end
+                'has %s rows that %s %I, which %s', broken,
+                case when doubtful.kind = 'check' then 'cannot be updated: they break the check' else 'an update would change in the ' || doubtful.kind end,
+                doubtful.name, case when doubtful.is_valid then 'is valid, but asks functions that answer otherwise today' else 'is not valid' end
             );
         exception
             when others then
@@ -280,7 +281,8 @@ begin
         set local search_path = '';
         if broken is distinct from 0 then
             problems := problems || format(
-                '%s %s; correct that, or drop the %s until the push is over [rows_break_check]', doubtful.qualified_name, problem, doubtful.kind
+                '%s %s; correct that, or drop the %s until the push is over%s [rows_break_check]', doubtful.qualified_name, problem, doubtful.kind,
+                case when doubtful.kind = 'generated column' then format(', or update %s set %I = default', doubtful.qualified_name, doubtful.name) end
             );
         end if;
     end loop;
@@ -289,7 +291,7 @@ end
 $function$;
 comment on function org_migration.failed_checks() is
 'Tries what is in org_migration.doubtful_checks and a query cannot try, each by itself, under the search_path of the application''s own sessions;'
-' what is valid only of tables whose rows are to be updated. Returns a line per check that rows break, and per check or index that raises.';
+' what is valid only of tables whose rows are to be updated. Returns a line per check that rows break or column that changes, and per one that raises.';
 
 create or replace function tenancy.assert_registry()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -307,7 +309,7 @@ begin
     from tenancy.push_findings as findings
     where findings.severity = 'stops';
 
-    problems := coalesce(problems, '{}') || org_migration.failed_checks();
+    problems := array_remove(problems || org_migration.failed_checks() || org_migration.find_changed_mapping(), null);
     if problems <> '{}' then
         raise exception E'the registry does not fit the database, findings that stop the push: %\n%',
             cardinality(problems),

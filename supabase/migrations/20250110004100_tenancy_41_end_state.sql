@@ -216,14 +216,20 @@ returns text language sql stable security invoker set search_path = '' as $funct
         E'\n',
         format('insert into tenancy.settings select * from jsonb_populate_record(null::tenancy.settings, %L);', to_jsonb(settings)),
         (
-            select format(
-                'insert into public.organizations select * from jsonb_populate_record(null::public.organizations, %L) on conflict do nothing;',
-                to_jsonb(organizations)
-            )
+            select case
+                when required.column_names is null then format(
+                    'insert into public.organizations (id%s) values (%L%s) on conflict do nothing;', case when document.line ? 'name' then ', name' end,
+                    organizations.id, ', ' || quote_literal(document.line ->> 'name')
+                )
+                else format(
+                    'insert into public.organizations select * from jsonb_populate_record(null::public.organizations, %L) on conflict do nothing;',
+                    document.line
+                )
+            end
             from public.organizations
+            cross join lateral (select to_jsonb(organizations) as line) as document
+            cross join tenancy.required_organization_columns as required
             where organizations.id = settings.default_org_id
-                -- That one is made by the migration that stays.
-                and organizations.id <> 'a0000000-0000-0000-0000-000000000001'
         ),
         (
             select format(

@@ -1,6 +1,6 @@
 -- Purpose: phase 1: the list of tables, the one place to edit for another application, and the check that no table is missing from it.
 --          A row per table; the last value says which columns decide its rows, in order, as '{user_id,lead_id}'; null: as detected.
--- Touches: rows of tenancy.registry. If the check fails, none: correct the list and push again.
+-- Touches: rows of tenancy.registry, and the default organization. If the check fails, none: correct the list and push again.
 -- Locks:   none that anyone waits for.
 -- Undo:    delete from tenancy.registry; after tenancy.roll_back, never before it.
 
@@ -10,6 +10,7 @@ set statement_timeout = '1min';
 
 -- Tables that were renamed since, if this is not the first time.
 select tenancy.note_tables();
+select org_migration.create_default_organization();
 
 insert into tenancy.registry (schema_name, table_name, scope, priority, reason, org_from)
 values

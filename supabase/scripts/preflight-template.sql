@@ -129,7 +129,7 @@ where org_id_columns.is_leaf
 group by org_id_columns.root),
 {{views: source_rules decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
 table_parts as materialized (select push_parts.* from push_parts),
-{{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings userless_organizations source_findings doubtful_checks row_findings name_findings}}
+{{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings userless_organizations source_findings doubtful_checks row_findings value_findings name_findings}}
 counted_mapping as (
     select answered.*
     from mapping
@@ -456,6 +456,10 @@ suggestions as (
             when unclassified_tables.user_columns <> '{}' then format(
                 'org, or excluded, if the users in %s do not say whose a row is', array_to_string(unclassified_tables.user_columns, ', ')
             )
+            when exists (
+                select from value_findings
+                where value_findings.code = 'organization_without_key' and value_findings.table_name = unclassified_tables.qualified_name
+            ) then 'whether its rows belong to the organizations that it names'
             when counted.undecided > 0 then format('whose the rows are that no column decides, %s of them', round(counted.undecided))
         end as decision
     from unclassified_tables

@@ -37,3 +37,9 @@ describe("addFunction", () => {
 test("parseConfig takes dates and nested tables as they are", () => {
   expect(parseConfig("config.toml", "[db]\nport = 55322\nsince = 2024-01-01\n").db?.port).toBe(55322);
 });
+
+test("parseConfig names a section at which the Supabase CLI ends, and takes it under its new name", () => {
+  const sections = (name: string) => `[db]\nport = 55322\n\n[${name}]\nenabled = true\nport = 54324\n`;
+  expect(() => parseConfig("config.toml", sections("inbucket"))).toThrow(/config\.toml: .* \[local_smtp\] now/);
+  expect(parseConfig("config.toml", sections("local_smtp")).db?.port).toBe(55322);
+});

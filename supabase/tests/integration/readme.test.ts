@@ -34,6 +34,7 @@ const elsewhere: Record<string, string> = {
   "tenancy.enable_binding('public.call_tracking')": "this file, above",
   "tenancy.enable_memberships(": "this file, above",
   "function public.create_organization_of_company()": "companies.test.ts",
+  "function public.give_company_its_organization()": "small-inputs.test.ts",
   "function public.custom_access_token(": "token-hook.test.ts",
   '"own rows" on public.documents': "05_policies_of_members.test.sql",
   '"rows of colleagues" on public.documents': "05_policies_of_members.test.sql",

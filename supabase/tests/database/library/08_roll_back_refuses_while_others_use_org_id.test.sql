@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(11);
+select plan(14);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -13,6 +13,21 @@ insert into tenancy.registry (schema_name, table_name, scope, priority)
 values ('harbour', 'ships', 'org', 'secondary');
 select is_empty($$ select * from tenancy.onboard('harbour.ships') where not passed $$, 'a table has all of its parts');
 select is_empty($$ select * from org_migration.dependent_findings $$, 'none of which is in the way of a roll back');
+
+savepoint renamed;
+alter table harbour.ships rename column org_id to organization_id;
+select results_eq(
+    $$ select problem collate "default", remedy collate "default" from tenancy.org_id_findings $$,
+    $$ values ('has its organizations in organization_id: org_id was renamed', 'alter table harbour.ships rename column organization_id to org_id') $$,
+    'an org_id that was renamed is found, with the name that it has now'
+);
+select throws_matching(
+    $$ select tenancy.roll_back(1) $$,
+    '^cannot roll back while org_id has another name, and nothing has been rolled back: alter table harbour\.ships rename',
+    'and a roll back does not pass it over'
+);
+select is_empty($$ select * from tenancy.cross_org_references() $$, 'nor does a look at the references raise');
+rollback to savepoint renamed;
 
 savepoint generated;
 alter table harbour.ships add column org_text text generated always as (org_id::text) stored;
