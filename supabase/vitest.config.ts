@@ -6,12 +6,13 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 
 /**
  * What takes minutes: kills and storms, a push while the application writes, other applications, intruders, npm start, the
- * platform closed, resets, a browser, the benchmarks.
+ * platform closed, resets, a browser, the benchmarks, one organization out.
  */
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
   "tests/integration/{report,other-tools,two-organizations,five-commands,copied-tests,adopt-command,push-live,last-step,workers,benches}.test.ts",
+  "tests/integration/{small-inputs,export}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs again after the last step: the attacks on org_id and on other organizations, the edge function. */

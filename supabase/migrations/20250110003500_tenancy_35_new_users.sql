@@ -228,12 +228,20 @@ begin
 
     update tenancy.settings
     set new_users = mode, new_users_anonymous = anonymous;
+    -- Nobody who signs up waits for the check of the list: it makes the triggers at its end.
+    if not exists (select from tenancy.registry where table_oid is not null) then
+        return;
+    end if;
 
-    -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
-    create or replace trigger "!assign_org_to_new_user"
-    before insert or update of is_anonymous on auth.users
-    for each row
-    execute function tenancy.set_org_of_new_user();
+    if not exists (
+        select from pg_catalog.pg_trigger
+        where tgrelid = 'auth.users'::regclass and tgfoid = 'tenancy.set_org_of_new_user()'::regprocedure and tgenabled in ('O', 'A')
+    ) then
+        -- The first of its kind: a trigger of the application may write rows of the user before the user is inserted.
+        create or replace trigger "!assign_org_to_new_user"
+        before insert or update of is_anonymous on auth.users
+        for each row execute function tenancy.set_org_of_new_user();
+    end if;
     if not exists (
         select from pg_catalog.pg_trigger
         where tgrelid = 'auth.users'::regclass and tgfoid = 'tenancy.keep_org_of_new_user()'::regprocedure
@@ -251,7 +259,8 @@ comment on function tenancy.enable_new_users(text, boolean) is
 ' email address or another identity. A user whom an administrator'
 ' creates with the org_id of an organization keeps that. While nothing is chosen, who signs up belongs to the default organization as long'
 ' as the mapping is empty, and otherwise to none. Raises invalid_parameter_value for any other mode, object_not_in_prerequisite_state where'
-' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting 1.5 seconds at most.';
+' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting 1.5 seconds at most; before the push it only'
+' notes the choice, and tenancy.assert_registry() calls it again, so that no sign-up waits for the check of the list.';
 
 create or replace function tenancy.disable_new_users()
 returns void language sql volatile security invoker set search_path = '' as $function$
