@@ -226,7 +226,9 @@ returns text language sql stable security invoker set search_path = '' as $funct
     join tenancy.user_orgs on age(user_orgs.xmin) <= 0
     left join org_migration.mapping_before as before on before.user_id = user_orgs.user_id
     left join auth.users on users.id = user_orgs.user_id
-    where coalesce(user_orgs.org_id, settings.default_org_id) <> coalesce(
+    -- After an undo nothing is.
+    where decided.at is not null
+        and coalesce(user_orgs.org_id, settings.default_org_id) <> coalesce(
             case
                 when before.user_id is not null then before.org_id
                 else tenancy.organization_named(users.raw_app_meta_data ->> 'org_id')

@@ -323,7 +323,7 @@ begin
     -- The queries of the steps join these small tables with the catalog.
     analyze tenancy.settings, tenancy.registry, tenancy.user_orgs;
     -- Last: who signs up waits for its triggers until this transaction ends.
-    perform tenancy.enable_new_users(settings.new_users, settings.new_users_anonymous) from tenancy.settings where settings.new_users is not null;
+    perform org_migration.follow_sign_ups();
 end
 $function$;
 comment on function tenancy.assert_registry() is

@@ -260,7 +260,26 @@ comment on function tenancy.enable_new_users(text, boolean) is
 ' creates with the org_id of an organization keeps that. While nothing is chosen, who signs up belongs to the default organization as long'
 ' as the mapping is empty, and otherwise to none. Raises invalid_parameter_value for any other mode, object_not_in_prerequisite_state where'
 ' organizations requires more columns than a personal one has. Locks auth.users for a moment, waiting 1.5 seconds at most; before the push it only'
-' notes the choice, and tenancy.assert_registry() calls it again, so that no sign-up waits for the check of the list.';
+' notes the choice, and tenancy.assert_registry() makes the triggers, so that no sign-up waits for the check of the list.';
+
+create or replace function org_migration.follow_sign_ups()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    settings tenancy.settings;
+begin
+    select * into settings from tenancy.settings;
+    if settings.new_users is not null then
+        perform tenancy.enable_new_users(settings.new_users, settings.new_users_anonymous);
+    end if;
+    -- Who signed up since the mapping was made, and before the triggers were there.
+    if settings.new_users = 'personal' then
+        perform tenancy.create_personal_organizations();
+    end if;
+end
+$function$;
+comment on function org_migration.follow_sign_ups() is
+'What the list''s file does last: makes the triggers of tenancy.enable_new_users, if that was called, and with personal organizations gives one'
+' to whoever signed up meanwhile.';
 
 create or replace function tenancy.disable_new_users()
 returns void language sql volatile security invoker set search_path = '' as $function$

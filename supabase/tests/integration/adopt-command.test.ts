@@ -317,7 +317,7 @@ describe("npm run adopt", () => {
     const { code, output } = await adopt();
     expect(code).toBe(2);
     expect(output).toContain(
-      "Cannot look at the tables: public.organizations cannot be referenced: it must be a table with",
+      "Cannot look at the tables: public.organizations cannot be referenced: it must be a logged table with",
     );
     expect(snapshot()).toEqual(before);
   });

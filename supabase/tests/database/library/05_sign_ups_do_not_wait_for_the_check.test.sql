@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(6);
+select plan(8);
 
 create function pg_temp.triggers()
 returns bigint
@@ -24,13 +24,25 @@ select is(pg_temp.triggers(), 0::bigint, 'nobody has chosen what new users get')
 
 -- As before the first push.
 update tenancy.registry set table_oid = null;
-select tenancy.enable_new_users('default', true);
+select tenancy.enable_new_users('personal', true);
 select is(pg_temp.locks(), 0::bigint, 'before the push who signs up waits for nothing');
 select is(pg_temp.triggers(), 0::bigint, 'since the triggers come with the check of the list');
+insert into tenancy.user_orgs (user_id, org_id) select gen_random_uuid(), default_org_id from tenancy.settings;
+insert into auth.users (instance_id, id, aud, role, email, created_at)
+values
+    ('00000000-0000-0000-0000-000000000000', '00000000-0000-4000-8000-000000000001', 'authenticated', 'authenticated', 'now@example.com', now()),
+    (
+        '00000000-0000-0000-0000-000000000000', '00000000-0000-4000-8000-000000000002', 'authenticated', 'authenticated', 'before@example.com',
+        now() - interval '1 hour'
+    );
 select tenancy.assert_registry();
 select is(pg_temp.triggers(), 2::bigint, 'at its end');
+select isnt(
+    tenancy.org_of('00000000-0000-4000-8000-000000000001'), null, 'who signed up meanwhile has an organization of their own'
+);
+select is(tenancy.org_of('00000000-0000-4000-8000-000000000002'), null, 'and who was there when rows were decided has none, as the mapping says');
 select is(
-    (select concat_ws(' ', new_users, new_users_anonymous) from tenancy.settings), 'default t', 'with the choice that was made'
+    (select concat_ws(' ', new_users, new_users_anonymous) from tenancy.settings), 'personal t', 'with the choice that was made'
 );
 update tenancy.settings set new_users = null;
 select tenancy.assert_registry();
