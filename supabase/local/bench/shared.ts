@@ -13,7 +13,7 @@ export const runs = 3;
 /** The largest table. */
 export const table = "call_logs";
 export const defaultOrgId = "a0000000-0000-0000-0000-000000000001";
-/** For the list of tables: whoever signs up gets an organization of their own, all others are mapped. In this order nobody is between. */
+/** For the list of tables: whoever signs up gets an organization of their own, all others are mapped. */
 export const mapping = `select tenancy.enable_new_users('personal'); ${mapUsers(organizationIds(100))}`;
 
 export const serverSettings = { fsync: "on", shared_buffers: "2GB", max_wal_size: "16GB", checkpoint_timeout: "30min" };
