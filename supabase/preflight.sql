@@ -612,13 +612,14 @@ chosen (new_users) as (
     attname, coalesce(nullif(type.typbasetype, 0), type.oid) as base_type, coalesce(column_.attname = any (owned.entries), false) as decides from application_tables join pg_catalog.pg_class as class on
     class.oid = application_tables.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application_tables.relation and column_.attnum > 0 and not column_.attisdropped and
     column_.attgenerated <> 'v' and column_.attname <> 'org_id' join pg_catalog.pg_type as type on type.oid = column_.atttypid left join owned on owned.root = application_tables.relation where
-    application_tables.scope = 'org' and application_tables.relkind in ('r', 'p') and application_tables.relation not in (select tables_before.relation from tables_before where tables_before.relation is
-    not null) and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and pg_has_role(class.relowner, 'usage') and
-    has_table_privilege(class.oid, 'select') and not class.relforcerowsecurity and has_table_privilege(to_regclass('auth.users'), 'select') and case when column_.attname = any (owned.entries) then
-    owned.are_unkeyed and (select mapping_state.is_filled from mapping_state) else application_tables.org_from is null and not exists ( select from references_between_tables as reference where
-    reference.relation = application_tables.relation and column_.attnum = any (reference.attnums) ) end ), looked_at as materialized ( select asked.relation, counted.attnum, counted.filled, counted.users,
-    counted.organizations from ( select candidate.relation, candidate.qualified_name, string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname),
-    ', ') as columns from candidate group by candidate.relation, candidate.qualified_name ) as asked cross join lateral query_to_xml( format(
+    application_tables.scope = 'org' and application_tables.relkind in ('r', 'p') and not exists ( select from pg_partition_tree(application_tables.relation) as tree join pg_catalog.pg_class as member on
+    member.oid = tree.relid and member.relkind = 'f' ) and application_tables.relation not in (select tables_before.relation from tables_before where tables_before.relation is not null) and
+    coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) and pg_has_role(class.relowner, 'usage') and has_table_privilege(class.oid,
+    'select') and not class.relforcerowsecurity and has_table_privilege(to_regclass('auth.users'), 'select') and case when column_.attname = any (owned.entries) then owned.are_unkeyed and (select
+    mapping_state.is_filled from mapping_state) else application_tables.org_from is null and not exists ( select from references_between_tables as reference where reference.relation =
+    application_tables.relation and column_.attnum = any (reference.attnums) ) end ), looked_at as materialized ( select asked.relation, counted.attnum, counted.filled, counted.users,
+    counted.organizations from ( select candidate.relation, candidate.qualified_name, string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text collate pg_catalog."C", 40))', candidate.attnum,
+    candidate.attname), ', ') as columns from candidate group by candidate.relation, candidate.qualified_name ) as asked cross join lateral query_to_xml( format(
     $sql$
                 select
                     held.attnum, pg_catalog.count(*) as filled, pg_catalog.count(organizations.id) as organizations,

@@ -301,6 +301,10 @@ candidate as materialized (
     left join owned on owned.root = application_tables.relation
     where application_tables.scope = 'org'
         and application_tables.relkind in ('r', 'p')
+        and not exists (
+            select from pg_partition_tree(application_tables.relation) as tree
+            join pg_catalog.pg_class as member on member.oid = tree.relid and member.relkind = 'f'
+        )
         -- What is decided is past it.
         and application_tables.relation not in (select tables_before.relation from org_migration.tables_before where tables_before.relation is not null)
         and coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
@@ -321,7 +325,7 @@ looked_at as materialized (
     from (
         select
             candidate.relation, candidate.qualified_name,
-            string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text, 40))', candidate.attnum, candidate.attname), ', ') as columns
+            string_agg(format('(%s, pg_catalog.left(looked_at.%I::pg_catalog.text collate pg_catalog."C", 40))', candidate.attnum, candidate.attname), ', ') as columns
         from candidate
         group by candidate.relation, candidate.qualified_name
     ) as asked
