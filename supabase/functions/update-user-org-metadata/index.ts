@@ -9,6 +9,15 @@ import { createThrottle } from "./throttle.ts";
 import { type Pause, systemTiming as timing } from "./timing.ts";
 import { openUsers } from "./users-database.ts";
 
+// postgres.js writes a query in a task of its own, where nobody can catch that its connection is gone by then (porsager/postgres#1208). The
+// query fails all the same, and the worker has other requests.
+addEventListener("error", (event) => {
+  if (event.error instanceof TypeError && event.error.message.endsWith("(reading 'write')")) {
+    event.preventDefault();
+    log("error", "connection_lost", { message: event.error.message });
+  }
+});
+
 const config = readConfig(Deno.env.toObject());
 const log = createLog((line) => console.log(line));
 const handle = createHandler({

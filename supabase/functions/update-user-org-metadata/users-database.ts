@@ -4,12 +4,16 @@ import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users, 
 /** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
 export async function openUsers(databaseUrl: string): Promise<Users> {
   let isLost = false;
+  let lose: (reason: Error) => void = () => {};
+  const lost = new Promise<never>((_resolve, reject) => (lose = reject));
+  lost.catch(() => {});
   const sql = postgres(databaseUrl, {
     max: 1,
     prepare: false,
     onnotice: () => {},
     onclose: () => {
       isLost = true;
+      lose(Object.assign(new Error("the connection is lost"), { code: "CONNECTION_CLOSED" }));
     },
   });
   const connection = await sql.reserve().catch(async (error: unknown) => {
@@ -18,21 +22,18 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
   });
 
   /**
-   * Throws if the connection is gone. A query that is sent to a reserved connection that is gone ends the process, where nobody
-   * can catch it (porsager/postgres#1208); one that is under way when the connection goes fails as it should.
+   * The answer of a query, of which `send` begins to wait. Throws if the connection is gone, or goes: postgres.js neither answers a query that is
+   * sent to a reserved connection then, nor fails it.
    */
-  const assertConnected = async () => {
+  const unlessLost = async <Answer>(send: () => PromiseLike<Answer>): Promise<Answer> => {
     // Events of the connection come between two tasks, so from here to the query there is none.
     await Promise.resolve();
-    if (isLost) throw Object.assign(new Error("the connection is lost"), { code: "CONNECTION_CLOSED" });
+    return isLost ? await lost : await Promise.race([send(), lost]);
   };
   const ask = async <Rows extends readonly object[] = Record<string, unknown>[]>(
     query: TemplateStringsArray,
     ...values: (string | number | boolean | null)[]
-  ) => {
-    await assertConnected();
-    return await connection<Rows>(query, ...values);
-  };
+  ) => await unlessLost(() => connection<Rows>(query, ...values));
 
   return {
     organizationExists: async (orgId) => {
@@ -85,10 +86,14 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
       return row?.["summary"] as RunSummary;
     },
     problems: async function* (runId) {
-      await assertConnected();
-      yield* connection<UserProblem[]>`
+      const pages = connection<UserProblem[]>`
         select user_id, outcome, reason from tenancy.user_problems where run_id = ${runId} order by user_id
-      `.cursor(500);
+      `.cursor(500)[Symbol.asyncIterator]();
+      for (;;) {
+        const page = await unlessLost(() => pages.next());
+        if (page.done) return;
+        yield page.value;
+      }
     },
     close: async () => {
       if (!isLost) connection.release();
