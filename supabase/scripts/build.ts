@@ -14,7 +14,17 @@ const generated: Record<string, () => string> = {
   "docs/reference.md": composeReference,
 };
 
-const { values } = parseArgs({ options: { check: { type: "boolean", default: false } } });
+const { values } = parseArgs({
+  options: { check: { type: "boolean", default: false }, help: { type: "boolean", short: "h" } },
+});
+if (values.help) {
+  console.log(
+    `npm run build -- [--check]: writes ${
+      Object.keys(generated).join(" and ")
+    }, or says which of them is not up to date.`,
+  );
+  process.exit();
+}
 for (const [name, compose] of Object.entries(generated)) {
   const file = join(root, name);
   const text = compose();

@@ -75,6 +75,12 @@ async function adviceOnMigratedDatabase(): Promise<string> {
   }
 }
 
+if (process.argv.slice(2).some((argument) => ["--help", "-h"].includes(argument))) {
+  console.log(
+    "npm run check: types, format, lint, generated files, migrations, and the platform's advisors on a migrated database.",
+  );
+  process.exit();
+}
 const deno = denoProgram();
 run("types: what Node runs (tsc)", process.execPath, [
   join(packageFolder("typescript"), "bin/tsc"),

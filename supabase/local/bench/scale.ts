@@ -105,8 +105,15 @@ const { values } = parseArgs({
     tables: { type: "string", default: "54,300,1000" },
     rows: { type: "string", default: "1000000,5000000,20000000" },
     partitions: { type: "string", default: "500" },
+    help: { type: "boolean", short: "h" },
   },
 });
+if (values.help) {
+  console.log(
+    "npm run bench:scale -- [--tables 54,300,1000] [--rows 1000000,5000000,20000000] [--partitions 500]; 0 leaves a kind out.",
+  );
+  process.exit();
+}
 const tables = readNumbers("tables", values.tables, shippedTables).map((count) => ({ tables: count, partitions: 0 }));
 const partitions = readNumbers("partitions", values.partitions, 1).map((count) => ({
   tables: shippedTables,
