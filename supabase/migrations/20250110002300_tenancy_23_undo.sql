@@ -149,8 +149,6 @@ begin
         using errcode = 'object_not_in_prerequisite_state';
     end if;
 
-    perform org_migration.assert_registered();
-
     -- What was opted into goes first, on all tables: a bound foreign key holds on to the org_id of two.
     loop_to := case
         when exists (select from tenancy.registry where registry.isolated or registry.privileges_before is not null)
@@ -160,10 +158,12 @@ begin
     end;
 
     -- Once, before anything is undone: a roll back that has begun is not to stop half-way.
-    if to_phase = 1 and coalesce(current_setting('tenancy.rolling_back', true), '') <> 'to phase 1' then
+    if coalesce(current_setting('tenancy.rolling_back', true), '') <> 'to phase ' || to_phase then
+        perform org_migration.assert_registered();
         dependents := org_migration.list_findings(array(
             select format('%s: %s; %s [%s]', findings.table_name, findings.object, findings.remedy, findings.code)
             from org_migration.dependent_findings as findings
+            where to_phase = 1
             order by findings.table_name, findings.object
         ));
         if dependents is not null then
