@@ -36,7 +36,7 @@ export async function openSource(
       select to_regclass('tenancy.registry') is not null and to_regnamespace('org_migration') is null as is_over
     `;
     if (state?.["is_over"]) {
-      await sql.end();
+      await sql.end({ timeout: 5 });
       throw new UsageError(
         `Cannot adopt with --db-url ${
           hidePassword(dbUrl)
@@ -44,7 +44,7 @@ export async function openSource(
           " registered and given to tenancy.onboard in a migration of your own",
       );
     }
-    return { sql, what: hidePassword(dbUrl), isLive: true, close: () => sql.end() };
+    return { sql, what: hidePassword(dbUrl), isLive: true, close: () => sql.end({ timeout: 5 }) };
   }
   const local = await findLocal(application);
   if (local) return local;
@@ -72,10 +72,15 @@ async function findLocal(application: Application): Promise<Source | undefined> 
   const applied = await readVersions(sql);
   const expected = ownBeforeList(application).map(versionOf);
   if (applied.length !== expected.length || expected.some((version) => !applied.includes(version))) {
-    await sql.end();
+    await sql.end({ timeout: 5 });
     return undefined;
   }
-  return { sql, what: `the local stack at 127.0.0.1:${application.dbPort}`, isLive: false, close: () => sql.end() };
+  return {
+    sql,
+    what: `the local stack at 127.0.0.1:${application.dbPort}`,
+    isLive: false,
+    close: () => sql.end({ timeout: 5 }),
+  };
 }
 
 const ownBeforeList = (application: Application): string[] => {
@@ -174,7 +179,7 @@ async function startOwn(application: Application): Promise<Source> {
       what: "a PostgreSQL of its own with the application's migrations",
       isLive: false,
       close: async () => {
-        await sql.end();
+        await sql.end({ timeout: 5 });
         await stop();
       },
     };

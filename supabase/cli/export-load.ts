@@ -20,7 +20,7 @@ export async function loadExport(url: string, options: { folder: string; without
   }
   const tables = manifest.tables.filter(({ name }) => !without.includes(name));
   for (const table of tables) await refuseChanged(folder, table);
-  const sql = connectLive(url);
+  const sql = connectLive(url, { fetch_types: true });
   try {
     await sql.begin(async (transaction) => {
       await prepareSession(transaction);

@@ -23,7 +23,7 @@ export async function writeExport(
   options: { org: string; folder: string; withUsers: boolean },
 ): Promise<{ manifest: Manifest; needed: Missing[] }> {
   const { org, folder, withUsers } = options;
-  const sql = connectLive(url);
+  const sql = connectLive(url, { fetch_types: true });
   try {
     return await sql.begin("isolation level repeatable read read only", async (transaction) => {
       await prepareSession(transaction);

@@ -1,4 +1,4 @@
-import postgres from "postgres";
+import postgres, { type ReservedSql } from "postgres";
 import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users, WrittenUsers } from "./users.ts";
 
 /** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
@@ -10,16 +10,23 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
   const sql = postgres(databaseUrl, {
     max: 1,
     prepare: false,
+    // A query of postgres.js's own, which nobody could catch where the connection goes at that moment. No answer here has an array.
+    fetch_types: false,
     onnotice: () => {},
     onclose: () => {
       isLost = true;
       lose(Object.assign(new Error("the connection is lost"), { code: "CONNECTION_CLOSED" }));
     },
   });
-  const connection = await sql.reserve().catch(async (error: unknown) => {
-    await sql.end({ timeout: 5 });
+  let connection: ReservedSql;
+  try {
+    // postgres.js reserves a connection that is open; one that it only opens, without asking for types, it never hands over.
+    await sql`select`;
+    connection = await Promise.race([sql.reserve(), lost]);
+  } catch (error) {
+    await sql.end({ timeout: isLost ? 0 : 5 });
     throw error;
-  });
+  }
 
   /**
    * The answer of a query, of which `send` begins to wait. Throws if the connection is gone, or goes: postgres.js neither answers a query that is
