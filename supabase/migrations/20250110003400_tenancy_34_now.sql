@@ -173,11 +173,11 @@ expectation as materialized (
     cross join disk
 ),
 pace as materialized (
-    -- How much longer what is like it took than usual, of which a fifth of a second's worth has to be done.
+    -- How long what is like it took, and how long that usually takes.
     select
         expectation.kind,
-        (coalesce(sum(expectation.seconds) filter (where expectation.seconds > 0), 0) + 0.2)
-        / (coalesce(sum(expectation.usual_seconds * expectation.done) filter (where expectation.seconds > 0), 0) + 0.2) as factor
+        coalesce(sum(expectation.seconds) filter (where expectation.seconds > 0), 0) as seconds,
+        coalesce(sum(expectation.usual_seconds * expectation.done) filter (where expectation.seconds > 0), 0) as usual_seconds
     from expectation
     group by expectation.kind
 ),
@@ -188,9 +188,7 @@ remaining as (
         greatest(work.done, coalesce(work.built, 0)) as done,
         case
             when work.done = 1 then 0
-            -- By its own pace, the more it has of one.
-            when work.kind = 'rows' then
-                (1 - work.done) * (work.recent_seconds + 0.005 * paced.seconds) / (work.recently_done + 0.005) / backfilling.sessions
+            when work.kind = 'rows' then (1 - work.done) * own.seconds / backfilling.sessions
             when work.built is not null then (1 - work.built) * paced.seconds
             -- A statement that says nothing until it is through.
             when work.is_current and push_session.state = 'active' and push_session.wait_event_type is distinct from 'Lock' then greatest(
@@ -202,8 +200,23 @@ remaining as (
     from expectation as work
     join pace on pace.kind = work.kind
     cross join lateral (
-        select work.usual_seconds * pace.factor as seconds
+        -- How much longer than usual what is like it took, of which a fifth of a second's worth has to be done; and so without itself.
+        select
+            work.usual_seconds * (pace.seconds + 0.2) / (pace.usual_seconds + 0.2) as seconds,
+            work.usual_seconds * (pace.seconds - work.seconds + 0.2)
+            / (pace.usual_seconds - case when work.seconds > 0 then work.usual_seconds * work.done else 0 end + 0.2) as by_others
     ) as paced
+    cross join lateral (
+        -- By its own pace, the more it has of one. A table begins with its first pass, and how much longer that takes than the others differs
+        -- by half from disk to disk: while less than a fifth is done, what deviates by less than a fifth says nothing.
+        select
+            paced.by_others * exp(
+                sign(measured.deviation) * greatest(abs(measured.deviation) - greatest(0.2 - work.done, 0), 0)
+            ) as seconds
+        from (
+            select ln((work.recent_seconds + 0.005 * paced.seconds) / (work.recently_done + 0.005) / paced.by_others) as deviation
+        ) as measured
+    ) as own
     cross join (
         select greatest(count(distinct backfills.session_pid), 1) as sessions
         from org_migration.backfills
