@@ -6,13 +6,14 @@ const major = Number(process.env["POSTGRES_MAJOR"] ?? 17) as PostgresMajor;
 
 /**
  * What takes minutes: kills and storms, a push while the application writes, other applications, intruders, npm start, the
- * platform closed, resets, a browser, the benchmarks, one organization out.
+ * platform closed, resets, a browser, the benchmarks, one organization out, and what looks at one database in dozens of states.
  */
 const kills = [
   "tests/kills/**/*.test.ts",
   "tests/integration/{traffic,storm,adopt,push-again,forgotten-table,fresh,applications,privileges,pace,start}.test.ts",
   "tests/integration/{report,other-tools,two-organizations,five-commands,copied-tests,adopt-command,push-live,last-step,workers,benches}.test.ts",
-  "tests/integration/{small-inputs,export}.test.ts",
+  "tests/integration/{small-inputs,export,preflight,onboarding,years-later,binding,users-without-keys}.test.ts",
+  "tests/integration/{delete-organization,roll-back,time-left}.test.ts",
 ];
 const schemas = ["tests/schemas/**/*.test.ts"];
 /** What runs again after the last step: the attacks on org_id and on other organizations, the edge function. */
