@@ -354,11 +354,10 @@ begin
     end if;
 
     -- In the order of names; of the backfill parents first, so that it runs in the order of tenancy.plan.
-    relations := array(
-        select tables.relation
-        from tenancy.org_scoped_tables as tables
-        order by case when steps = array['backfill'] then tables.position end, tables.schema_name, tables.table_name
-    );
+    relations := case
+        when steps = array['backfill'] then array(select relation from tenancy.org_scoped_tables order by position)
+        else array(select relation from tenancy.application_tables where scope = 'org' order by schema_name, table_name)
+    end;
     if begins then
         perform org_migration.begin_loop(current_loop, steps);
     end if;

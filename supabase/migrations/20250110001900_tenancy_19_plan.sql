@@ -73,7 +73,7 @@ missing as materialized (
     from tenancy.table_parts
     where not table_parts.present
 ),
-steps as materialized (
+steps as (
     select
         2 as phase, 1 as ordinal, 'count' as part, root.relation,
         format('select count(*) from %s', root.qualified_name) as statement,
