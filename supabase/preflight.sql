@@ -371,17 +371,17 @@ chosen (new_users) as (
     form.is_inherited then org_id.is_root else not org_id.is_leaf end and (form.part = 'guard' or not org_id.is_leaf) join coined_names on coined_names.relation = org_id.relation and coined_names.kind =
     form.part left join lateral ( select guard_triggers.name from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = org_id.relation and guard_triggers.part = form.part
     order by guard_triggers.intact desc limit 1 ) as existing on true), push_parts as (select column_parts.* from column_parts union all select index_parts.* from index_parts union all select
-    constraint_parts.* from constraint_parts union all select guard_parts.* from guard_parts), table_parts as materialized (select push_parts.* from push_parts), plan as (with size as materialized (
-    select org_id_columns.*, root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes, nullif(class.reltuples, -1)::bigint as
-    estimated_rows from org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid = org_id_columns.relation ), missing as
-    materialized ( select table_parts.* from table_parts where not table_parts.present ), steps as ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation, format('select count(*) from %s',
-    root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join size on size.root = root.relation
-    where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5, 'backfill', size.relation,
-    format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join decisions on decisions.root =
-    size.root left join backfills on backfills.relation = size.relation and backfills.number = 0 cross join settings where size.is_leaf and coalesce(backfills.state not in ('catalog', 'finished'), true)
-    and case when size.attnum is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end union all select
-    missing.phase, missing.ordinal, missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else 0 end,
-    size.estimated_rows from missing join size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end,
+    constraint_parts.* from constraint_parts union all select guard_parts.* from guard_parts), missing_parts as materialized (select push_parts.* from push_parts where not push_parts.present), plan as
+    (with size as materialized ( select org_id_columns.*, root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes,
+    nullif(class.reltuples, -1)::bigint as estimated_rows from org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid =
+    org_id_columns.relation ), missing as materialized ( select missing_parts.* from missing_parts ), steps as ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation,
+    format('select count(*) from %s', root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join
+    size on size.root = root.relation where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5,
+    'backfill', size.relation, format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join
+    decisions on decisions.root = size.root left join backfills on backfills.relation = size.relation and backfills.number = 0 cross join settings where size.is_leaf and coalesce(backfills.state not in
+    ('catalog', 'finished'), true) and case when size.attnum is null then decisions.is_per_row else not size.is_not_null and size.missing_value is distinct from format('{%s}', settings.default_org_id) end
+    union all select missing.phase, missing.ordinal, missing.part, missing.relation, missing.ddl, missing.lock, case when missing.part in ('index', 'foreign_key_valid', 'check_valid') then size.bytes else
+    0 end, size.estimated_rows from missing join size on size.relation = missing.relation ) select row_number() over ( order by steps.ordinal, case when steps.part = 'backfill' then tables.position end,
     size.schema_name, size.table_name, size.qualified_name ) as number, steps.phase, steps.part, steps.relation, steps.statement, steps.lock, steps.bytes, steps.estimated_rows, round( case when steps.part
     = 'backfill' then steps.estimated_rows::numeric / settings.backfill_rows_per_second else steps.bytes / (settings.scan_mb_per_second * 1e6) end, 1 ) as seconds from steps join size on size.relation =
     steps.relation join org_scoped_tables as tables on tables.relation = size.root cross join settings order by 1), required_organization_columns as (select string_agg(format('%I', attribute.attname),
