@@ -51,11 +51,14 @@ describe("npm run", () => {
     expect([...cells.keys()]).not.toContain("against none");
   });
 
-  test.each([["--only", "mapped,nothing"], ["--only", ""], ["--all", "1000"]])("bench refuses %s %s", async (...given) => {
-    const bench = startCommand(["npm", "run", "--silent", "bench", "--", ...given]);
-    expect(await bench.ended).toBe(1);
-    expect(bench.stderr()).toContain(`Cannot run the benchmark with "${given.join(" ")}": the one argument is`);
-  });
+  test.each([["--only", "mapped,nothing"], ["--only", ""], ["--all", "1000"]])(
+    "bench refuses %s %s",
+    async (...given) => {
+      const bench = startCommand(["npm", "run", "--silent", "bench", "--", ...given]);
+      expect(await bench.ended).toBe(1);
+      expect(bench.stderr()).toContain(`Cannot run the benchmark with "${given.join(" ")}": the one argument is`);
+    },
+  );
 
   test("bench --help names the parts", async () => {
     const bench = startCommand(["npm", "run", "--silent", "bench", "--", "--help"]);
