@@ -254,9 +254,13 @@ chosen (new_users) as (
     format('source_%s.ctid is not null', ordered.ordinal) end as condition, case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id from ordered cross
     join lateral (select format('source_%s', ordered.ordinal) as alias) as named), sources as (select * from possible_sources), following_tables as (with recursive followed (relation) as ( select
     org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select
-    org_references.relation from followed join org_references on org_references.parent = followed.relation ) select distinct org_references.relation from followed join org_references on
-    org_references.parent = followed.relation and org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization'), claimed_organizations as
-    (select coalesce( ( xpath( '/row/count/text()', query_to_xml( format( 'select count(*) from auth.users join public.organizations'
+    org_references.relation from followed join org_references on org_references.parent = followed.relation ), following (relation) as ( select org_references.relation from followed join org_references on
+    org_references.parent = followed.relation and org_references.parent <> org_references.relation union select sources.root from sources where sources.kind = 'organization' ) select following.relation
+    from following where exists ( select from pg_catalog.pg_attribute as org_id join pg_catalog.pg_class as class on class.oid = org_id.attrelid where org_id.attname = 'org_id' and not org_id.attisdropped
+    and class.relkind in ('r', 'p', 'f') and class.relnamespace::oid <> all (array_remove(array[to_regnamespace('tenancy'), to_regnamespace('org_migration')]::oid[], null)) ) or exists ( select from
+    pg_catalog.pg_constraint as reference join pg_catalog.pg_class as class on class.oid = reference.conrelid where reference.confrelid = to_regclass('public.organizations') and class.relnamespace::oid <>
+    all (array_remove(array[to_regnamespace('tenancy'), to_regnamespace('org_migration')]::oid[], null)) )), claimed_organizations as (select coalesce( ( xpath( '/row/count/text()', query_to_xml( format(
+    'select count(*) from auth.users join public.organizations'
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
     as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
     sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
@@ -312,8 +316,8 @@ chosen (new_users) as (
     above.conkey = key.confkey where key.conrelid = org_id.relation and key.contype = 'f' and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as names left join lateral ( select
     filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid),
     length(names.an_organization) + 2) = format('(%s)', names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or
-    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
-    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
+    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid = (select
+    to_regprocedure('tenancy.fill_org_id()')) limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
     ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
     index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
     invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
@@ -354,10 +358,10 @@ chosen (new_users) as (
     existing.tgattr::text = '' and (org_id.is_leaf or has_function_privilege(table_class.relowner, existing.tgfoid, 'execute')) and pg_get_triggerdef(existing.oid) ~ (form.pattern ||
     ' EXECUTE FUNCTION (tenancy\.)?refuse_org_id_change\(\)$') as intact from org_id_columns as org_id join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation join
     pg_catalog.pg_trigger as existing on existing.tgrelid = org_id.relation join guard_forms as form on form.part = case when existing.tgtype::integer & 1 = 0 then 'guard_statement' when
-    existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end where existing.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()')), guard_parts
-    as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name) as name, not exists ( select from org_id_columns as
-    member where member.root = org_id.root and (form.is_inherited or member.relation = org_id.relation) and not exists ( select from guard_triggers where guard_triggers.root = org_id.root and
-    guard_triggers.relation = member.relation and guard_triggers.part = form.part and guard_triggers.intact ) ) as present, format(
+    existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move' else 'guard' end where existing.tgfoid = (select to_regprocedure('tenancy.refuse_org_id_change()'))),
+    guard_parts as (select 6 as phase, form.ordinal, form.part, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, coined_names.name) as name, not exists ( select from
+    org_id_columns as member where member.root = org_id.root and (form.is_inherited or member.relation = org_id.relation) and not exists ( select from guard_triggers where guard_triggers.root =
+    org_id.root and guard_triggers.relation = member.relation and guard_triggers.part = form.part and guard_triggers.intact ) ) as present, format(
     'create %1$strigger %2$I %4$s %3$s %5$s execute function tenancy.refuse_org_id_change();'
     ' alter table %3$s enable always trigger %2$I%6$s', case when existing.name is not null then 'or replace ' end, coalesce(existing.name, coined_names.name), org_id.qualified_name, form.event,
     form.condition, case when not org_id.is_leaf and table_class.relowner <> coalesce(guard.proowner, table_class.relowner) then format('; grant execute on function tenancy.refuse_org_id_change() to %I',
@@ -367,10 +371,10 @@ chosen (new_users) as (
     form.is_inherited then org_id.is_root else not org_id.is_leaf end and (form.part = 'guard' or not org_id.is_leaf) join coined_names on coined_names.relation = org_id.relation and coined_names.kind =
     form.part left join lateral ( select guard_triggers.name from guard_triggers where guard_triggers.root = org_id.root and guard_triggers.relation = org_id.relation and guard_triggers.part = form.part
     order by guard_triggers.intact desc limit 1 ) as existing on true), push_parts as (select column_parts.* from column_parts union all select index_parts.* from index_parts union all select
-    constraint_parts.* from constraint_parts union all select guard_parts.* from guard_parts), table_parts as materialized (select push_parts.* from push_parts), plan as (with size as materialized (
-    select org_id_columns.*, root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes, nullif(class.reltuples, -1)::bigint as
-    estimated_rows from org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid = org_id_columns.relation ), missing as
-    materialized ( select table_parts.* from table_parts where not table_parts.present ), steps as materialized ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation,
+    constraint_parts.* from constraint_parts union all select guard_parts.* from guard_parts), missing_parts as materialized (select push_parts.* from push_parts where not push_parts.present), plan as
+    (with size as materialized ( select org_id_columns.*, root.schema_name, root.table_name, case when org_id_columns.is_leaf then pg_relation_size(org_id_columns.relation) else 0 end as bytes,
+    nullif(class.reltuples, -1)::bigint as estimated_rows from org_id_columns join application_tables as root on root.relation = org_id_columns.root join pg_catalog.pg_class as class on class.oid =
+    org_id_columns.relation ), missing as materialized ( select missing_parts.* from missing_parts ), steps as ( select 2 as phase, 1 as ordinal, 'count' as part, root.relation,
     format('select count(*) from %s', root.qualified_name) as statement, 'ACCESS SHARE' as lock, sum(size.bytes)::bigint as bytes, sum(size.estimated_rows)::bigint as estimated_rows from size as root join
     size on size.root = root.relation where root.is_root and root.relation not in (select tables_before.relation from tables_before) group by root.relation, root.qualified_name union all select 3, 5,
     'backfill', size.relation, format('update %s: org_id of %s', size.qualified_name, decisions.in_words), 'ROW EXCLUSIVE, and the rows of one batch', size.bytes, size.estimated_rows from size join

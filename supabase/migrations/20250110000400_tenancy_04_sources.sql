@@ -300,16 +300,34 @@ with recursive followed (relation) as (
     select org_references.relation
     from followed
     join tenancy.org_references on org_references.parent = followed.relation
+),
+following (relation) as (
+    select org_references.relation
+    from followed
+    join tenancy.org_references
+        on org_references.parent = followed.relation
+        and org_references.parent <> org_references.relation
+    union
+    select sources.root
+    from tenancy.sources
+    where sources.kind = 'organization'
 )
-select distinct org_references.relation
-from followed
-join tenancy.org_references
-    on org_references.parent = followed.relation
-    and org_references.parent <> org_references.relation
-union
-select sources.root
-from tenancy.sources
-where sources.kind = 'organization';
+select following.relation
+from following
+-- Mostly there is nothing of the kind yet, and no view need look at all tables.
+where exists (
+    select from pg_catalog.pg_attribute as org_id
+    join pg_catalog.pg_class as class on class.oid = org_id.attrelid
+    where org_id.attname = 'org_id'
+        and not org_id.attisdropped
+        and class.relkind in ('r', 'p', 'f')
+        and class.relnamespace::oid <> all (array_remove(array[to_regnamespace('tenancy'), to_regnamespace('org_migration')]::oid[], null))
+) or exists (
+    select from pg_catalog.pg_constraint as reference
+    join pg_catalog.pg_class as class on class.oid = reference.conrelid
+    where reference.confrelid = to_regclass('public.organizations')
+        and class.relnamespace::oid <> all (array_remove(array[to_regnamespace('tenancy'), to_regnamespace('org_migration')]::oid[], null))
+);
 comment on view org_migration.following_tables is
 'The org-scoped tables whose rows follow an organization that they name, or reference, directly or through others, a table that has org_id'
 ' or names one: their rows may belong to any organization.';

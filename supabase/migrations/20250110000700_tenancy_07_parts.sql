@@ -122,7 +122,7 @@ left join lateral (
             and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact
     from pg_catalog.pg_trigger as filler
     where filler.tgrelid = org_id.relation
-        and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()')
+        and filler.tgfoid = (select to_regprocedure('tenancy.fill_org_id()'))
     limit 1
 ) as existing on true
 where org_id.is_root

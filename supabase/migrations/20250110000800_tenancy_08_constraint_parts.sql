@@ -178,7 +178,8 @@ join tenancy.guard_forms as form
         when existing.tgtype::integer & 2 = 2 and not (org_id.is_root and org_id.is_leaf) then 'guard_move'
         else 'guard'
     end
-where existing.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()');
+-- Once, and not once per trigger.
+where existing.tgfoid = (select to_regprocedure('tenancy.refuse_org_id_change()'));
 comment on view tenancy.guard_triggers is
 'Every trigger that calls the guard, known by its function and its form, under whatever name. intact: it is what it should be, enabled'
 ' ALWAYS, so that a replica session does not pass it by.';

@@ -64,39 +64,28 @@ $function$;
 comment on function tenancy.lock_holders(regclass) is
 'Who holds a lock on the table or on public.organizations now: pid, state, age of the transaction, query; oldest first, five at most.';
 
-create or replace function tenancy.change_table(target regclass, statement text)
+create or replace function tenancy.run_statement(target regclass, part text, statement text)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     milliseconds constant integer := (select settings.lock_timeout_ms from tenancy.settings);
     tables constant integer := greatest((select count(*) from pg_partition_tree(target)), 1);
-begin
-    perform set_config('lock_timeout', '1200ms', true);
-    execute format('lock table %s in share update exclusive mode', target);
-    perform set_config('lock_timeout', format('%sms', greatest(milliseconds / tables, 1)), true);
-    execute statement;
-end
-$function$;
-comment on function tenancy.change_table(regclass, text) is
-'Runs DDL on a table under the lock rules. First it takes the lock that autovacuum has and reads and writes do not mind: a worker in the'
-' way is cancelled after deadlock_timeout (1 s) and cannot come back, and the application waits for none of that. Only then it asks for'
-' the strong lock, for lock_timeout_ms, since the application queues behind that one; partitions, which are locked one after the other,'
-' share that time. Raises lock_not_available when either wait is over.';
-
-create or replace function tenancy.run_statement(target regclass, part text, statement text)
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
-declare
     began constant timestamptz := clock_timestamp();
 begin
+    -- Nothing is held yet that the application would wait for.
+    perform set_config('lock_timeout', '1200ms', true);
+    execute format('lock table %s in share update exclusive mode', target);
+
     if statement like 'alter table % add constraint % references public.organizations%' then
-        -- The constraint needs this lock too, and nobody but a writer of organizations minds it: first, therefore, so that
-        -- the table's own is never held while waiting. To take in those of the partitions it needs it exclusively.
-        perform set_config('lock_timeout', format('%sms', (select settings.lock_timeout_ms from tenancy.settings)), true);
+        -- The constraint needs this lock too, and nobody but a writer of organizations minds it: before the table's own, therefore,
+        -- so that this is never held while waiting. To take in those of the partitions it needs it exclusively.
+        perform set_config('lock_timeout', format('%sms', milliseconds), true);
         execute format(
             'lock table public.organizations in %s mode',
             case when part = 'foreign_key_root' then 'access exclusive' else 'share row exclusive' end
         );
     end if;
-    perform tenancy.change_table(target, statement);
+    perform set_config('lock_timeout', format('%sms', greatest(milliseconds / tables, 1)), true);
+    execute statement;
 
     insert into tenancy.log (part, table_name, statement, began, seconds)
     values (
@@ -106,7 +95,10 @@ begin
 end
 $function$;
 comment on function tenancy.run_statement(regclass, text, text) is
-'Runs a statement of tenancy.parts under the lock rules, and logs it. Raises lock_not_available where the table is in use.';
+'Runs a statement of tenancy.parts under the lock rules, and logs it. First it takes the lock that autovacuum has and reads and writes do'
+' not mind: a worker in the way is cancelled after deadlock_timeout (1 s) and cannot come back, and the application waits for none of that,'
+' nor does who writes organizations. Only then it asks for the strong locks, for lock_timeout_ms, since the application queues behind those;'
+' partitions, which are locked one after the other, share that time. Raises lock_not_available when a wait is over.';
 
 create or replace function tenancy.run_at_once(target regclass, part text, statement text)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

@@ -53,16 +53,16 @@ comment on column org_migration.work.bytes is 'What it reads; 0 for a backfill, 
 comment on column org_migration.work.seconds is 'Seconds that it took, without pauses and waits for locks.';
 
 create or replace function org_migration.missing_statements(steps text[], targets regclass[], undo_to integer)
-returns table (root regclass, relation regclass, qualified_name text, step text, statement text, ordinal integer)
+returns table (root regclass, relation regclass, qualified_name text, phase integer, step text, statement text, ordinal integer, lock text)
 -- One plan per session, of a query over many views.
 language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
 #variable_conflict use_column
 begin
     return query
     select
-        table_parts.root, table_parts.relation, table_parts.qualified_name, table_parts.part,
+        table_parts.root, table_parts.relation, table_parts.qualified_name, table_parts.phase, table_parts.part,
         case when undo_to is null then table_parts.ddl else table_parts.undo end,
-        case when undo_to is null then table_parts.ordinal else -table_parts.ordinal end
+        case when undo_to is null then table_parts.ordinal else -table_parts.ordinal end, table_parts.lock
     from tenancy.table_parts
     left join org_migration.tables_before on tables_before.relation = table_parts.root
     where table_parts.root = any (targets)
@@ -108,9 +108,10 @@ begin
     from (
         select missing.*, coalesce(array_position(steps, missing.step), 0) as position
         from org_migration.missing_statements(steps, targets, undo_to) as missing
+        where (steps <@ array['count', 'backfill', 'leftovers', 'last_resort']) is not true
         union all
         -- Once per loop: what is no statement.
-        select target, target, null, named.step, null, null, named.position
+        select target, target, null, null, named.step, null, null, null, named.position
         from unnest(targets) as target
         cross join unnest(steps) with ordinality as named (step, position)
         where begins and named.step in ('count', 'backfill', 'leftovers', 'last_resort')
@@ -354,11 +355,10 @@ begin
     end if;
 
     -- In the order of names; of the backfill parents first, so that it runs in the order of tenancy.plan.
-    relations := array(
-        select tables.relation
-        from tenancy.org_scoped_tables as tables
-        order by case when steps = array['backfill'] then tables.position end, tables.schema_name, tables.table_name
-    );
+    relations := case
+        when steps = array['backfill'] then array(select relation from tenancy.org_scoped_tables order by position)
+        else array(select relation from tenancy.application_tables where scope = 'org' order by schema_name, table_name)
+    end;
     if begins then
         perform org_migration.begin_loop(current_loop, steps);
     end if;

@@ -18,28 +18,8 @@ comment on table org_migration.backfill_conflicts is
 'Rows whose sources name different organizations: the primary key, what was chosen, and what each column says.';
 
 create or replace function org_migration.note_following()
-returns void language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    following oid[] := '{}';
-begin
-    -- Mostly there is nothing of the kind yet, and no view need look at all tables.
-    if exists (
-        select from pg_catalog.pg_attribute as org_id
-        join pg_catalog.pg_class as class on class.oid = org_id.attrelid
-        where org_id.attname = 'org_id'
-            and not org_id.attisdropped
-            and class.relkind in ('r', 'p')
-            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
-    ) or exists (
-        select from pg_catalog.pg_constraint as reference
-        join pg_catalog.pg_class as class on class.oid = reference.conrelid
-        where reference.confrelid = to_regclass('public.organizations')
-            and class.relnamespace not in ('tenancy'::regnamespace, 'org_migration'::regnamespace)
-    ) then
-        following := array(select following_tables.relation::oid from org_migration.following_tables);
-    end if;
-    perform set_config('tenancy.following', following::text, false);
-end
+returns void language sql volatile security invoker set search_path = '' as $function$
+    select set_config('tenancy.following', array(select following_tables.relation::oid from org_migration.following_tables)::text, false)
 $function$;
 comment on function org_migration.note_following() is
 'Notes org_migration.following_tables in a setting of the session, for count_rows, which asks for each table: the view looks at all of them.';

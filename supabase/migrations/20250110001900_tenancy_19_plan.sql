@@ -58,6 +58,14 @@ comment on function tenancy.parts(regclass) is
 ' made. present: it is there, by its definition in the catalog, under whatever name. ddl: the statement that makes it. undo: the one that'
 ' takes it back, NULL where nothing is to be taken back. lock: what ddl takes on the table. No row for any other table.';
 
+create or replace view org_migration.missing_parts as
+select missing.phase, missing.ordinal, missing.step as part, missing.relation, missing.statement as ddl, missing.lock
+from org_migration.missing_statements(
+    null, array(select tables.relation from tenancy.application_tables as tables where tables.scope = 'org'), null
+) as missing;
+comment on view org_migration.missing_parts is
+'The parts of tenancy.table_parts that are not present, by the query of which the loops of the push have the plan already.';
+
 create or replace view tenancy.plan as
 with size as materialized (
     select
@@ -69,11 +77,10 @@ with size as materialized (
     join pg_catalog.pg_class as class on class.oid = org_id_columns.relation
 ),
 missing as materialized (
-    select table_parts.*
-    from tenancy.table_parts
-    where not table_parts.present
+    select missing_parts.*
+    from org_migration.missing_parts
 ),
-steps as materialized (
+steps as (
     select
         2 as phase, 1 as ordinal, 'count' as part, root.relation,
         format('select count(*) from %s', root.qualified_name) as statement,

@@ -128,7 +128,7 @@ join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation
 where org_id_columns.is_leaf
 group by org_id_columns.root),
 {{views: source_rules decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
-table_parts as materialized (select push_parts.* from push_parts),
+missing_parts as materialized (select push_parts.* from push_parts where not push_parts.present),
 {{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings userless_organizations source_findings doubtful_checks row_findings value_findings name_findings}}
 counted_mapping as (
     select answered.*

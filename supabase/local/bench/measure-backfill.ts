@@ -13,8 +13,7 @@ export interface Backfill extends Growth {
 }
 
 /** warm: the pages are in memory, and in the WAL already. cold: neither, as in a table that rests. */
-export const states = ["warm", "cold"] as const;
-export type State = (typeof states)[number];
+export type State = "warm" | "cold";
 
 /** Makes the database columns: the mapped application with the column on every table, and no organization in it yet. */
 export async function prepareBackfill(server: PostgresServer, folder: string): Promise<void> {

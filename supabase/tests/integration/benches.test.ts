@@ -43,6 +43,29 @@ describe("npm run", () => {
     expect(cells.get("2,000")?.[1]).toMatch(/^\d+\.\d\d ×$/);
   });
 
+  test("bench --only measures one part, and says how long the writer waited at the most and at p99.9", async () => {
+    const cells = await runBench("bench", "1000", "--only", "one-organization");
+    expect([...cells.keys()]).toEqual(expect.arrayContaining(["writer: longest stall", "writer: p99.9"]));
+    expect(cells.get("writer: p99.9")?.[1]).toMatch(/^[\d,.]+ ms$/);
+    expect([...cells.keys()], "of the other parts").not.toContain("rows per second");
+    expect([...cells.keys()]).not.toContain("against none");
+  });
+
+  test.each([["--only", "mapped,nothing"], ["--only", ""], ["--all", "1000"]])(
+    "bench refuses %s %s",
+    async (...given) => {
+      const bench = startCommand(["npm", "run", "--silent", "bench", "--", ...given]);
+      expect(await bench.ended).toBe(1);
+      expect(bench.stderr()).toContain(`Cannot run the benchmark with "${given.join(" ")}": the one argument is`);
+    },
+  );
+
+  test("bench --help names the parts", async () => {
+    const bench = startCommand(["npm", "run", "--silent", "bench", "--", "--help"]);
+    expect(await bench.ended).toBe(0);
+    expect(bench.stdout()).toContain("--only one-organization,mapped,backfill,backfill-cold,guard,inserts");
+  });
+
   test.each([["bench:peers", "ten"], ["bench:users", "0"]])("%s refuses %s", async (name, argument) => {
     const bench = startCommand(["npm", "run", "--silent", name, "--", argument]);
     expect(await bench.ended).toBe(1);

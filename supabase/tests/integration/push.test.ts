@@ -275,3 +275,48 @@ describe("an index build that was cut off", () => {
     expect(await validity()).toEqual([{ valid: true }]);
   });
 });
+
+describe("a foreign key whose lock has to be waited for", () => {
+  // Which of the two tables somebody has locked how, and what the push may hold meanwhile: nothing that the application's writes wait for.
+  test.each([
+    ["public.leads", "share update exclusive", "as autovacuum does", "public.organizations"],
+    ["public.organizations", "row exclusive", "by a write of it", "public.leads"],
+  ])("of %s, locked %s (%s), holds up no write of %s", async (held, mode, _by, free) => {
+    const database = await clone("foreign_key_lock", "migrated");
+    const { sql } = database;
+    await sql`alter table public.leads drop constraint fk_leads_org_id`;
+    const { promise: released, resolve: release } = withResolvers();
+    const holder = connect(database.url);
+    const holding = holder.begin(async (transaction) => {
+      await transaction.unsafe(`lock table ${held} in ${mode} mode`);
+      await released;
+    });
+    const push = connect(database.url);
+    const loop = (part: string) => `do $$ begin while tenancy.advance('${part}') loop commit; end loop; end $$`;
+    const pushing = push.unsafe(loop("foreign_key")).execute();
+    const findWaiting = () =>
+      sql<{ modes: string[] }[]>`
+        select array(
+          select own.mode
+          from pg_locks as own
+          where own.pid = waiting.pid
+            and own.granted
+            and own.relation = ${free}::regclass
+            and own.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        ) as modes
+        from pg_locks as waiting
+        where waiting.relation = ${held}::regclass and not waiting.granted
+      `;
+    let waiting = await findWaiting();
+    for (; waiting.length === 0; waiting = await findWaiting()) await sleep(5);
+    release();
+    await Promise.all([holding, pushing]);
+    await push.unsafe(loop("foreign_key_valid"));
+    await Promise.all([holder.end(), push.end()]);
+    expect(waiting).toEqual([{ modes: [] }]);
+    expect(
+      await sql`select convalidated from pg_constraint where conrelid = 'public.leads'::regclass and conname = 'fk_leads_org_id'`,
+    )
+      .toEqual([{ convalidated: true }]);
+  });
+});
