@@ -1,4 +1,4 @@
-/** Sessions beside a push that share its backfill. */
+/** Sessions beside a push that share its backfill and its validations. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { networkReason } from "./command-line.ts";
 import { connectLive } from "./live-database.ts";
@@ -19,15 +19,24 @@ export function takeWorkers(parameters: string[]): { workers: number; rest: stri
   return { workers, rest: parameters.toSpliced(at, inline ? 1 : 2) };
 }
 
-/** Works on the backfill of a push, batch after batch, while there is one, until the signal is aborted; a batch under way ends first. */
+/** Works on what a push shares, batch after batch, while there is something, until the signal is aborted; a batch under way ends first. */
 async function help(url: string, signal: AbortSignal, failed: (reason: string) => void): Promise<void> {
   const sql = connectLive(url, { connection: { application_name: "npm run push, worker" } });
+  let isNew = true;
   while (!signal.aborted) {
     let pause = 0;
     try {
-      const [helped] = await sql<{ worked: boolean }[]>`select org_migration.help_backfill() as worked`;
+      // As in the migrations: a validation takes as long as it takes, but ends with its client. No pooler need know of it.
+      if (isNew) {
+        await sql`
+          select set_config('statement_timeout', '0', false), set_config('client_connection_check_interval', '1s', false)
+        `;
+        isNew = false;
+      }
+      const [helped] = await sql<{ worked: boolean }[]>`select org_migration.help() as worked`;
       if (!helped?.worked) pause = 50;
     } catch (error) {
+      isNew = true;
       pause = 1000;
       if (!notThereYet.includes((error as { code?: string }).code ?? "")) failed(networkReason(error));
     }

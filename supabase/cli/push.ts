@@ -26,7 +26,7 @@ Stop it with Ctrl-C whenever you like; the same command goes on from there. From
   --workdir <folder>              the folder with your supabase folder in it
   --dry-run                       list the migrations, and push nothing
   --yes                           do not ask first
-  --workers <n>                   share the backfill among so many sessions, 1 to 16; at most as many as the server has cores to spare
+  --workers <n>                   share backfill and validations among so many sessions, 1 to 16; as many as the server has cores to spare
   --help
 
 All others: npx supabase db push --help. Exit code: the CLI's; 130 stopped.`;

@@ -1,4 +1,5 @@
--- Purpose: the lock rules that every change of a table goes by, the log of it, one part at a time, and the wait of a pause.
+-- Purpose: the lock rules that every change of a table goes by, the log of it, one part at a time, and the waits: of a pause, and for
+--          another session.
 -- Touches: new objects in the schemas tenancy and org_migration only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -16,6 +17,39 @@ create table if not exists org_migration.lock_waits (
     primary key (step, relation)
 );
 comment on table org_migration.lock_waits is 'What a running push waits for at this moment: the table, and the sessions that hold it.';
+
+create table if not exists org_migration.sessions (
+    pid integer primary key,
+    began timestamptz not null,
+    loop_name text not null,
+    in_loop boolean not null,
+    noted_at timestamptz not null,
+    works_since timestamptz,
+    paused_since timestamptz,
+    wal_start pg_lsn not null
+);
+comment on table org_migration.sessions is
+'Which session pushes, or did last; tenancy.now looks whether it is still there. A process id comes again: began is the start of the session.';
+comment on column org_migration.sessions.loop_name is 'The loop that it is in, or was in last.';
+comment on column org_migration.sessions.works_since is 'NULL while it has not begun, because of a pause.';
+comment on column org_migration.sessions.wal_start is 'Where the WAL was when it was noted.';
+
+create table if not exists org_migration.work (
+    number bigint primary key,
+    phase integer not null,
+    part text not null,
+    relation regclass not null,
+    expected double precision not null,
+    bytes double precision not null,
+    seconds double precision not null default 0,
+    done_at timestamptz
+);
+create index if not exists work_relation_idx on org_migration.work (relation, part);
+comment on table org_migration.work is
+'What the push has to do, for tenancy.now to tell how far it is: tenancy.plan when its session began, after what one before it has noted.';
+comment on column org_migration.work.expected is 'Seconds that it was expected to take where all that it reads is in memory.';
+comment on column org_migration.work.bytes is 'What it reads; 0 for a backfill, whose own pace tells.';
+comment on column org_migration.work.seconds is 'Seconds that it took, without pauses and waits for locks.';
 
 create or replace function tenancy.describe_session(
     pid integer, backend_type text, state text, xact_start timestamptz, query text
@@ -178,6 +212,42 @@ comment on function tenancy.take_back(regclass, text[]) is
 'Undoes the last of these parts, which are those of an opt-in or of the guard. Returns false where there is none. Raises lock_not_available'
 ' where the table is in use.';
 
+create or replace function org_migration.missing_statements(steps text[], targets regclass[], undo_to integer)
+returns table (root regclass, relation regclass, qualified_name text, phase integer, step text, statement text, ordinal integer, lock text)
+-- One plan per session, of a query over many views.
+language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
+#variable_conflict use_column
+begin
+    return query
+    select
+        table_parts.root, table_parts.relation, table_parts.qualified_name, table_parts.phase, table_parts.part,
+        case when undo_to is null then table_parts.ddl else table_parts.undo end,
+        case when undo_to is null then table_parts.ordinal else -table_parts.ordinal end, table_parts.lock
+    from tenancy.table_parts
+    left join org_migration.tables_before on tables_before.relation = table_parts.root
+    where table_parts.root = any (targets)
+        and (steps is null or table_parts.part = any (steps))
+        and case
+            when undo_to is null then not table_parts.present
+            -- Nothing of a table that no push has counted is ours, nor what it had before.
+            else table_parts.undo is not null
+                and table_parts.phase > undo_to
+                and (
+                    table_parts.phase > 4
+                    or not exists (
+                        select from unnest(tables_before.parts) as part_before
+                        where part_before = format('%s %s', table_parts.part, table_parts.name)
+                            -- Of these a table has one, which may have been renamed since.
+                            or (table_parts.part in ('foreign_key', 'check') and starts_with(part_before, table_parts.part || ' '))
+                    ) and tables_before.relation is not null
+                )
+        end;
+end
+$function$;
+comment on function org_migration.missing_statements(text[], regclass[], integer) is
+'The statements that make what is missing of the parts among these steps (NULL: of all) on these tables; with undo_to those that undo the'
+' phases after it.';
+
 create or replace function org_migration.wait_for_lock(step text, target regclass, waiting org_migration.lock_waits)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -268,3 +338,37 @@ begin
 end
 $function$;
 comment on function org_migration.end_pause() is 'Notes that this session goes on after a pause, if it was in one.';
+
+create or replace function org_migration.has_free_range()
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    return exists (select from org_migration.backfills where number > 0 and state = 'running' and session_pid is null);
+end
+$function$;
+comment on function org_migration.has_free_range() is 'True if a range has been shared that nobody has taken yet.';
+
+create or replace function org_migration.count_done()
+returns bigint language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    return (select count(*) from org_migration.queue where done_at is not null)
+        + (select count(*) from org_migration.backfills where state in ('finished', 'stuck'));
+end
+$function$;
+comment on function org_migration.count_done() is 'A number that changes when a step is done, or when a table or range is through.';
+
+create or replace function org_migration.wait_for_others()
+returns void language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    done_before constant bigint := org_migration.count_done();
+begin
+    perform pg_advisory_xact_lock_shared(hashtext('org_migration'), hashtext('waits for others'));
+    for moment in 1 .. 10 loop
+        perform pg_sleep(0.01);
+        exit when org_migration.count_done() <> done_before or org_migration.has_free_range();
+    end loop;
+    perform org_migration.count_time();
+end
+$function$;
+comment on function org_migration.wait_for_others() is
+'Waits a tenth of a second for other sessions, less where one of them has done something: all that there is to do is being worked on.'
+' They can see that it waits, by its lock.';

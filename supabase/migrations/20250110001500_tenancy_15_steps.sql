@@ -19,75 +19,6 @@ comment on table org_migration.queue is
 'What a running loop has to do: statements, read from the catalog when it begins, and again when it is through, until nothing is missing;'
 ' and steps that are no statement (statement NULL), once per table.';
 
-create table if not exists org_migration.sessions (
-    pid integer primary key,
-    began timestamptz not null,
-    loop_name text not null,
-    in_loop boolean not null,
-    noted_at timestamptz not null,
-    works_since timestamptz,
-    paused_since timestamptz,
-    wal_start pg_lsn not null
-);
-comment on table org_migration.sessions is
-'Which session pushes, or did last; tenancy.now looks whether it is still there. A process id comes again: began is the start of the session.';
-comment on column org_migration.sessions.loop_name is 'The loop that it is in, or was in last.';
-comment on column org_migration.sessions.works_since is 'NULL while it has not begun, because of a pause.';
-comment on column org_migration.sessions.wal_start is 'Where the WAL was when it was noted.';
-
-create table if not exists org_migration.work (
-    number bigint primary key,
-    phase integer not null,
-    part text not null,
-    relation regclass not null,
-    expected double precision not null,
-    bytes double precision not null,
-    seconds double precision not null default 0,
-    done_at timestamptz
-);
-create index if not exists work_relation_idx on org_migration.work (relation, part);
-comment on table org_migration.work is
-'What the push has to do, for tenancy.now to tell how far it is: tenancy.plan when its session began, after what one before it has noted.';
-comment on column org_migration.work.expected is 'Seconds that it was expected to take where all that it reads is in memory.';
-comment on column org_migration.work.bytes is 'What it reads; 0 for a backfill, whose own pace tells.';
-comment on column org_migration.work.seconds is 'Seconds that it took, without pauses and waits for locks.';
-
-create or replace function org_migration.missing_statements(steps text[], targets regclass[], undo_to integer)
-returns table (root regclass, relation regclass, qualified_name text, phase integer, step text, statement text, ordinal integer, lock text)
--- One plan per session, of a query over many views.
-language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_generic_plan as $function$
-#variable_conflict use_column
-begin
-    return query
-    select
-        table_parts.root, table_parts.relation, table_parts.qualified_name, table_parts.phase, table_parts.part,
-        case when undo_to is null then table_parts.ddl else table_parts.undo end,
-        case when undo_to is null then table_parts.ordinal else -table_parts.ordinal end, table_parts.lock
-    from tenancy.table_parts
-    left join org_migration.tables_before on tables_before.relation = table_parts.root
-    where table_parts.root = any (targets)
-        and (steps is null or table_parts.part = any (steps))
-        and case
-            when undo_to is null then not table_parts.present
-            -- Nothing of a table that no push has counted is ours, nor what it had before.
-            else table_parts.undo is not null
-                and table_parts.phase > undo_to
-                and (
-                    table_parts.phase > 4
-                    or not exists (
-                        select from unnest(tables_before.parts) as part_before
-                        where part_before = format('%s %s', table_parts.part, table_parts.name)
-                            -- Of these a table has one, which may have been renamed since.
-                            or (table_parts.part in ('foreign_key', 'check') and starts_with(part_before, table_parts.part || ' '))
-                    ) and tables_before.relation is not null
-                )
-        end;
-end
-$function$;
-comment on function org_migration.missing_statements(text[], regclass[], integer) is
-'The statements that make what is missing of the parts among these steps (NULL: of all) on these tables; with undo_to those that undo the'
-' phases after it.';
-
 create or replace function org_migration.fill_queue(
     loop_name text, steps text[], targets regclass[], undo_to integer default null, begins boolean default false
 )
@@ -237,6 +168,23 @@ $function$;
 comment on function org_migration.work_on(org_migration.queue) is
 'Runs a row of the queue under the lock rules. NULL also while the table''s lock is not to be had, which org_migration.lock_waits tells.';
 
+create or replace function org_migration.claim(next org_migration.queue)
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+begin
+    -- Of a backfill each session claims a range, or a table.
+    if next.statement is null then
+        return true;
+    end if;
+    perform
+    from org_migration.queue
+    where queue.loop_name = next.loop_name and queue.number = next.number and queue.done_at is null
+    for update skip locked;
+    return found;
+end
+$function$;
+comment on function org_migration.claim(org_migration.queue) is
+'True if the row of the queue is this session''s until its transaction ends: no other one works on it, or has done it meanwhile.';
+
 create or replace function org_migration.run_next(loop_name text)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 declare
@@ -251,7 +199,7 @@ begin
         where queue.loop_name = run_next.loop_name and queue.done_at is null
         order by queue.number
     loop
-        continue when next.root = any (waiting);
+        continue when next.root = any (waiting) or not org_migration.claim(next);
         worked := org_migration.work_on(next);
         if worked then
             return true;
@@ -260,25 +208,77 @@ begin
         end if;
     end loop;
 
-    seconds := coalesce(
-        (
-            select extract(epoch from min(lock_waits.next_attempt_at) - clock_timestamp())
-            from org_migration.lock_waits
-            where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
-        ),
-        -- What is left of a backfill is being worked on by other sessions.
-        (select 0.02 from org_migration.queue where queue.loop_name = run_next.loop_name and queue.step = 'backfill' and queue.done_at is null limit 1)
+    seconds := (
+        select extract(epoch from min(lock_waits.next_attempt_at) - clock_timestamp())
+        from org_migration.lock_waits
+        where lock_waits.relation = any (waiting) and lock_waits.session_pid = pg_backend_pid()
     );
     if seconds is not null then
         perform pg_sleep(greatest(seconds, 0));
         perform org_migration.count_time();
+        return true;
     end if;
-    return seconds is not null;
+    -- What is left is being worked on by other sessions.
+    perform org_migration.wait_for_others()
+    from org_migration.queue
+    where queue.loop_name = run_next.loop_name
+        and queue.step in ('backfill', 'foreign_key_valid', 'check_valid')
+        and queue.done_at is null
+    limit 1;
+    return found;
 end
 $function$;
 comment on function org_migration.run_next(text) is
 'Runs the next row of the queue that has something to do; a table that waits is passed over, and when all that are left wait for locks'
 ' or for other sessions, it sleeps until the first of them is to be asked for again. False when nothing is left.';
+
+create or replace function org_migration.help()
+returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    next org_migration.queue;
+    is_shared boolean := false;
+begin
+    for next in
+        select queue.*
+        from org_migration.push_session
+        join org_migration.queue on queue.loop_name = push_session.loop_name
+        cross join tenancy.settings
+        where push_session.alive
+            and push_session.in_loop
+            -- Nothing that the application does waits for these, nor for those that wait for their locks.
+            and push_session.loop_name in ('backfill', 'foreign_key_valid', 'check_valid')
+            and queue.done_at is null
+            and not settings.paused
+        order by queue.number
+    loop
+        if not is_shared then
+            perform set_config('synchronous_commit', 'off', true), org_migration.count_time();
+            is_shared := true;
+        end if;
+        -- Where a lock was not to be had, the push asks again.
+        continue when exists (
+            select from org_migration.lock_waits
+            join org_migration.push_session on push_session.pid = lock_waits.session_pid
+            where lock_waits.step = next.step and lock_waits.relation = next.root
+        ) or not org_migration.claim(next);
+        if org_migration.run_queued(next) is not null then
+            return true;
+        end if;
+    end loop;
+
+    if is_shared then
+        perform org_migration.wait_for_others();
+    end if;
+    return is_shared;
+exception
+    -- The application is in the way: something else, later.
+    when lock_not_available or deadlock_detected or serialization_failure then
+        return false;
+end
+$function$;
+comment on function org_migration.help() is
+'One batch, or validation, of the push that runs in another session: of what nobody works on. For connections beside it, each call in a'
+' transaction of its own. False where there is nothing to share at this moment: no push is in such a loop, it is paused, or the application is in the way.';
 
 create or replace function org_migration.begin_loop(loop_name text, steps text[])
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

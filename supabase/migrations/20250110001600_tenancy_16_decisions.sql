@@ -107,7 +107,8 @@ create table if not exists org_migration.rules (
     joins text not null,
     in_words text not null,
     parents regclass[] not null,
-    org_from text[]
+    org_from text[],
+    position bigint not null
 );
 comment on table org_migration.rules is
 'org_migration.decision_rules and tenancy.decisions as they were when a loop began that decides rows: each batch of each table asks for its own.';
@@ -133,6 +134,10 @@ begin
         from tenancy.decisions
         where target is null or decisions.root = target
     ),
+    place as materialized (
+        select org_scoped_tables.relation, org_scoped_tables.position
+        from tenancy.org_scoped_tables
+    ),
     parent as materialized (
         select sources.root, array_agg(sources.parent) filter (where sources.parent is not null) as relations
         from tenancy.sources
@@ -141,9 +146,10 @@ begin
     )
     select
         rule.root, rule.org_id, rule.last_org_id, rule.is_orphan, rule.is_last_orphan, rule.is_conflict, rule.candidates, rule.joins,
-        decision.in_words, coalesce(parent.relations, '{}'), application_tables.org_from
+        decision.in_words, coalesce(parent.relations, '{}'), application_tables.org_from, place.position
     from rule
     join decision on decision.root = rule.root
+    join place on place.relation = rule.root
     join tenancy.application_tables on application_tables.relation = rule.root
     left join parent on parent.root = rule.root;
 end

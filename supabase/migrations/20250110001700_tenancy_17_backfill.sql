@@ -135,29 +135,27 @@ comment on view org_migration.backfill_progress is
 create or replace function org_migration.backfill_turn(target regclass)
 returns text language sql stable security invoker set search_path = '' as $function$
     with progress as materialized (
+        -- Of the rules alone: whoever waits asks this of each table, again and again, and the views look at all tables each time.
         select
-            org_id.relation, org_id.root, org_scoped_tables.position,
+            leaf as relation, rules.root, rules.parents, rules.position,
             coalesce(whole.state, 'waiting') as state,
             (
                 select max(part.last_written_at)
                 from org_migration.backfills as part
-                where part.relation = org_id.relation
+                where part.relation = leaf
             ) as last_written_at,
             whole.stuck_at
-        from tenancy.org_scoped_tables
-        join tenancy.org_id_columns as org_id
-            on org_id.root = org_scoped_tables.relation
-            and org_id.is_leaf
+        from org_migration.rules
+        cross join lateral tenancy.leaves(rules.root) as leaf
         left join org_migration.backfills as whole
-            on whole.relation = org_id.relation
+            on whole.relation = leaf
             and whole.number = 0
     ),
     parents as materialized (
         select child.relation as child, parent.*
         from progress as child
-        join org_migration.rules on rules.root = child.root
         join progress as parent
-            on parent.root = any (rules.parents)
+            on parent.root = any (child.parents)
             and parent.root <> child.root
         where child.relation = target
             or child.state = 'stuck'
@@ -323,8 +321,7 @@ create or replace function org_migration.start_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     block_count constant bigint := pg_relation_size(target) / current_setting('block_size')::bigint;
-    -- 128 MB at most, so that their pages are still in memory for the next pass and are written to disk once; 16 MB at least, so that the
-    -- batch before is out of every short transaction's sight. A table of 32 MB has two, for sessions to share.
+    -- Of 128 MB at most, so that their pages are still in memory for the next pass and are written to disk once.
     ranges integer := 0;
     ends integer[] := '{}';
     new_state text;
@@ -347,7 +344,7 @@ begin
     where org_id.attrelid = target and org_id.attname = 'org_id' and not org_id.attisdropped;
 
     if block_count >= 1000 and new_state = 'waiting' then
-        ranges := greatest(ceil(block_count / 16384.0), least(block_count / 2048, 2), 1);
+        ranges := ceil(block_count / 16384.0);
         ends := org_migration.pass_ends(org_migration.lines_per_page(target, block_count));
     end if;
     insert into org_migration.backfills (relation, number, state, end_block, passes, sweep, finished_at)

@@ -77,7 +77,14 @@ comment on function org_migration.note_pace(org_migration.backfills, double prec
 create or replace function org_migration.run_batch(backfill org_migration.backfills)
 returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    end_block constant bigint := least(backfill.next_block + backfill.batch_blocks, backfill.end_block);
+    -- Four batches a pass, or others still see the rows that the pass before has replaced, and these keep their room on the page.
+    end_block constant bigint := least(
+        backfill.next_block + least(
+            backfill.batch_blocks,
+            case when backfill.sweep = 0 then greatest((backfill.end_block - backfill.first_block) / 4, 1) end
+        ),
+        backfill.end_block
+    );
     batch_rows constant text := org_migration.batch_rows(backfill, end_block);
     began constant timestamptz := clock_timestamp();
     wal_before constant pg_lsn := pg_current_wal_insert_lsn();
@@ -126,6 +133,59 @@ comment on function org_migration.run_batch(org_migration.backfills) is
 'One batch of a table''s backfill; returns its row as it is then. Batches are ranges of blocks, so they need no key; a pass takes a few'
 ' rows of every page, so their new versions find room on it (HOT) and the table does not double.';
 
+create or replace function org_migration.share_range(backfill org_migration.backfills)
+returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    middle constant bigint := (backfill.first_block + backfill.end_block) / 2;
+    second_half constant boolean := backfill.next_block <= middle;
+    length_before constant bigint := backfill.end_block - backfill.first_block;
+begin
+    if backfill.state <> 'running' or backfill.sweep > 0
+        -- Of the last pass what is done is done.
+        or (backfill.pass = backfill.passes and not second_half)
+        or middle - backfill.first_block < 512
+        or not exists (
+            select from pg_catalog.pg_locks as waiting
+            where waiting.locktype = 'advisory'
+                and waiting.database = (select oid from pg_catalog.pg_database where datname = current_database())
+                and waiting.classid = hashtext('org_migration')::oid
+                and waiting.objid = hashtext('waits for others')::oid
+        )
+        -- Who waits has something to take already.
+        or org_migration.has_free_range()
+    then
+        return backfill;
+    end if;
+
+    insert into org_migration.backfills (
+        relation, number, state, first_block, next_block, end_block, passes, pass_ends, pass, batch_blocks, next_batch_at
+    )
+    select
+        backfill.relation, max(range.number) + 1, 'running', half.first_block, half.first_block, half.end_block,
+        backfill.passes, backfill.pass_ends, half.pass, backfill.batch_blocks, backfill.next_batch_at
+    from org_migration.backfills as range
+    cross join (
+        select
+            case when second_half then middle else backfill.first_block end as first_block,
+            case when second_half then backfill.end_block else middle end as end_block,
+            case when second_half then backfill.pass else backfill.pass + 1 end as pass
+    ) as half
+    where range.relation = backfill.relation
+    group by half.first_block, half.end_block, half.pass
+    on conflict on constraint backfills_pkey do nothing;
+    if found then
+        backfill.first_block := case when second_half then backfill.first_block else middle end;
+        backfill.end_block := case when second_half then middle else backfill.end_block end;
+        -- Of 1, which is less now.
+        backfill.recently_done := backfill.recently_done * length_before / (backfill.end_block - backfill.first_block);
+    end if;
+    return backfill;
+end
+$function$;
+comment on function org_migration.share_range(org_migration.backfills) is
+'Between two batches of a range: where a session waits for others, it gets a half of its blocks, the one that is further from the next batch,'
+' with the passes that these have still to come. Returns the row of the range, of the other half then.';
+
 create or replace function org_migration.backfill_part(backfill org_migration.backfills)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 begin
@@ -150,7 +210,7 @@ begin
 
     perform pg_sleep(extract(epoch from backfill.next_batch_at - clock_timestamp()))
     where backfill.next_batch_at > clock_timestamp();
-    backfill := org_migration.run_batch(backfill);
+    backfill := org_migration.share_range(org_migration.run_batch(backfill));
     -- A commit of the application waits until the disk has all that was written before it. Where the disk does not keep up, the backfill waits first.
     if pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()) > (select settings.batch_wal_mb * 1000000 from tenancy.settings) then
         perform set_config('synchronous_commit', 'local', true);
@@ -220,44 +280,6 @@ $function$;
 comment on function org_migration.backfill(regclass) is
 'The step backfill: one batch of the table, or of its first partition that needs one, of a range that no other session works on. Returns true'
 ' if it did something, false when all is done, NULL when it has to wait for other tables or sessions.';
-
-create or replace function org_migration.help_backfill()
-returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
-declare
-    target regclass;
-begin
-    if (select settings.paused from tenancy.settings)
-        or not exists (
-            select from org_migration.push_session
-            where push_session.alive and push_session.in_loop and push_session.loop_name = 'backfill'
-        )
-    then
-        return false;
-    end if;
-
-    perform set_config('synchronous_commit', 'off', true);
-    perform org_migration.count_time();
-    for target in
-        select queue.root
-        from org_migration.queue
-        where queue.loop_name = 'backfill' and queue.done_at is null
-        order by queue.number
-    loop
-        if org_migration.backfill(target) then
-            return true;
-        end if;
-    end loop;
-    return false;
-exception
-    -- The application is in the way: another batch, later.
-    when lock_not_available or deadlock_detected or serialization_failure then
-        return false;
-end
-$function$;
-comment on function org_migration.help_backfill() is
-'One batch of the backfill of the push that runs in another session: of a table or range that nobody works on. For connections beside it,'
-' each call in a transaction of its own. Returns true if it did something, false where there is nothing to do at this moment: no backfill'
-' runs, it is paused, all is being worked on, or the application holds the rows.';
 
 -- Rows that came without organization since the backfill --------------------------------------------------------------------
 
