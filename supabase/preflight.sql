@@ -306,34 +306,37 @@ chosen (new_users) as (
     and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else
     format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end,
     'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid =
-    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' cross join lateral ( select string_agg(distinct
-    quote_literal(column_.attname), ', ' order by quote_literal(column_.attname)) as an_organization from pg_catalog.pg_constraint as key join pg_catalog.pg_attribute as column_ on column_.attrelid =
-    key.conrelid and key.conkey = array[column_.attnum] and column_.attname <> 'org_id' left join pg_catalog.pg_constraint as above on above.conrelid = key.confrelid and above.contype = 'f' and
-    above.conkey = key.confkey where key.conrelid = org_id.relation and key.contype = 'f' and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as names left join lateral ( select
-    filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid),
-    length(names.an_organization) + 2) = format('(%s)', names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or
-    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid =
-    to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
-    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
-    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
-    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
-    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
-    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
-    format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
-    existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
-    = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
-    namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join pg_catalog.pg_attribute as its_column on
-    its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname = coined_names.name ) then (left(coined_names.name, 61) ||
-    '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not
-    index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on
-    index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] =
-    org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root
-    and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or
-    org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or
-    not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and org_id.is_not_null as present, case when step.validates then
-    format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as ddl,
-    case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as org_id
-    join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
+    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' join application_tables as listed on listed.relation =
+    org_id.relation cross join lateral ( with recursive way (name, may_decide, parent, parent_key, hops) as ( select entry.column_names[1], array_to_string(entry.column_names, ', ') = any
+    (listed.org_from), key.confrelid, key.confkey, 0 from pg_catalog.pg_constraint as key cross join lateral ( select array_agg(column_.attname::text collate "default" order by named.position) from
+    unnest(key.conkey) with ordinality as named (attnum, position) join pg_catalog.pg_attribute as column_ on column_.attrelid = key.conrelid and column_.attnum = named.attnum and column_.attname <>
+    'org_id' ) as entry (column_names) where key.conrelid = org_id.relation and key.contype = 'f' and entry.column_names is not null union all select way.name, way.may_decide, above.confrelid,
+    above.confkey, way.hops + 1 from way join pg_catalog.pg_constraint as above on above.conrelid = way.parent and above.contype = 'f' where way.hops < 3 and ( above.conkey = way.parent_key or
+    way.may_decide and not exists ( select from registered_tables as passed where passed.relation = way.parent and passed.scope = 'org' ) ) ) select string_agg(distinct quote_literal(way.name), ', ' order
+    by quote_literal(way.name)) as an_organization from way where way.parent = to_regclass('public.organizations') ) as names left join lateral ( select filler.tgname, filler.tgenabled = 'O' and
+    filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid), length(names.an_organization) + 2) = format('(%s)',
+    names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as
+    intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid = to_regprocedure('tenancy.fill_org_id()') limit 1 ) as existing on true where org_id.is_root and
+    (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name,
+    index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as
+    org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on
+    index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then
+    7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when
+    org_id.is_leaf then format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name,
+    org_id.qualified_name) end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation =
+    org_id.relation and coined_names.kind = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid =
+    org_id.relation and indexed.relnamespace = namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join
+    pg_catalog.pg_attribute as its_column on its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname =
+    coined_names.name ) then (left(coined_names.name, 61) || '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1
+    and not found.indisunique and not index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join
+    pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid =
+    org_id.relation and found.indkey[0] = org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and
+    found.indisready and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as
+    existing on true where org_id.is_leaf or org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name,
+    existing.name is not null and (existing.is_valid or not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and org_id.is_not_null as present, case when
+    step.validates then format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name,
+    step.definition) end as ddl, case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock
+    from org_id_columns as org_id join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
     'SHARE ROW EXCLUSIVE, on public.organizations too' ), (2, 10, 'foreign_key_valid', 'foreign_key', true, true, false, null, 'SHARE UPDATE EXCLUSIVE'), ( 2, 11, 'foreign_key_root', 'foreign_key', false,
     false, true, 'foreign key (org_id) references public.organizations (id) on delete cascade', 'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations' ), (4, 12, 'check', 'check', false,
     true, false, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, false, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase, ordinal, part, kind,
@@ -1178,14 +1181,39 @@ chosen (new_users) as (
     its.tgtype & 16 <> 0 and its.tgenabled <> 'D' and (its.tgattr = '' or its.tgattr::smallint[] && reference.set_attnums) ), code as materialized ( select application_functions.oid,
     application_functions.name, application_functions.source from application_functions where application_functions.oid is not null ), call as materialized ( select function_calls.caller,
     function_calls.callee from function_calls ), run (fired_function, function) as ( select code.oid, code.oid from code where code.oid in (select fired.function from fired) and code.source !~*
-    '\morganizations\M' union select run.fired_function, code.oid from run join call on call.caller = run.function join code on code.oid = call.callee and code.source !~* '\morganizations\M' ) select
-    'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
+    '\morganizations\M' union select run.fired_function, code.oid from run join call on call.caller = run.function join code on code.oid = call.callee and code.source !~* '\morganizations\M' ), names_one
+    as ( select member.relation, member.attnum as org_id_attnum, child.qualified_name, link.attnums, link.column_names, link.parent_column_names, parent.qualified_name as parent_name,
+    above.column_names[1] as organization_column, parent.relation is null or above.attnums = link.parent_attnums as is_key, row_number() over ( partition by member.relation order by
+    array_position(child.org_from, its.entry), parent.relation is not null, column_.attnotnull desc, array_position('{user_id,owner_id,created_by}'::text[], column_.attname::text), link.attnums ) as
+    position, child.org_from[1:array_position(child.org_from, its.entry)] as entries_before from application_tables as child join org_id_columns as member on member.relation = child.relation and
+    member.is_not_null join references_between_tables as link on link.relation = child.relation cross join lateral (select array_to_string(link.column_names, ', ') as entry) as its join
+    pg_catalog.pg_attribute as column_ on column_.attrelid = link.relation and column_.attnum = link.attnums[1] left join application_tables as parent on parent.relation = link.parent left join
+    references_between_tables as above on above.relation = parent.relation and above.parent = to_regclass('public.organizations') where case when link.parent = to_regclass('public.organizations') then
+    true else parent.scope = 'excluded' and above.relation is not null and (above.attnums = link.parent_attnums or its.entry = any (child.org_from)) end and coalesce(its.entry = any (child.org_from),
+    true) ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
     'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
     ' that has such a row can be deleted', mention.table_name, string_agg( distinct format('%s is %s', fired.relation::regclass, case fired.how when 'deletes' then 'deleted' else 'updated' end), ' or of '
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
     ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
-    run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name), review_choices as (with reference as materialized (
-    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
+    run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name union all select 'other_organization_named', case when
+    settings.fill_org_id then 'decide' else 'breaks' end, named.qualified_name, named.qualified_name, format(
+    'may have rows whose org_id is another organization than the one that %s says: nothing holds the two equal%s', named.columns, case when settings.fill_org_id then
+    ', and once the filler is off a row that comes without org_id gets that of the token' else ', and a row that comes without org_id gets that of the token' end ), named.remedy from ( select
+    first_.relation, first_.qualified_name, first_.org_id_attnum, first_.attnums, case when first_.is_key then keys.list else array_to_string(first_.column_names, ', ') end as columns, case when
+    first_.is_key then format( 'alter table %1$s add constraint %2$I check (org_id = %3$s) not valid; alter table %1$s validate constraint %2$I', first_.qualified_name, 'org_id_is_' ||
+    first_.column_names[1], case when keys.number > 1 then format('coalesce(%s)', keys.list) else keys.list end ) else format(
+    'alter table %1$s add unique (%2$I, %3$s); alter table %4$s add constraint %5$I foreign key (org_id, %6$s) references %1$s'
+    ' (%2$I, %3$s) not valid; alter table %4$s validate constraint %5$I', first_.parent_name, first_.organization_column, quoted.parent_columns, first_.qualified_name, 'org_id_is_of_' ||
+    first_.column_names[1], quoted.columns ) end as remedy from names_one as first_ cross join lateral ( select string_agg(format('%I', each.name), ', ' order by each.position) as list, count(*) as number
+    from ( select names_one.column_names[1] as name, min(names_one.position) as position from names_one where names_one.relation = first_.relation and names_one.is_key and
+    coalesce(cardinality(names_one.entries_before), names_one.position) <= names_one.position group by names_one.column_names[1] ) as each ) as keys cross join lateral ( select string_agg(format('%I',
+    pair.name), ', ' order by pair.position) as columns, string_agg(format('%I', pair.parent_name), ', ' order by pair.position) as parent_columns from unnest(first_.column_names,
+    first_.parent_column_names) with ordinality as pair (name, parent_name, position) ) as quoted where first_.position = 1 and coalesce(cardinality(first_.entries_before) = 1, true) ) as named cross join
+    settings where not exists ( select from pg_catalog.pg_constraint as holding where holding.conrelid = named.relation and holding.contype in ('c', 'f') and holding.conkey @> (named.org_id_attnum ||
+    named.attnums) ) and not exists ( select from pg_catalog.pg_trigger as its join application_functions as giving on giving.oid = its.tgfoid cross join unnest(named.attnums) as column_ (attnum) join
+    pg_catalog.pg_attribute as read on read.attrelid = named.relation and read.attnum = column_.attnum where its.tgrelid = named.relation and its.tgtype & 7 = 7 and its.tgenabled <> 'D' and giving.line ~*
+    '\mnew ?\. ?org_id ?:?=[^=]' and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname, '(\W)', '\\\1', 'g')) )), review_choices as (with reference as materialized ( select
+    references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
     references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
     from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
     owner_column on (owner_column.relation, array[owner_column.attnum]) = (reference.parent, reference.parent_attnums) ), ancestor as materialized ( select reference.relation, reference.parent from

@@ -100,6 +100,7 @@ values
     ('review_breaks', 'published'),
     ('review_breaks', 'reference_sets_org_id_null'),
     ('review_deletion', 'trigger_stops_organization_delete'),
+    ('review_deletion', 'other_organization_named'),
     ('review_leaks', 'view_without_security_invoker'),
     ('review_leaks', 'materialized_view'),
     ('review_policies', 'row_security_off'),
