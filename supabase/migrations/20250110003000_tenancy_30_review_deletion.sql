@@ -1,5 +1,5 @@
 -- Purpose: what fails when an organization is deleted, triggers that write a row for each that goes; and rows that name another organization
---          than theirs.
+--          than theirs, or may.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation.
@@ -100,6 +100,16 @@ names_one as (
         else parent.scope = 'excluded' and above.relation is not null and (above.attnums = link.parent_attnums or its.entry = any (child.org_from))
     end
         and coalesce(its.entry = any (child.org_from), true)
+),
+-- Before the push, while something may still be said about it.
+undecided as (
+    select child.relation, child.qualified_name, child.org_from
+    from tenancy.application_tables as child
+    join tenancy.org_id_columns as member
+        on member.relation = child.relation
+        and member.attnum is null
+    cross join tenancy.mapping_state
+    where mapping_state.is_filled and child.org_from is distinct from '{}'
 )
 select
     'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name,
@@ -190,7 +200,74 @@ where not exists (
             and its.tgenabled <> 'D'
             and giving.line ~* '\mnew ?\. ?org_id ?:?=[^=]'
             and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname, '(\W)', '\\\1', 'g'))
+    )
+union all
+select distinct
+    'company_passed_over', 'decide', undecided.qualified_name, undecided.qualified_name,
+    format(
+        'has %s, the key of %s, which decides nothing: if a row of that is a company, or what else users are in, a row of one company goes to the'
+        ' organization of its user', its.entry, parent.qualified_name
+    ),
+    format(
+        'let %1$s say which organization each of its rows is, see "Companies with another key" in docs/organizations.md, and say org_from %2$L; or leave'
+        ' it, if a row is its user''s', parent.qualified_name, (array[its.entry] || coalesce(undecided.org_from, owners.entries))::text
+    )
+from undecided
+join tenancy.references_between_tables as link on link.relation = undecided.relation
+join tenancy.application_tables as parent
+    on parent.relation = link.parent
+    and parent.scope = 'excluded'
+cross join lateral (select array_to_string(link.column_names, ', ') as entry) as its
+cross join lateral (
+    select array_agg(owner_columns.column_name order by owner_columns.is_not_null desc, owner_columns.rank, owner_columns.attnum) as entries
+    from tenancy.owner_columns
+    where owner_columns.relation = undecided.relation
+) as owners
+where array_position(undecided.org_from, its.entry) is null
+    and (
+        link.column_names[cardinality(link.column_names)] ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid|no|number|slug|code)?$'
+        or exists (
+            select from tenancy.references_between_tables as belonging
+            join pg_catalog.pg_class as holder on holder.oid = belonging.relation
+            join tenancy.owner_columns as of_user on of_user.relation = belonging.relation
+            where (belonging.parent, belonging.parent_attnums) = (link.parent, link.parent_attnums)
+                and belonging.relation <> undecided.relation
+                and holder.relname ~* 'member(ship)?s?$'
+        )
+    )
+    -- Rows that stand for users or organizations decide.
+    and not exists (
+        select from tenancy.references_between_tables as above
+        where above.relation = link.parent
+            and (
+                above.parent = to_regclass('public.organizations') and above.attnums = link.parent_attnums
+                or above.parent = to_regclass('auth.users') and exists (
+                    select from tenancy.unique_columns
+                    where unique_columns.relation = above.relation and array[unique_columns.attnum] = above.attnums
+                )
+            )
+    )
+union all
+select
+    'owner_of_several_kinds', 'decide', undecided.qualified_name, undecided.qualified_name,
+    format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname)
+    || case when id.attname = any (undecided.org_from) then ' but rows of users' else '' end,
+    'add a column for each kind, with a foreign key (not valid will do), fill them from it, and let these decide; or leave it, if what decides now is right'
+from undecided
+join pg_catalog.pg_attribute as id
+    on id.attrelid = undecided.relation
+    and id.attnum > 0
+    and not id.attisdropped
+    and id.attname ~* '^(owner|holder|creator|author|subject|entity|parent|target|resource|\w+able)_?id$'
+join pg_catalog.pg_attribute as kind
+    on kind.attrelid = undecided.relation
+    and kind.attnum > 0
+    and not kind.attisdropped
+    and lower(kind.attname) in (regexp_replace(lower(id.attname), 'id$', 'type'), regexp_replace(lower(id.attname), 'id$', 'kind'))
+where not exists (
+        select from tenancy.references_between_tables as link
+        where link.relation = undecided.relation and id.attnum = any (link.attnums)
     );
 comment on view tenancy.review_deletion is
 'What makes the deletion of an organization fail, triggers of rows that go with it, which insert rows of an organization that is gone; and tables'
-' of which a row may name another organization than its org_id. Columns as tenancy.review.';
+' of which a row may name another organization than its org_id, or, before the push, names one that decides nothing. Columns as tenancy.review.';
