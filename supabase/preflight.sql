@@ -404,11 +404,13 @@ chosen (new_users) as (
     foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid
     and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where
     id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ),
-    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~*
-    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried from pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid
-    = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy from (
-    select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where
-    current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
+    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, overload.name is not null or
+    function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as may_raise, function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~*
+    '(~|exception\s+when|pg_input_is_valid)' as casts_anything, overload.name as overload from ( select min(format('public.auth_org_id(%s)', oidvectortypes(other.proargtypes))) from pg_catalog.pg_proc as
+    other where other.pronamespace = to_regnamespace('public') and other.proname = 'auth_org_id' and other.pronargs > 0 and other.pronargs = other.pronargdefaults ) as overload (name) left join
+    pg_catalog.pg_proc as function on function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, case found.code when 'auth_org_id_untried' then 'decide' else 'stops' end as severity,
+    found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as
+    problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
     'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
     to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
     'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
@@ -427,13 +429,17 @@ chosen (new_users) as (
     required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
     join required_organization_columns as required where organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.registry') is not null) and query_to_xml( case when
     organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id) else 'select 1 as found' end, false, true, '' )::text = '' union all select
-    'auth_org_id_missing', 'public.auth_org_id()', 'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and
-    to_regclass('tenancy.settings') is not null union all select 'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid',
-    'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union all select 'auth_org_id_not_callable', 'public.auth_org_id()',
-    'cannot be called by authenticated, whose inserts need it as the default of org_id', 'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union
-    all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when
-    auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ), 'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from
-    auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/row/org_id/text()', query_to_xml( format(
+    unfit.code, 'public.auth_org_id()', unfit.problem, unfit.remedy from auth_org_id cross join lateral ( values ('auth_org_id_missing', auth_org_id.oid is null and to_regclass('tenancy.settings') is not
+    null, 'does not exist', 'push the migration ending in _create_organizations.sql'), ('auth_org_id_not_uuid', not auth_org_id.returns_uuid, 'cannot be the default of org_id: it must return uuid',
+    'replace it by one that returns uuid'), ( 'auth_org_id_not_callable', not auth_org_id.callable, 'cannot be called by authenticated, whose inserts need it as the default of org_id',
+    'grant execute on function public.auth_org_id() to public' ), ( 'auth_org_id_ambiguous', auth_org_id.overload is not null,
+    format('cannot be called beside %s, which needs no argument either: the call is not unique', auth_org_id.overload), format('drop function %s, or give it another name', auth_org_id.overload) ), (
+    'auth_org_id_untried', to_regclass('tenancy.settings') is null and (auth_org_id.may_raise or auth_org_id.casts_anything),
+    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
+    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' ) ) as unfit (code, holds, problem, remedy) where unfit.holds union all select
+    'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when auth_org_id_probes.expected is not
+    null then ' and not that' else ' and not NULL' end, ', ' ), 'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from auth_org_id cross join auth_org_id_probes
+    cross join lateral ( select ( xpath( '/row/org_id/row/org_id/text()', query_to_xml( format(
     $sql$
                             select
                                 answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
@@ -451,7 +457,7 @@ chosen (new_users) as (
                         $sql$,
     coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), current_setting('search_path'), auth_org_id_probes.claims,
     auth_org_id_probes.headers, (select pg_settings.reset_val from pg_catalog.pg_settings where pg_settings.name = 'search_path') ), false, true, '' ) ) )[1]::text as org_id ) as answer where
-    auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text having count(*) > 0 ) as found),
+    auth_org_id.returns_uuid and not auth_org_id.may_raise and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text having count(*) > 0 ) as found),
     table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as is_root, class.reloftype,
     class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on class.oid =
     table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when member.is_root
@@ -775,13 +781,9 @@ chosen (new_users) as (
     string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join
     hinted_columns on hinted_columns.relation = application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by
     sources.ordinal) as entries from sources group by sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is
-    null and (select mapping_state.is_filled from mapping_state) group by application_tables.qualified_name, parents.entries union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
-    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
-    and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
-    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case
-    when not doubtful_checks.is_valid then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
-    'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
+    null and (select mapping_state.is_filled from mapping_state) group by application_tables.qualified_name, parents.entries union all select 'untried_check', 'decide', doubtful_checks.name,
+    doubtful_checks.qualified_name, case when not doubtful_checks.is_valid then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else
+    format( 'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
     'validate or drop it first: the push tries it, and stops where a row breaks it' else 'look whether every row still passes: the push tries it, and stops where one does not' end from doubtful_checks
     left join decisions on decisions.root = doubtful_checks.root where not doubtful_checks.cannot_fail and (not doubtful_checks.is_valid or decisions.is_per_row)), isolation_policies as (select
     org_id.root, org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as
@@ -1190,8 +1192,9 @@ chosen (new_users) as (
     pg_catalog.pg_attribute as column_ on column_.attrelid = link.relation and column_.attnum = link.attnums[1] left join application_tables as parent on parent.relation = link.parent left join
     references_between_tables as above on above.relation = parent.relation and above.parent = to_regclass('public.organizations') where case when link.parent = to_regclass('public.organizations') then
     true else parent.scope = 'excluded' and above.relation is not null and (above.attnums = link.parent_attnums or its.entry = any (child.org_from)) end and coalesce(its.entry = any (child.org_from),
-    true) ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
-    'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
+    true) ), undecided as ( select child.relation, child.qualified_name, child.org_from from application_tables as child join org_id_columns as member on member.relation = child.relation and member.attnum
+    is null cross join mapping_state where mapping_state.is_filled and child.org_from is distinct from '{}' ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object,
+    mention.table_name, format( 'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
     ' that has such a row can be deleted', mention.table_name, string_agg( distinct format('%s is %s', fired.relation::regclass, case fired.how when 'deletes' then 'deleted' else 'updated' end), ' or of '
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
     ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
@@ -1212,7 +1215,25 @@ chosen (new_users) as (
     settings where not exists ( select from pg_catalog.pg_constraint as holding where holding.conrelid = named.relation and holding.contype in ('c', 'f') and holding.conkey @> (named.org_id_attnum ||
     named.attnums) ) and not exists ( select from pg_catalog.pg_trigger as its join application_functions as giving on giving.oid = its.tgfoid cross join unnest(named.attnums) as column_ (attnum) join
     pg_catalog.pg_attribute as read on read.attrelid = named.relation and read.attnum = column_.attnum where its.tgrelid = named.relation and its.tgtype & 7 = 7 and its.tgenabled <> 'D' and giving.line ~*
-    '\mnew ?\. ?org_id ?:?=[^=]' and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname, '(\W)', '\\\1', 'g')) )), review_choices as (with reference as materialized ( select
+    '\mnew ?\. ?org_id ?:?=[^=]' and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname, '(\W)', '\\\1', 'g')) ) union all select distinct 'company_passed_over', 'decide',
+    undecided.qualified_name, undecided.qualified_name, format( 'has %s, the key of %s, which decides nothing: if a row of that is a company, or what else users are in, a row of one company goes to the'
+    ' organization of its user', its.entry, parent.qualified_name ), format(
+    'let %1$s say which organization each of its rows is, see "Companies with another key" in docs/organizations.md, and say org_from %2$L; or leave'
+    ' it, if a row is its user''s', parent.qualified_name, (array[its.entry] || coalesce(undecided.org_from, owners.entries))::text ) from undecided join references_between_tables as link on link.relation
+    = undecided.relation join application_tables as parent on parent.relation = link.parent and parent.scope = 'excluded' cross join lateral (select array_to_string(link.column_names, ', ') as entry) as
+    its cross join lateral ( select array_agg(owner_columns.column_name order by owner_columns.is_not_null desc, owner_columns.rank, owner_columns.attnum) as entries from owner_columns where
+    owner_columns.relation = undecided.relation ) as owners where array_position(undecided.org_from, its.entry) is null and ( link.column_names[cardinality(link.column_names)] ~*
+    '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid|no|number|slug|code)?$' or exists ( select from references_between_tables as belonging join pg_catalog.pg_class as holder on
+    holder.oid = belonging.relation join owner_columns as of_user on of_user.relation = belonging.relation where (belonging.parent, belonging.parent_attnums) = (link.parent, link.parent_attnums) and
+    belonging.relation <> undecided.relation and holder.relname ~* 'member(ship)?s?$' ) ) and not exists ( select from references_between_tables as above where above.relation = link.parent and (
+    above.parent = to_regclass('public.organizations') and above.attnums = link.parent_attnums or above.parent = to_regclass('auth.users') and exists ( select from unique_columns where
+    unique_columns.relation = above.relation and array[unique_columns.attnum] = above.attnums ) ) ) union all select 'owner_of_several_kinds', 'decide', undecided.qualified_name, undecided.qualified_name,
+    format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname) || case when id.attname = any (undecided.org_from) then
+    ' but rows of users' else '' end, 'add a column for each kind, with a foreign key (not valid will do), fill them from it, and let these decide; or leave it, if what decides now is right' from
+    undecided join pg_catalog.pg_attribute as id on id.attrelid = undecided.relation and id.attnum > 0 and not id.attisdropped and id.attname ~*
+    '^(owner|holder|creator|author|subject|entity|parent|target|resource|\w+able)_?id$' join pg_catalog.pg_attribute as kind on kind.attrelid = undecided.relation and kind.attnum > 0 and not
+    kind.attisdropped and lower(kind.attname) in (regexp_replace(lower(id.attname), 'id$', 'type'), regexp_replace(lower(id.attname), 'id$', 'kind')) where not exists ( select from
+    references_between_tables as link where link.relation = undecided.relation and id.attnum = any (link.attnums) )), review_choices as (with reference as materialized ( select
     references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
     references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
     from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join

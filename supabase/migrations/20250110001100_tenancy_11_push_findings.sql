@@ -367,18 +367,6 @@ where application_tables.org_from is null
 group by application_tables.qualified_name, parents.entries
 union all
 select
-    'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
-    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql'
-from pg_catalog.pg_proc as function
-where function.oid = to_regprocedure('public.auth_org_id()')
-    and to_regclass('tenancy.settings') is null
-    and (
-        function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)'
-        or function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)'
-    )
-union all
-select
     'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name,
     case
         when not doubtful_checks.is_valid
