@@ -732,34 +732,36 @@ chosen (new_users) as (
     $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$, '\1 ', 'gi' ) as source, regexp_replace( code.body,
     $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$, '\1 ', 'gi' ) as source_with_text, code.kind,
     code.name, code.is_parsed, case when code.is_parsed then current_schemas(false)::text[] else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry) end
-    as schema_names from code ) as read cross join lateral ( select regexp_replace( concat_ws( '; ', read.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
-    read.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where read.kind <> 'cron job' ) ), '\s+', ' ', 'g' ) as line ) as said),
-    sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source, case when application_functions.source ~*
-    '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as materialized ( select distinct rule.ev_class as view_oid, dependency.refobjid as
-    relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and class.relkind = 'v' join pg_catalog.pg_depend as dependency on dependency.classid =
-    'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class where class.relnamespace not in (
-    select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any ((select settings.platform_schemas from settings)::text[]) or namespace.nspname in ('pg_catalog',
-    'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid, application_tables.relation::oid from application_tables union select viewed.view_oid, viewed.view_oid
-    from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid = meant.relation where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0 ), writable as
-    materialized ( select meant.relation, meant.named <> meant.relation as is_behind, application_tables.qualified_name, application_tables.scope, form.name, format('\m%s\s+(only\s+)?%s(\s|\(|$)%s',
-    verb.words, form.name, verb.more) as pattern, verb.event from meant join pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace as namespace on namespace.oid =
-    class.relnamespace left join application_tables on application_tables.relation = meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)',
-    '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16),
-    ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event) ), run (function, trigger_name, source, text, is_guess) as ( select its_trigger.tgfoid, its_trigger.tgname::text,
-    written.source, case when written.text <> '' then concat(written.text, ' ', quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end, false from pg_catalog.pg_trigger
-    as its_trigger join pg_catalog.pg_class as class on class.oid = its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on written.oid = its_trigger.tgfoid where not
-    its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess
-    from run cross join lateral ( select called.oid, called.source, called.text, run.source !~* its.pattern as is_guess from written as called cross join lateral (select format('\m%s"?\s*\(',
-    regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where called.oid <> run.function and (run.source ~* its.pattern or run.text ~* its.pattern) union all select effect.oid,
-    effect.source, effect.text, run.source !~* writable.pattern from writable cross join lateral ( select written.oid, written.source, written.text from pg_catalog.pg_trigger as fired join written on
-    written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all select 0, pg_get_ruledef(rule.oid), '' from
-    pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text ~* writable.pattern ) as next ) select
-    run.trigger_name, writable.relation::regclass as relation, writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess from run join writable
-    on writable.scope = 'org' and writable.event = 4 and ( run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~*
-    format('''%s''', writable.name) ) group by run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity,
-    sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
-    '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', case when sign_up_writes.is_guess then 'probably ' end,
-    sign_up_writes.trigger_name ) as problem, 'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
+    as schema_names from code ) as read cross join lateral ( select regexp_replace( concat_ws( '; ', read.source, ( select string_agg(concat(case when given.part[1] is not null then 'select * from ' end,
+    coalesce(given.part[2], given.part[3])), '; ') from regexp_matches( read.source_with_text,
+    $re$\m(?:execute\s+(?:format\s*\(\s*)?|(?:query_to_xml\w*|cursor_to_xml\w*|ts_stat|(table)_to_xml\w*)\s*\(\s*(?:format\s*\(\s*)?)(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part)
+    where read.kind <> 'cron job' ) ), '\s+', ' ', 'g' ) as line ) as said), sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname,
+    application_functions.source, case when application_functions.source ~* '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as
+    materialized ( select distinct rule.ev_class as view_oid, dependency.refobjid as relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and
+    class.relkind = 'v' join pg_catalog.pg_depend as dependency on dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid =
+    'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class where class.relnamespace not in ( select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any
+    ((select settings.platform_schemas from settings)::text[]) or namespace.nspname in ('pg_catalog', 'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid,
+    application_tables.relation::oid from application_tables union select viewed.view_oid, viewed.view_oid from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid =
+    meant.relation where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0 ), writable as materialized ( select meant.relation, meant.named <> meant.relation as is_behind,
+    application_tables.qualified_name, application_tables.scope, form.name, format('\m%s\s+(only\s+)?%s(\s|\(|$)%s', verb.words, form.name, verb.more) as pattern, verb.event from meant join
+    pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join application_tables on application_tables.relation =
+    meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)', '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form
+    (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16), ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event)
+    ), run (function, trigger_name, source, text, is_guess) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source, case when written.text <> '' then concat(written.text, ' ',
+    quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end, false from pg_catalog.pg_trigger as its_trigger join pg_catalog.pg_class as class on class.oid =
+    its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on written.oid = its_trigger.tgfoid where not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and
+    its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess from run cross join lateral ( select called.oid, called.source,
+    called.text, run.source !~* its.pattern as is_guess from written as called cross join lateral (select format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where
+    called.oid <> run.function and (run.source ~* its.pattern or run.text ~* its.pattern) union all select effect.oid, effect.source, effect.text, run.source !~* writable.pattern from writable cross join
+    lateral ( select written.oid, written.source, written.text from pg_catalog.pg_trigger as fired join written on written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not
+    fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all select 0, pg_get_ruledef(rule.oid), '' from pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and
+    rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text ~* writable.pattern ) as next ) select run.trigger_name, writable.relation::regclass as relation,
+    writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess from run join writable on writable.scope = 'org' and writable.event = 4 and (
+    run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~* format('''%s''', writable.name) ) group by
+    run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object,
+    sign_up_writes.qualified_name as table_name, format( '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', case when
+    sign_up_writes.is_guess then 'probably ' end, sign_up_writes.trigger_name ) as problem,
+    'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( (select mapping_state.is_filled from
     mapping_state) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) ) from settings ) union all select 'anonymous_users_unset', 'breaks',
     sign_up_writes.trigger_name, sign_up_writes.qualified_name, format( '%sgets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', case when
@@ -847,10 +849,12 @@ chosen (new_users) as (
     pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
     run join code on code.oid = run.function), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
     application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
-    function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(
-    concat_ws( '; ', application_functions.line, ( select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches(
-    application_functions.source_with_text, $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
-    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ) as line from application_functions left join
+    function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, regexp_replace( regexp_replace( concat_ws( '; ', application_functions.line, ( select
+    string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
+    $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
+    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ),
+    '\mjsonb?_populate_record(?:set)? ?\( ?null ?:: ?(?:[\w$"]+ ?\. ?)?"?([\w$]+)"? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi' ) as line from application_functions left join
     pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
     as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
     type.oid = function.prorettype ) as row_type on true ), member as materialized ( select table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members
@@ -863,10 +867,12 @@ chosen (new_users) as (
     join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from
     ( select pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root,
     member.table_name from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on
-    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ) as base union select whole.oid, whole.name,
-    whole.schema_names, whole.line, whole.root, whole.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1',
-    'g')), form.is_relation from whole cross join ( values ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true),
-    ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed union select code.oid, code.name, code.schema_names,
+    code.line, member.root, member.table_name, 'rows of ' || class.relname, format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation from code cross join lateral
+    regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part) join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1])) join member on member.relation = class.oid
+    cross join (values (true), (false)) as form (is_relation) where not code.is_parsed ) as base union select whole.oid, whole.name, whole.schema_names, whole.line, whole.root, whole.table_name,
+    lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation from whole cross join ( values
+    ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true), ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
     ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
     ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
     ('\mfor {name} in select {all} from (?:only )?{table}', false), ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
@@ -874,10 +880,13 @@ chosen (new_users) as (
     (text, is_relation) cross join lateral regexp_matches( whole.line, replace(replace(replace(form.text, '{name}', '("[^"]+"|[a-z_][\w$]*)'), '{all}', '(?:[\w$"]+ ?\. ?)?\*'), '{table}', whole.pattern),
     'gi' ) as made (part) where whole.is_relation and ( form.is_relation or whole.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)', '\\\1',
     'g'), whole.pattern) ) ), copy as materialized ( select whole.name, whole.schema_names, whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items,
-    case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
-    '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
-    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where (whole.is_relation or copied.part[3]
-    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))) and whole.line !~* format(
+    case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names from whole cross join lateral ( select part from regexp_matches( whole.line, case when whole.is_relation
+    then '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
+    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as part union all select array[found.part[1], found.part[3],
+    found.part[4]] from regexp_matches( whole.line, '\mmerge into (?:only )?((?:[\w$"]+ ?\. ?)?[\w$"]+)(?: as)?(?: [\w$"]+)? using (?:\([^()]*\) ?(?:as )?)?(?:only )?' || whole.pattern ||
+    '(?: ?(?:as )?(?!on\M)"?([\w$]+)"?)? on [^;]*\mthen insert ?(\([^()]*\))? ?values ?\(((?:[^;()]|\([^()]*\))*)', 'gi' ) as found (part) where whole.is_relation and found.part[4] ~*
+    format('(?:^|,) ?\(?"?%s"?\)? ?\. ?\*', regexp_replace(coalesce(found.part[2], whole.relname), '(\W)', '\\\1', 'g')) ) as copied where (whole.is_relation or copied.part[3] ~*
+    format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))) and whole.line !~* format(
     '\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?%s[^;(]*(?:\( ?like|\mas \(?select (?:[\w$"]+ ?\. ?)?\* from) (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])', regexp_replace(copied.part[1],
     '(\W)', '\\\1', 'g'), regexp_replace(trim(both '"' from regexp_replace(whole.table_name, '^.*\.', '')), '(\W)', '\\\1', 'g') ) ), org_id_place as materialized ( select column_.attrelid as relation, (
     select count(*) from pg_catalog.pg_attribute as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from
@@ -904,11 +913,24 @@ chosen (new_users) as (
     join whole on whole.oid = answer.oid and whole.is_relation cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
     answer.is_record) and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when
     lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?'
-    || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name),
+    || whole.pattern) ) union all select distinct 'whole_rows_copied', 'breaks', code.name, member.table_name, format('probably inserts all columns of a table that it names as it runs, which may be %s',
+    member.table_name), format('name the columns in %s, on both sides', code.name) from code cross join lateral regexp_matches( code.line_with_text,
+    $re$\minsert into ([\w$".]*)[^;]*\mselect (?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)? from (?:only )?(?:[\w$"]+ ?\. ?)?(?:%|' ?\|\|)$re$, 'gi' ) as run (part) cross join lateral ( select
+    parse_ident(named.part[1]) as names, null::oid as relation from regexp_matches(code.line_with_text, $re$'((?:[a-z_][\w$]*\.)?[a-z_][\w$]*)'$re$, 'gi') as named (part) union select null,
+    pg_trigger.tgrelid from pg_catalog.pg_trigger where pg_trigger.tgfoid = code.oid and code.line_with_text ~* '\mtg_(relid|table_name|relname)\M' ) as meant join member on true join pg_catalog.pg_class
+    as class on class.oid = member.relation where code.line_with_text ~* '\mexecute\M' and code.line_with_text !~* '\mcreate [^;]*\( ?like\M' and not exists ( select from member as copied join
+    pg_catalog.pg_class as into_ on into_.oid = copied.relation where run.part[1] ~* format('(^|\.)"?%s"?$', regexp_replace(into_.relname, '(\W)', '\\\1', 'g')) ) and ( member.relation = meant.relation or
+    class.relname = meant.names[array_upper(meant.names, 1)] and (array_length(meant.names, 1) = 1 or class.relnamespace = to_regnamespace(quote_ident(meant.names[1]))) ) union all select distinct
+    'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s of text or of a ROW, and a column is missing in them', member.table_name),
+    format('add org_id to it in %s, or take jsonb_populate_record', code.name) from code cross join lateral regexp_matches( code.line_with_text, replace(
+    $re$(?:{row} ?:: ?|\mcast ?\( ?{row} as )((?:[\w$"]+ ?\. ?)?[\w$"]+)(?! ?\[)$re$, '{row}', $re$(?:'\([^']*\)'|\m(?:format|concat|concat_ws|row) ?\((?:[^()]|\([^()]*\))*\))$re$ ), 'gi' ) as made (part)
+    cross join lateral parse_ident(made.part[1], false) as names join pg_catalog.pg_class as class on class.relname = names[array_upper(names, 1)] join pg_catalog.pg_namespace as namespace on
+    namespace.oid = class.relnamespace and case when array_length(names, 1) = 2 then namespace.nspname = names[1] else namespace.nspname = any (code.schema_names) end join member on member.relation =
+    class.oid where not code.is_parsed and code.line_with_text !~* format('\mrow ?\((?:[^()]|\([^()]*\))*(\morg_id\M|\*)(?:[^()]|\([^()]*\))*\) ?(::| as) ?%s', regexp_replace(made.part[1], '(\W)', '\\\1',
+    'g')) union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name),
     format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on
-    row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches(
-    code.line, format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' )
-    as made (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name,
+    row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid cross join lateral regexp_matches(code.line, '\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', 'gi')
+    as made (part) where not code.is_parsed and made.part[1] !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name,
     format('probably makes the row of %s column by column as a trigger, and one is missing', member.table_name), format('set the columns that change in %s, as new.… := …', code.name) from code join
     pg_catalog.pg_trigger on pg_trigger.tgfoid = code.oid join member on member.relation = pg_trigger.tgrelid cross join lateral regexp_matches( code.line,
     '(?:\mnew ?:= ?|\mreturn )(?:row ?)?\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\) ?(?:;|::)', 'gi' ) as made (part) where made.part[1] !~* '(\morg_id\M|\*)' and regexp_replace(made.part[1],
@@ -1170,9 +1192,10 @@ chosen (new_users) as (
     ': it looks at who calls' end ), format('alter routine %s security invoker', suspect.name) from suspect where suspect.name not in (select definer.name from definer) and suspect.line_with_text !~*
     '\mauth_org_id\M' and (suspect.passes or exists (select from root where pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity)) and ( suspect.line ~*
     '\mexecute +(?!(?:format|using|into|on|function|procedure|all)\M)(?:\(? *["a-z_$]|\|\|)' or suspect.line_with_text ~*
-    '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]' ) union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks',
-    namespace.nspname::text, null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '),
-    count(distinct api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]' or suspect.line ~*
+    '\m(?:(?:schema|database)_to_xml\w* *\(|(?:query|table)_to_xml\w* *\( *(?!format\M)(?:\(? *["a-z_$]|\|\|))' ) union all select review_policies.* from review_policies union all select 'api_privileges',
+    'leaks', namespace.nspname::text, null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct
+    holder.name, ', '), count(distinct api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
     namespace.nspname), review_deletion as (with recursive reference as materialized ( select its.conrelid, its.confrelid, its.confdeltype, coalesce(nullif(its.confdelsetcols, '{}'), its.conkey) as

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(55);
+select plan(58);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -136,6 +136,25 @@ select is(
 );
 select lives_ok($$ select pg_temp.remedy('security_definer_function') $$, 'the remedy runs');
 select is(pg_temp.found('security_definer_function'), null, 'and nothing is left');
+create function harbour.as_xml()
+returns xml
+language sql
+security definer
+as $function$ select query_to_xml('select * from harbour.lighthouses', true, false, $x$harbour.ships$x$) $function$;
+select is(pg_temp.found('security_definer_function'), null, 'nor is text that is no query one');
+create or replace function harbour.as_xml()
+returns xml
+language sql
+security definer
+as $function$ select query_to_xml('select name from harbour.ships', true, false, '') $function$;
+select is(pg_temp.found('security_definer_function'), 'leaks harbour.as_xml() harbour.ships', 'a query that is given as text is read');
+create or replace function harbour.as_xml()
+returns xml
+language sql
+security definer
+as $function$ select table_to_xml('harbour.ships', true, false, '') $function$;
+select is(pg_temp.found('security_definer_function'), 'leaks harbour.as_xml() harbour.ships', 'and so is the name of a table');
+drop function harbour.as_xml();
 do $$
 begin
     execute $body$
