@@ -978,18 +978,23 @@ chosen (new_users) as (
     format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
     regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
-    union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name, format(
-    'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end ),
-    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee) from ( select root.qualified_name as table_name,
-    format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs, string_agg(distinct lower(item.privilege_type) ||
-    ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where other.attrelid = member.relation and other.attnum > 0 and
-    not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as reads_all from org_id_columns as member join
-    application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
-    cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
-    and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
-    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as granted union all
-    select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname, root.qualified_name,
-    case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+    union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name, format(
+    'probably puts rows without org_id into tables that it makes like %s, before it attaches them: no filler is there yet, so that they are refused'
+    ' where no token says the organization', root.qualified_name ), format('attach them first in %s, or name org_id in what it inserts', code.name) from code join application_tables as root on root.scope
+    = 'org' and root.relkind = 'p' cross join lateral regexp_matches( code.line_with_text, format(
+    '\mcreate (?:unlogged )?table (?:if not exists )?([^;(]*[^;( ]) ?\( ?like (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"]).*\minsert into \1(?![\w$])([^;]*);.*\mattach partition\M', regexp_replace(root.table_name,
+    '(\W)', '\\\1', 'g') ), 'gi' ) as filled (part) where filled.part[2] !~* '(\morg_id\M|\*)' union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end,
+    granted.grantee, granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else
+    'it can neither ask for it nor say it' end ), format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee)
+    from ( select root.qualified_name as table_name, format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs,
+    string_agg(distinct lower(item.privilege_type) || ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where
+    other.attrelid = member.relation and other.attnum > 0 and not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as
+    reads_all from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl
+    is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee)
+    end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum
+    > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as
+    granted union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname,
+    root.qualified_name, case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
     'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it', root.qualified_name, subscribed.stopped_slots ) when
     bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
     format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when subscribed.stopped_slots is not null or
