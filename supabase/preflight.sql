@@ -1212,17 +1212,18 @@ chosen (new_users) as (
     application_functions.name, application_functions.source from application_functions where application_functions.oid is not null ), call as materialized ( select function_calls.caller,
     function_calls.callee from function_calls ), run (fired_function, function) as ( select code.oid, code.oid from code where code.oid in (select fired.function from fired) and code.source !~*
     '\morganizations\M' union select run.fired_function, code.oid from run join call on call.caller = run.function join code on code.oid = call.callee and code.source !~* '\morganizations\M' ), names_one
-    as ( select member.relation, member.attnum as org_id_attnum, child.qualified_name, link.attnums, link.column_names, link.parent_column_names, parent.qualified_name as parent_name,
+    as ( select member.relation, member.attnum as org_id_attnum, child.qualified_name, child.relkind, link.attnums, link.column_names, link.parent_column_names, parent.qualified_name as parent_name,
     above.column_names[1] as organization_column, parent.relation is null or above.attnums = link.parent_attnums as is_key, row_number() over ( partition by member.relation order by
     array_position(child.org_from, its.entry), parent.relation is not null, column_.attnotnull desc, array_position('{user_id,owner_id,created_by}'::text[], column_.attname::text), link.attnums ) as
     position, child.org_from[1:array_position(child.org_from, its.entry)] as entries_before from application_tables as child join org_id_columns as member on member.relation = child.relation and
     member.is_not_null join references_between_tables as link on link.relation = child.relation cross join lateral (select array_to_string(link.column_names, ', ') as entry) as its join
     pg_catalog.pg_attribute as column_ on column_.attrelid = link.relation and column_.attnum = link.attnums[1] left join application_tables as parent on parent.relation = link.parent left join
     references_between_tables as above on above.relation = parent.relation and above.parent = to_regclass('public.organizations') where case when link.parent = to_regclass('public.organizations') then
-    true else parent.scope = 'excluded' and above.relation is not null and (above.attnums = link.parent_attnums or its.entry = any (child.org_from)) end and coalesce(its.entry = any (child.org_from),
-    true) ), undecided as ( select child.relation, child.qualified_name, child.org_from from application_tables as child join org_id_columns as member on member.relation = child.relation and member.attnum
-    is null cross join mapping_state where mapping_state.is_filled and child.org_from is distinct from '{}' ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object,
-    mention.table_name, format( 'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
+    true when above.attnums = link.parent_attnums then parent.scope = 'excluded' else parent.scope = 'excluded' and above.relation is not null and its.entry = any (child.org_from) and parent.relation not
+    in ( select of_user.relation from owner_columns as of_user where of_user.is_unique ) end and coalesce(its.entry = any (child.org_from), true) ), undecided as ( select child.relation,
+    child.qualified_name, child.org_from from application_tables as child join org_id_columns as member on member.relation = child.relation and member.attnum is null cross join mapping_state where
+    mapping_state.is_filled and child.org_from is distinct from '{}' ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
+    'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
     ' that has such a row can be deleted', mention.table_name, string_agg( distinct format('%s is %s', fired.relation::regclass, case fired.how when 'deletes' then 'deleted' else 'updated' end), ' or of '
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
     ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
@@ -1234,17 +1235,18 @@ chosen (new_users) as (
     first_.is_key then format( 'alter table %1$s add constraint %2$I check (org_id = %3$s) not valid; alter table %1$s validate constraint %2$I', first_.qualified_name, 'org_id_is_' ||
     first_.column_names[1], case when keys.number > 1 then format('coalesce(%s)', keys.list) else keys.list end ) else format(
     'alter table %1$s add unique (%2$I, %3$s); alter table %4$s add constraint %5$I foreign key (org_id, %6$s) references %1$s'
-    ' (%2$I, %3$s) not valid; alter table %4$s validate constraint %5$I', first_.parent_name, first_.organization_column, quoted.parent_columns, first_.qualified_name, 'org_id_is_of_' ||
-    first_.column_names[1], quoted.columns ) end as remedy from names_one as first_ cross join lateral ( select string_agg(format('%I', each.name), ', ' order by each.position) as list, count(*) as number
-    from ( select names_one.column_names[1] as name, min(names_one.position) as position from names_one where names_one.relation = first_.relation and names_one.is_key and
-    coalesce(cardinality(names_one.entries_before), names_one.position) <= names_one.position group by names_one.column_names[1] ) as each ) as keys cross join lateral ( select string_agg(format('%I',
-    pair.name), ', ' order by pair.position) as columns, string_agg(format('%I', pair.parent_name), ', ' order by pair.position) as parent_columns from unnest(first_.column_names,
-    first_.parent_column_names) with ordinality as pair (name, parent_name, position) ) as quoted where first_.position = 1 and coalesce(cardinality(first_.entries_before) = 1, true) ) as named cross join
-    settings where not exists ( select from pg_catalog.pg_constraint as holding where holding.conrelid = named.relation and holding.contype in ('c', 'f') and holding.conkey @> (named.org_id_attnum ||
-    named.attnums) ) and not exists ( select from pg_catalog.pg_trigger as its join application_functions as giving on giving.oid = its.tgfoid cross join unnest(named.attnums) as column_ (attnum) join
-    pg_catalog.pg_attribute as read on read.attrelid = named.relation and read.attnum = column_.attnum where its.tgrelid = named.relation and its.tgtype & 7 = 7 and its.tgenabled <> 'D' and giving.line ~*
-    '\mnew ?\. ?org_id ?:?=[^=]' and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname, '(\W)', '\\\1', 'g')) ) union all select distinct 'company_passed_over', 'decide',
-    undecided.qualified_name, undecided.qualified_name, format( 'has %s, the key of %s, which decides nothing: if a row of that is a company, or what else users are in, a row of one company goes to the'
+    ' (%2$I, %3$s)%7$s', first_.parent_name, first_.organization_column, quoted.parent_columns, first_.qualified_name, 'org_id_is_of_' || first_.column_names[1], quoted.columns, case when first_.relkind =
+    'r' then format( ' not valid; alter table %s validate constraint %I', first_.qualified_name, 'org_id_is_of_' || first_.column_names[1] ) end ) end as remedy from names_one as first_ cross join lateral
+    ( select string_agg(format('%I', each.name), ', ' order by each.position) as list, count(*) as number from ( select names_one.column_names[1] as name, min(names_one.position) as position from
+    names_one where names_one.relation = first_.relation and names_one.is_key and coalesce(cardinality(names_one.entries_before), names_one.position) <= names_one.position group by
+    names_one.column_names[1] ) as each ) as keys cross join lateral ( select string_agg(format('%I', pair.name), ', ' order by pair.position) as columns, string_agg(format('%I', pair.parent_name), ', '
+    order by pair.position) as parent_columns from unnest(first_.column_names, first_.parent_column_names) with ordinality as pair (name, parent_name, position) ) as quoted where first_.position = 1 and
+    coalesce(cardinality(first_.entries_before) = 1, true) ) as named cross join settings where not exists ( select from pg_catalog.pg_constraint as holding where holding.conrelid = named.relation and
+    holding.contype in ('c', 'f') and holding.conkey @> (named.org_id_attnum || named.attnums) ) and not exists ( select from pg_catalog.pg_trigger as its join application_functions as giving on
+    giving.oid = its.tgfoid cross join unnest(named.attnums) as column_ (attnum) join pg_catalog.pg_attribute as read on read.attrelid = named.relation and read.attnum = column_.attnum where its.tgrelid =
+    named.relation and its.tgtype & 7 = 7 and its.tgenabled <> 'D' and giving.line ~* '\mnew ?\. ?org_id ?:?=[^=]' and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname,
+    '(\W)', '\\\1', 'g')) ) union all select distinct 'company_passed_over', 'decide', undecided.qualified_name, undecided.qualified_name, format(
+    'has %s, the key of %s, which decides nothing: if a row of that is a company, or what else users are in, a row of one company goes to the'
     ' organization of its user', its.entry, parent.qualified_name ), format(
     'let %1$s say which organization each of its rows is, see "Companies with another key" in docs/organizations.md, and say org_from %2$L; or leave'
     ' it, if a row is its user''s', parent.qualified_name, (array[its.entry] || coalesce(undecided.org_from, owners.entries))::text ) from undecided join references_between_tables as link on link.relation

@@ -72,7 +72,7 @@ run (fired_function, function) as (
 -- Columns that say which organization a row is of: its key, or that of a table that has it, in the order in which they decide.
 names_one as (
     select
-        member.relation, member.attnum as org_id_attnum, child.qualified_name, link.attnums, link.column_names, link.parent_column_names,
+        member.relation, member.attnum as org_id_attnum, child.qualified_name, child.relkind, link.attnums, link.column_names, link.parent_column_names,
         parent.qualified_name as parent_name, above.column_names[1] as organization_column,
         parent.relation is null or above.attnums = link.parent_attnums as is_key,
         row_number() over (
@@ -97,7 +97,13 @@ names_one as (
         and above.parent = to_regclass('public.organizations')
     where case
         when link.parent = to_regclass('public.organizations') then true
-        else parent.scope = 'excluded' and above.relation is not null and (above.attnums = link.parent_attnums or its.entry = any (child.org_from))
+        when above.attnums = link.parent_attnums then parent.scope = 'excluded'
+        -- Where a user is, that may change.
+        else parent.scope = 'excluded' and above.relation is not null and its.entry = any (child.org_from) and parent.relation not in (
+            select of_user.relation
+            from tenancy.owner_columns as of_user
+            where of_user.is_unique
+        )
     end
         and coalesce(its.entry = any (child.org_from), true)
 ),
@@ -155,8 +161,12 @@ from (
             )
             else format(
                 'alter table %1$s add unique (%2$I, %3$s); alter table %4$s add constraint %5$I foreign key (org_id, %6$s) references %1$s'
-                ' (%2$I, %3$s) not valid; alter table %4$s validate constraint %5$I', first_.parent_name, first_.organization_column,
-                quoted.parent_columns, first_.qualified_name, 'org_id_is_of_' || first_.column_names[1], quoted.columns
+                ' (%2$I, %3$s)%7$s', first_.parent_name, first_.organization_column, quoted.parent_columns, first_.qualified_name,
+                'org_id_is_of_' || first_.column_names[1], quoted.columns,
+                -- A partitioned table has no keys that are not valid.
+                case when first_.relkind = 'r' then format(
+                    ' not valid; alter table %s validate constraint %I', first_.qualified_name, 'org_id_is_of_' || first_.column_names[1]
+                ) end
             )
         end as remedy
     from names_one as first_

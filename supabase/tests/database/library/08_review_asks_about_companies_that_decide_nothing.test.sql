@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(13);
+select plan(22);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -85,6 +85,59 @@ update tenancy.registry set org_from = '{}' where schema_name = 'harbour' and ta
 select is(pg_temp.found('company_passed_over'), null, 'nor where all of it belongs to the default organization');
 alter table harbour.papers drop column owner_type;
 select is(pg_temp.found('owner_of_several_kinds'), 'decide harbour.ships', 'an owner of one kind is none of several');
+
+-- After the push: rows that may name another organization than theirs.
+create table harbour.firms (id uuid primary key references public.organizations (id));
+create table harbour.crews (id bigint primary key, organization_id uuid not null references public.organizations (id));
+create table harbour.people (id uuid primary key references auth.users (id), organization_id uuid references public.organizations (id));
+create table harbour.berths (
+    id integer,
+    user_id uuid references harbour.people (id),
+    firm_id uuid references harbour.firms (id),
+    organization_id uuid references public.organizations (id),
+    crew_id bigint references harbour.crews (id),
+    org_id uuid not null
+) partition by range (id);
+create table harbour.berths_1 partition of harbour.berths for values from (1) to (100);
+insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
+values
+    ('harbour', 'firms', 'excluded', null, 'a test'), ('harbour', 'crews', 'excluded', null, 'a test'), ('harbour', 'people', 'excluded', null, 'a test'),
+    ('harbour', 'berths', 'org', 'secondary', null);
+create function pg_temp.decided_by(entries text[])
+returns text
+language plpgsql
+as $function$
+begin
+    update tenancy.registry set org_from = entries where table_name = 'berths';
+    return (
+        select string_agg(substring(problem from 'than the one that (.*) says'), ', ')
+        from tenancy.review
+        where code = 'other_organization_named' and table_name = 'harbour.berths'
+    );
+end
+$function$;
+select is(pg_temp.decided_by(null), 'organization_id, firm_id', 'columns that hold the organization''s key, directly or as that of a company, as they decide');
+select is(pg_temp.decided_by('{user_id,firm_id}'), null, 'not where a user decides before');
+select is(pg_temp.decided_by('{user_id}'), null, 'nor where it is the organization of a user, who may move');
+select is(pg_temp.decided_by('{}'), null, 'nor where nothing decides');
+select is(pg_temp.decided_by('{crew_id,user_id}'), 'crew_id', 'a company with another key, which has its organization in a column');
+do $$
+begin
+    execute (select remedy from tenancy.review where code = 'other_organization_named' and table_name = 'harbour.berths');
+end
+$$;
+select is(pg_temp.decided_by('{crew_id,user_id}'), null, 'is held by a key, in a partitioned table, too');
+select is(pg_temp.decided_by('{firm_id,organization_id}'), 'firm_id, organization_id', 'in the order of org_from');
+do $$
+begin
+    execute (select remedy from tenancy.review where code = 'other_organization_named' and table_name = 'harbour.berths');
+end
+$$;
+select is(pg_temp.decided_by('{firm_id,organization_id}'), null, 'is held by a check');
+select throws_ok(
+    $$ insert into harbour.berths (id, org_id, organization_id) select 1, default_org_id, gen_random_uuid() from tenancy.settings $$, '23514', null,
+    'which refuses what says otherwise'
+);
 
 select * from finish();
 rollback;
