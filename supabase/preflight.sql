@@ -808,19 +808,21 @@ chosen (new_users) as (
     table_members.scope = 'org' group by table_members.root, table_members.relation, table_members.qualified_name), views_over_tables as (with recursive read_by as materialized ( select distinct
     dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as viewed
     on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_class'::regclass and
-    dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation =
-    table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation ) select
-    reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname,
-    viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join
-    pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation =
-    reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind,
-    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), function_calls as (with code as materialized ( select application_functions.oid, application_functions.name,
-    application_functions.source, application_functions.schema_names from application_functions ), callee as materialized ( select function.oid, function.proname::text as name, namespace.nspname::text as
-    schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as
-    caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' )
-    as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names)
-    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross
-    join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
+    dependency.refobjid <> rule.ev_class union select member.relation, viewed.oid from pg_catalog.pg_class as viewed cross join lateral pg_get_viewdef(viewed.oid) as its (text) join table_members as
+    member on member.scope = 'org' and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)', '\\\1', 'g')) where viewed.relkind = 'm' ), reached (relation,
+    root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation = table_members.relation where table_members.scope = 'org' union select
+    read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation ) select reached.relation::regclass as relation, format('%I.%I', namespace.nspname,
+    viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~*
+    'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join pg_catalog.pg_class as viewed on viewed.oid = reached.relation join
+    pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation = reached.root where namespace.nspname <> all ((select
+    settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner,
+    viewed.reloptions), function_calls as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.source, application_functions.schema_names from
+    application_functions ), callee as materialized ( select function.oid, function.proname::text as name, namespace.nspname::text as schema_name from code join pg_catalog.pg_proc as function on
+    function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as caller, code.name as caller_name, callee.oid as callee from
+    code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' ) as word (part) join callee on callee.name =
+    (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names) else callee.schema_name =
+    (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross join lateral ( select array(
+    select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
     '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
     select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
     (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,

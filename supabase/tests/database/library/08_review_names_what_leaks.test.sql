@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(58);
+select plan(60);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -108,6 +108,14 @@ grant select on harbour.ship_count to public;
 select is(pg_temp.found('materialized_view'), 'leaks harbour.ship_count harbour.ships', 'one that the API may read does, whatever it reads through');
 select lives_ok($$ select pg_temp.remedy('materialized_view') $$, 'the remedy runs');
 select is(pg_temp.found('materialized_view'), null, 'and nothing is left');
+create materialized view harbour.ship_names as select query_to_xml('select name from harbour.lighthouses', true, false, '') as names;
+grant select on harbour.ship_names to authenticated;
+select is(pg_temp.found('materialized_view'), null, 'nor is a query of another table, which is given as text');
+drop materialized view harbour.ship_names;
+create materialized view harbour.ship_names as select query_to_xml('select name from harbour.ships', true, false, '') as names;
+grant select on harbour.ship_names to authenticated;
+select is(pg_temp.found('materialized_view'), 'leaks harbour.ship_names harbour.ships', 'one that is given as text is a query');
+drop materialized view harbour.ship_names;
 
 -- Functions.
 create function harbour.count_ships()
