@@ -61,7 +61,7 @@ comment on column tenancy.settings.org_role is 'True: tokens have the role of th
 comment on column tenancy.settings.token_hook is 'True: the Auth server calls tenancy.add_org_id_to_token. Set by tenancy.enable_token_hook.';
 comment on column tenancy.settings.rows_decided_at is 'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
 comment on column tenancy.settings.small_table_bytes is 'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
-comment on column tenancy.settings.platform_schemas is 'Schemas whose tables are not the application''s: the platform''s, and those of tools that make their own. Add yours:'
+comment on column tenancy.settings.platform_schemas is 'Schemas of the platform, and of tools that make their own tables, which are not the application''s. Add yours:'
 ' update tenancy.settings set platform_schemas = platform_schemas || ''queue''::text.';
 
 insert into tenancy.settings default values
@@ -160,16 +160,22 @@ with organizations as (
 ),
 auth_org_id as (
     select
-        function.oid,
-        function.prorettype = 'uuid'::regtype as returns_uuid,
-        has_function_privilege('authenticated', function.oid, 'execute') as callable,
+        function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable,
         -- In a query nobody can catch what it raises.
-        function.prosrc !~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried
-    from pg_catalog.pg_proc as function
-    join pg_catalog.pg_language as language on language.oid = function.prolang
-    where function.oid = to_regprocedure('public.auth_org_id()')
+        overload.name is not null
+            or function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as may_raise,
+        function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' as casts_anything,
+        overload.name as overload
+    from (
+        select min(format('public.auth_org_id(%s)', oidvectortypes(other.proargtypes)))
+        from pg_catalog.pg_proc as other
+        where other.pronamespace = to_regnamespace('public') and other.proname = 'auth_org_id'
+            and other.pronargs > 0 and other.pronargs = other.pronargdefaults
+    ) as overload (name)
+    left join pg_catalog.pg_proc as function on function.oid = to_regprocedure('public.auth_org_id()')
 )
-select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy
+select
+    found.code, case found.code when 'auth_org_id_untried' then 'decide' else 'stops' end as severity, found.object, null::text as table_name, found.problem, found.remedy
 from (
     select
         'old_postgresql' as code, 'PostgreSQL' as object,
@@ -247,24 +253,28 @@ from (
             end, false, true, ''
         )::text = ''
     union all
-    select
-        'auth_org_id_missing', 'public.auth_org_id()', 'does not exist',
-        'push the migration ending in _create_organizations.sql'
-    where to_regprocedure('public.auth_org_id()') is null
-        and to_regclass('tenancy.settings') is not null
-    union all
-    select
-        'auth_org_id_not_uuid', 'public.auth_org_id()',
-        'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid'
+    select unfit.code, 'public.auth_org_id()', unfit.problem, unfit.remedy
     from auth_org_id
-    where not auth_org_id.returns_uuid
-    union all
-    select
-        'auth_org_id_not_callable', 'public.auth_org_id()',
-        'cannot be called by authenticated, whose inserts need it as the default of org_id',
-        'grant execute on function public.auth_org_id() to public'
-    from auth_org_id
-    where not auth_org_id.callable
+    cross join lateral (
+        values
+            ('auth_org_id_missing', auth_org_id.oid is null and to_regclass('tenancy.settings') is not null, 'does not exist', 'push the migration ending in _create_organizations.sql'),
+            ('auth_org_id_not_uuid', not auth_org_id.returns_uuid, 'cannot be the default of org_id: it must return uuid', 'replace it by one that returns uuid'),
+            (
+                'auth_org_id_not_callable', not auth_org_id.callable,
+                'cannot be called by authenticated, whose inserts need it as the default of org_id', 'grant execute on function public.auth_org_id() to public'
+            ),
+            (
+                'auth_org_id_ambiguous', auth_org_id.overload is not null,
+                format('cannot be called beside %s, which needs no argument either: the call is not unique', auth_org_id.overload),
+                format('drop function %s, or give it another name', auth_org_id.overload)
+            ),
+            (
+                'auth_org_id_untried', to_regclass('tenancy.settings') is null and (auth_org_id.may_raise or auth_org_id.casts_anything),
+                'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
+                'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql'
+            )
+    ) as unfit (code, holds, problem, remedy)
+    where unfit.holds
     union all
     select
         'auth_org_id_wrong', 'public.auth_org_id()',
@@ -308,22 +318,13 @@ from (
         )[1]::text as org_id
     ) as answer
     where auth_org_id.returns_uuid
-        and auth_org_id.can_be_tried
+        and not auth_org_id.may_raise
         and auth_org_id_probes.is_harmless
         and answer.org_id is distinct from auth_org_id_probes.expected::text
     having count(*) > 0
 ) as found;
 comment on view tenancy.foundation_findings is
 'What is wrong with what the plan takes for granted: public.organizations, the default organization, public.auth_org_id().';
-
-create or replace function org_migration.list_findings(findings text[])
-returns text language sql immutable security invoker set search_path = '' as $function$
-    select string_agg(listed.line, E'\n' order by listed.position)
-    from unnest(findings) with ordinality as listed (line, position)
-    where listed.position <= 200
-$function$;
-comment on function org_migration.list_findings(text[]) is
-'Findings as the lines of an error message, the first 200. NULL for none.';
 
 create or replace function tenancy.failed_probes()
 returns text[] language plpgsql volatile security invoker set search_path = '' as $function$
@@ -372,14 +373,13 @@ comment on function tenancy.failed_probes() is
 create or replace function org_migration.assert_foundation()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    problems text := org_migration.list_findings(array(
-        select format('%s %s; %s [%s]', findings.object, findings.problem, findings.remedy, findings.code)
+    problems text := (
+        select string_agg(format('%s %s; %s [%s]', findings.object, findings.problem, findings.remedy, findings.code), E'\n' order by findings.code)
         from tenancy.foundation_findings as findings
-        order by findings.code
-    ));
+    );
     failed constant text := array_to_string(tenancy.failed_probes(), ', ');
 begin
-    if failed <> '' and (problems is null or problems not like '%[auth\_org\_id\_wrong]%') then
+    if failed <> '' and coalesce(problems !~ '\[auth_org_id_(wrong|ambiguous)\]', true) then
         problems := concat_ws(
             E'\n', problems,
             format(

@@ -209,6 +209,15 @@ $function$;
 comment on function org_migration.note_mapping() is
 'Notes the mapping as it is now. Yours to call, above the check of the list, where a mapping that was changed since is to move users and not their rows.';
 
+create or replace function org_migration.list_findings(findings text[])
+returns text language sql immutable security invoker set search_path = '' as $function$
+    select string_agg(listed.line, E'\n' order by listed.position)
+    from unnest(findings) with ordinality as listed (line, position)
+    where listed.position <= 200
+$function$;
+comment on function org_migration.list_findings(text[]) is
+'Findings as the lines of an error message, the first 200. NULL for none.';
+
 create or replace function org_migration.find_changed_mapping()
 returns text language sql stable security invoker set search_path = '' as $function$
     select format(

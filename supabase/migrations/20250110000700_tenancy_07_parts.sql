@@ -93,21 +93,39 @@ left join pg_catalog.pg_proc as fill on fill.oid = to_regprocedure('tenancy.fill
 join tenancy.coined_names
     on coined_names.relation = org_id.relation
     and coined_names.kind = 'filler'
--- Such a row is not of the token's organization, which is the default, but of the one that it names in one of these columns.
+join tenancy.application_tables as listed on listed.relation = org_id.relation
+-- Such a row is not of the token's organization, which is the default, but of the one that it names in one of these columns: by the same key
+-- all the way, or, where org_from names the column, through tables that have the organization in another one.
 cross join lateral (
-    select string_agg(distinct quote_literal(column_.attname), ', ' order by quote_literal(column_.attname)) as an_organization
-    from pg_catalog.pg_constraint as key
-    join pg_catalog.pg_attribute as column_
-        on column_.attrelid = key.conrelid
-        and key.conkey = array[column_.attnum]
-        and column_.attname <> 'org_id'
-    left join pg_catalog.pg_constraint as above
-        on above.conrelid = key.confrelid
-        and above.contype = 'f'
-        and above.conkey = key.confkey
-    where key.conrelid = org_id.relation
-        and key.contype = 'f'
-        and to_regclass('public.organizations') in (key.confrelid, above.confrelid)
+    with recursive way (name, may_decide, parent, parent_key, hops) as (
+        select entry.column_names[1], array_to_string(entry.column_names, ', ') = any (listed.org_from), key.confrelid, key.confkey, 0
+        from pg_catalog.pg_constraint as key
+        cross join lateral (
+            select array_agg(column_.attname::text collate "default" order by named.position)
+            from unnest(key.conkey) with ordinality as named (attnum, position)
+            join pg_catalog.pg_attribute as column_
+                on column_.attrelid = key.conrelid
+                and column_.attnum = named.attnum
+                and column_.attname <> 'org_id'
+        ) as entry (column_names)
+        where key.conrelid = org_id.relation and key.contype = 'f' and entry.column_names is not null
+        union all
+        select way.name, way.may_decide, above.confrelid, above.confkey, way.hops + 1
+        from way
+        join pg_catalog.pg_constraint as above
+            on above.conrelid = way.parent
+            and above.contype = 'f'
+        where way.hops < 3
+            and (
+                above.conkey = way.parent_key
+                or way.may_decide and not exists (
+                    select from tenancy.registered_tables as passed where passed.relation = way.parent and passed.scope = 'org'
+                )
+            )
+    )
+    select string_agg(distinct quote_literal(way.name), ', ' order by quote_literal(way.name)) as an_organization
+    from way
+    where way.parent = to_regclass('public.organizations')
 ) as names
 left join lateral (
     select

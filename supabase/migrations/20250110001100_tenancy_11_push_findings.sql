@@ -96,9 +96,11 @@ cross join lateral (
         concat_ws(
             '; ', read.source,
             (
-                select string_agg(coalesce(given.part[1], given.part[2]), '; ')
+                select string_agg(concat(case when given.part[1] is not null then 'select * from ' end, coalesce(given.part[2], given.part[3])), '; ')
                 from regexp_matches(
-                    read.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
+                    read.source_with_text,
+                    $re$\m(?:execute\s+(?:format\s*\(\s*)?|(?:query_to_xml\w*|cursor_to_xml\w*|ts_stat|(table)_to_xml\w*)\s*\(\s*(?:format\s*\(\s*)?)(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$,
+                    'gi'
                 ) as given (part)
                 where read.kind <> 'cron job'
             )
@@ -108,7 +110,7 @@ cross join lateral (
 ) as said;
 comment on view tenancy.application_functions is
 'The application''s functions, and the commands of its cron jobs (oid NULL), with their text: source has neither comments nor what is'
-' quoted as text, source_with_text no comments, and line, in which all white space is a blank, has with source the text that EXECUTE is given.'
+' quoted as text, source_with_text no comments, and line, in which all white space is a blank, has with source the text that EXECUTE or query_to_xml is given.'
 ' schema_names: where names without a schema are looked for. is_parsed: a body that'
 ' PostgreSQL keeps parsed, so that its dependencies are known.';
 
@@ -365,18 +367,6 @@ join (
 where application_tables.org_from is null
     and (select mapping_state.is_filled from tenancy.mapping_state)
 group by application_tables.qualified_name, parents.entries
-union all
-select
-    'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
-    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql'
-from pg_catalog.pg_proc as function
-where function.oid = to_regprocedure('public.auth_org_id()')
-    and to_regclass('tenancy.settings') is null
-    and (
-        function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)'
-        or function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)'
-    )
 union all
 select
     'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name,

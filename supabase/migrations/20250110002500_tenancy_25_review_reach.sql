@@ -16,6 +16,15 @@ with recursive read_by as materialized (
     where dependency.classid = 'pg_catalog.pg_rewrite'::regclass
         and dependency.refclassid = 'pg_catalog.pg_class'::regclass
         and dependency.refobjid <> rule.ev_class
+    union
+    -- By a query that is given as text, with the rights of whoever refreshes it.
+    select member.relation, viewed.oid
+    from pg_catalog.pg_class as viewed
+    cross join lateral pg_get_viewdef(viewed.oid) as its (text)
+    join tenancy.table_members as member
+        on member.scope = 'org'
+        and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)', '\\\1', 'g'))
+    where viewed.relkind = 'm'
 ),
 reached (relation, root, is_direct) as (
     select read_by.view_oid, table_members.root, true

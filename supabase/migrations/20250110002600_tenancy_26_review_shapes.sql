@@ -12,19 +12,23 @@ with recursive code as materialized (
         application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
         function.proallargtypes is not null or row_type.is_own as has_columns,
         coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
-        -- What RETURN QUERY EXECUTE is given stands where it is given, and TABLE t is what it stands for.
+        regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
+        -- What RETURN QUERY EXECUTE is given stands where it is given, TABLE t is what it stands for, and rows of t that are made of JSON have a name.
         regexp_replace(
-            concat_ws(
-                '; ', application_functions.line,
-                (
-                    select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ')
-                    from regexp_matches(
-                        application_functions.source_with_text,
-                        $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
-                    ) as given (part)
-                )
+            regexp_replace(
+                concat_ws(
+                    '; ', application_functions.line,
+                    (
+                        select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ')
+                        from regexp_matches(
+                            application_functions.source_with_text,
+                            $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
+                        ) as given (part)
+                    )
+                ),
+                '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi'
             ),
-            '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi'
+            '\mjsonb?_populate_record(?:set)? ?\( ?null ?:: ?(?:[\w$"]+ ?\. ?)?"?([\w$]+)"? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi'
         ) as line
     from tenancy.application_functions
     left join pg_catalog.pg_proc as function on function.oid = application_functions.oid
@@ -94,6 +98,16 @@ whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_rel
         join code
             on code.oid = given.function
             and not code.is_parsed
+        union
+        select
+            code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, 'rows of ' || class.relname,
+            format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation
+        from code
+        cross join lateral regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part)
+        join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1]))
+        join member on member.relation = class.oid
+        cross join (values (true), (false)) as form (is_relation)
+        where not code.is_parsed
     ) as base
     union
     select
@@ -127,16 +141,28 @@ copy as materialized (
         whole.name, whole.schema_names, whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items,
         case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names
     from whole
-    cross join lateral regexp_matches(
-        whole.line,
-        case
-            when whole.is_relation then
-                '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?'
-                || whole.pattern
-            else
-                '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)'
-        end, 'gi'
-    ) as copied (part)
+    cross join lateral (
+        select part
+        from regexp_matches(
+            whole.line,
+            case
+                when whole.is_relation then
+                    '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?'
+                    || whole.pattern
+                else
+                    '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)'
+            end, 'gi'
+        ) as part
+        union all
+        select array[found.part[1], found.part[3], found.part[4]]
+        from regexp_matches(
+            whole.line,
+            '\mmerge into (?:only )?((?:[\w$"]+ ?\. ?)?[\w$"]+)(?: as)?(?: [\w$"]+)? using (?:\([^()]*\) ?(?:as )?)?(?:only )?' || whole.pattern
+                || '(?: ?(?:as )?(?!on\M)"?([\w$]+)"?)? on [^;]*\mthen insert ?(\([^()]*\))? ?values ?\(((?:[^;()]|\([^()]*\))*)', 'gi'
+        ) as found (part)
+        where whole.is_relation
+            and found.part[4] ~* format('(?:^|,) ?\(?"?%s"?\)? ?\. ?\*', regexp_replace(coalesce(found.part[2], whole.relname), '(\W)', '\\\1', 'g'))
+    ) as copied
     where (whole.is_relation or copied.part[3] ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', '')))
         -- Not into a table that is made like it, or of it.
         and whole.line !~* format(
@@ -250,6 +276,61 @@ where (answer.has_columns or answer.is_record)
         or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern)
     )
 union all
+-- By EXECUTE, of a table whose name stands elsewhere in the text, or is that of the trigger.
+select distinct
+    'whole_rows_copied', 'breaks', code.name, member.table_name,
+    format('probably inserts all columns of a table that it names as it runs, which may be %s', member.table_name),
+    format('name the columns in %s, on both sides', code.name)
+from code
+cross join lateral regexp_matches(
+    code.line_with_text, $re$\minsert into ([\w$".]*)[^;]*\mselect (?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)? from (?:only )?(?:[\w$"]+ ?\. ?)?(?:%|' ?\|\|)$re$, 'gi'
+) as run (part)
+cross join lateral (
+    select parse_ident(named.part[1]) as names, null::oid as relation
+    from regexp_matches(code.line_with_text, $re$'((?:[a-z_][\w$]*\.)?[a-z_][\w$]*)'$re$, 'gi') as named (part)
+    union
+    select null, pg_trigger.tgrelid
+    from pg_catalog.pg_trigger
+    where pg_trigger.tgfoid = code.oid and code.line_with_text ~* '\mtg_(relid|table_name|relname)\M'
+) as meant
+join member on true
+join pg_catalog.pg_class as class on class.oid = member.relation
+where code.line_with_text ~* '\mexecute\M'
+    and code.line_with_text !~* '\mcreate [^;]*\( ?like\M'
+    -- Into one that gets org_id as its last column, too.
+    and not exists (
+        select from member as copied
+        join pg_catalog.pg_class as into_ on into_.oid = copied.relation
+        where run.part[1] ~* format('(^|\.)"?%s"?$', regexp_replace(into_.relname, '(\W)', '\\\1', 'g'))
+    )
+    and (
+        member.relation = meant.relation
+        or class.relname = meant.names[array_upper(meant.names, 1)]
+        and (array_length(meant.names, 1) = 1 or class.relnamespace = to_regnamespace(quote_ident(meant.names[1])))
+    )
+union all
+-- Text that is to be a row.
+select distinct
+    'function_row_shape', 'breaks', code.name, member.table_name,
+    format('probably makes rows of %s of text or of a ROW, and a column is missing in them', member.table_name),
+    format('add org_id to it in %s, or take jsonb_populate_record', code.name)
+from code
+cross join lateral regexp_matches(
+    code.line_with_text,
+    replace(
+        $re$(?:{row} ?:: ?|\mcast ?\( ?{row} as )((?:[\w$"]+ ?\. ?)?[\w$"]+)(?! ?\[)$re$, '{row}',
+        $re$(?:'\([^']*\)'|\m(?:format|concat|concat_ws|row) ?\((?:[^()]|\([^()]*\))*\))$re$
+    ), 'gi'
+) as made (part)
+cross join lateral parse_ident(made.part[1], false) as names
+join pg_catalog.pg_class as class on class.relname = names[array_upper(names, 1)]
+join pg_catalog.pg_namespace as namespace
+    on namespace.oid = class.relnamespace
+    and case when array_length(names, 1) = 2 then namespace.nspname = names[1] else namespace.nspname = any (code.schema_names) end
+join member on member.relation = class.oid
+where not code.is_parsed
+    and code.line_with_text !~* format('\mrow ?\((?:[^()]|\([^()]*\))*(\morg_id\M|\*)(?:[^()]|\([^()]*\))*\) ?(::| as) ?%s', regexp_replace(made.part[1], '(\W)', '\\\1', 'g'))
+union all
 -- A row that is made column by column.
 select distinct
     'function_row_shape', 'breaks', code.name, member.table_name,
@@ -259,14 +340,9 @@ from code
 join pg_catalog.pg_type as returned on returned.oid = code.prorettype
 join pg_catalog.pg_type as row_type on row_type.oid in (returned.oid, returned.typelem)
 join member on member.relation = row_type.typrelid
-join pg_catalog.pg_class as class on class.oid = member.relation
-cross join lateral regexp_matches(
-    code.line,
-    format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')),
-    'gi'
-) as made (part)
+cross join lateral regexp_matches(code.line, '\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', 'gi') as made (part)
 where not code.is_parsed
-    and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)'
+    and made.part[1] !~* '(\morg_id\M|\*)'
 union all
 select distinct
     'function_row_shape', 'breaks', code.name, member.table_name,

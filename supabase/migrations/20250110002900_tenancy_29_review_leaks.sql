@@ -296,6 +296,7 @@ where suspect.name not in (select definer.name from definer)
         -- From a variable or by ||, with a schema or a table that is filled in.
         suspect.line ~* '\mexecute +(?!(?:format|using|into|on|function|procedure|all)\M)(?:\(? *["a-z_$]|\|\|)'
         or suspect.line_with_text ~* '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]'
+        or suspect.line ~* '\m(?:(?:schema|database)_to_xml\w* *\(|(?:query|table)_to_xml\w* *\( *(?!format\M)(?:\(? *["a-z_$]|\|\|))'
     )
 union all
 select review_policies.* from tenancy.review_policies

@@ -53,9 +53,15 @@ declare
         order by 1
     ) || array(
         select format('%s %s; or go on in spite of it: despite_findings => true [%s]', breaks.object, breaks.problem, breaks.code)
-        from tenancy.review_breaks as breaks
+        from (
+            select review_breaks.* from tenancy.review_breaks
+            union all
+            select review_deletion.* from tenancy.review_deletion
+        ) as breaks
         where not despite_findings
-            and breaks.code in ('trigger_without_org_id', 'function_without_org_id', 'insert_by_position', 'whole_rows_copied', 'cron_job')
+            and breaks.code in (
+                'trigger_without_org_id', 'function_without_org_id', 'insert_by_position', 'whole_rows_copied', 'cron_job', 'other_organization_named'
+            )
         order by breaks.code, breaks.object
     );
 begin
@@ -67,8 +73,8 @@ end
 $function$;
 comment on function org_migration.assert_finishable(boolean, boolean) is
 'Raises object_not_in_prerequisite_state with what speaks against tenancy.finish(): checks of tenancy.verify_schema() that fail, things of yours'
-' that use what goes, and, unless despite_findings, what inserts without org_id, as tenancy.review_breaks has it; and, unless with_fillers, fillers'
-' that are still there.';
+' that use what goes, and, unless despite_findings, what inserts without org_id, and what of a row may name another organization than its'
+' org_id, as tenancy.review has it; and, unless with_fillers, fillers that are still there.';
 
 create or replace function tenancy.finish(despite_findings boolean default false)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

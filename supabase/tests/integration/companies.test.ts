@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { migrationFiles } from "../../local/application.ts";
-import { claimsOf } from "../attempts.ts";
+import { claimsOf, refusal } from "../attempts.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
+import { lastStep, takeLastStep } from "../last-step.ts";
 import { readSection } from "../readme.ts";
 
 const [acme, globex, initech] = ["a", "b", "c"].map((letter) => `c0000000-0000-4000-8000-00000000000${letter}`);
@@ -137,4 +138,54 @@ test("an organization that is deleted takes its company and all of its rows alon
   ]);
   expect(await database.sql`select id from public.deals order by id`).toEqual([{ id: 1 }, { id: 5 }]);
   expect(await database.sql`select id from public.balances`).toEqual([{ id: 1 }]);
+});
+
+describe("once the filler is gone", () => {
+  const named = async () => [
+    ...await database.sql`
+      select table_name, severity, remedy from tenancy.review where code = 'other_organization_named' order by table_name
+    `,
+  ];
+
+  test("the last step is refused while a row may name another company than its organization", async () => {
+    expect(await named()).toMatchObject(
+      ["public.balances", "public.deals"].map((table_name) => ({ table_name, severity: "decide" })),
+    );
+    const error = await refusal(database.sql.unsafe(lastStep.slice(lastStep.indexOf("do $$"))));
+    expect(error?.message).toMatch(/^public\.deals may have rows .*company_id.*\[other_organization_named\]$/m);
+  });
+
+  test("the statement to paste holds the two equal, and the last step goes on", async () => {
+    for (const { remedy } of await named()) await database.sql.unsafe(remedy).simple();
+    expect(await named()).toEqual([]);
+    await takeLastStep(database.sql);
+  });
+
+  test("a row that names another company than that of the token is refused, and one that says both is written", async () => {
+    await database.sql.begin(async (sql) => {
+      await sql`select set_config('request.jwt.claims', ${JSON.stringify(claimsOf(acme!, ann))}, true)`;
+      await sql`insert into public.deals (id, user_id, company_id) values (10, ${ann!}, ${acme!}), (11, ${ann!}, null)`;
+      await sql`insert into public.deals (id, company_id, org_id) values (12, ${initech!}, ${initech!})`;
+      expect(await sql`select id, org_id from public.deals where id > 9 order by id`).toEqual([
+        { id: 10, org_id: acme },
+        { id: 11, org_id: acme },
+        { id: 12, org_id: initech },
+      ]);
+      const error = await refusal(
+        sql.savepoint((inner) => inner`insert into public.deals (id, company_id) values (13, ${initech!})`),
+      );
+      expect(error).toMatchObject({ code: "23514", constraint_name: "org_id_is_company_id" });
+    });
+  });
+
+  test("and without the statement the review says that something breaks", async () => {
+    await database.sql`alter table public.deals drop constraint org_id_is_company_id`;
+    expect(await named()).toMatchObject([{ table_name: "public.deals", severity: "breaks" }]);
+    await database.sql.unsafe(`
+      create function public.follow_company() returns trigger language plpgsql set search_path = '' as
+      $$ begin new.org_id := coalesce(new.company_id, new.org_id); return new; end $$;
+      create trigger follow_company before insert on public.deals for each row execute function public.follow_company();
+    `).simple();
+    expect(await named(), "the neighbour: a trigger that gives it").toEqual([]);
+  });
 });

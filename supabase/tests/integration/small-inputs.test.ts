@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "vitest";
+import { claimsOf, refusal } from "../attempts.ts";
 import { readSection } from "../readme.ts";
 import {
   acme,
@@ -364,6 +365,26 @@ test("companies with whole numbers as keys are organizations by a column of thei
     { id: 4, name: "Initech" },
   ]);
   expect([...await organizationsOf("notes")]).toEqual([{ id: 1, name: "Globex" }]);
+  // Under a token of Acme a row is Globex's that names Globex, and Acme's that names none.
+  await sql.begin(async (transaction) => {
+    const [acmes] = await transaction`select organization_id as id from public.companies where name = 'Acme'`;
+    await transaction`select set_config('request.jwt.claims', ${JSON.stringify(claimsOf(acmes?.["id"], bob))}, true)`;
+    await transaction`insert into public.deals values (5, ${bob}, 2), (6, ${bob}, null)`;
+  });
+  expect((await organizationsOf("deals")).slice(4)).toEqual([{ id: 5, name: "Globex" }, { id: 6, name: "Acme" }]);
+  await sql`delete from public.deals where id > 4`;
+  // Nothing holds the two equal until the statement of the review has run.
+  const named = async () => [
+    ...await sql`select table_name, remedy from tenancy.review where code = 'other_organization_named'`,
+  ];
+  const [{ table_name = "", remedy = "" } = {}, ...others] = await named();
+  expect([table_name, others]).toEqual(["public.deals", []]);
+  await sql.unsafe(remedy).simple();
+  expect(await named()).toEqual([]);
+  const ofGlobex = sql`select organization_id from public.companies where name = 'Globex'`;
+  const error = await refusal(sql`insert into public.deals (id, company_id, org_id) values (5, 1, (${ofGlobex}))`);
+  expect(error?.constraint_name).toBe("org_id_is_of_company_id");
+  await sql`insert into public.deals (id, company_id, org_id) values (5, 2, (${ofGlobex}))`;
   await sql`delete from public.organizations where name = 'Globex'`;
   expect([...await organizationsOf("deals")]).toEqual([{ id: 1, name: "Acme" }, { id: 4, name: "Initech" }]);
   expect([...await sql`select name from public.companies order by 1`]).toEqual([{ name: "Acme" }, { name: "Initech" }]);

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(21);
+select plan(26);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -144,6 +144,30 @@ select is(pg_temp.foundation(), null, 'no query tries that');
 select throws_like(
     $$ select org_migration.assert_foundation() $$, '%public.auth_org_id() %raises "query returned no rows"%[auth\_org\_id\_wrong]', 'and the push names it'
 );
+
+-- Beside another one.
+select pg_temp.problems($$ select null::uuid $$);
+create function public.auth_org_id(claim text)
+returns uuid
+language sql
+as $function$ select null::uuid $function$;
+select is(pg_temp.foundation(), 'auth_org_id_wrong stops', 'one of the same name that needs an argument is told from it');
+create function public.auth_org_id(claim text, variadic others text[] default '{}')
+returns uuid
+language sql
+as $function$ select null::uuid $function$;
+select is(pg_temp.foundation(), 'auth_org_id_wrong stops', 'also where the second one has a default');
+drop function public.auth_org_id(text), public.auth_org_id(text, text[]);
+create function public.auth_org_id(claim text default null)
+returns uuid
+language sql
+as $function$ select null::uuid $function$;
+select throws_ok('select public.auth_org_id()', '42725', null, 'with a default for it PostgreSQL does not know which one is meant');
+select is(pg_temp.foundation(), 'auth_org_id_ambiguous stops', 'which stops the push');
+select throws_like(
+    $$ select org_migration.assert_foundation() $$, '%public.auth_org_id() %beside public.auth_org_id(text), %drop function%[auth\_org\_id\_ambiguous]', 'by name, and alone'
+);
+drop function public.auth_org_id(text);
 
 -- What passes.
 select is(

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(27);
+select plan(55);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -75,10 +75,54 @@ select is(
     'what is deleted and kept elsewhere is copied'
 );
 select is(pg_temp.of_trigger('insert into harbour.ships_log (id, at) select count(*), now() from harbour.ships_copy'), null, 'a count is no row');
+-- By MERGE, by EXECUTE of a table that is named elsewhere, and what is made of JSON or text.
+alter table harbour.ships drop column org_id;
+select matches(pg_temp.of_trigger(body), 'all columns of harbour\.ships_copy into harbour\.ships_log, org_id with them', body)
+from unnest(array[
+    'merge into harbour.ships_log as kept using harbour.ships_copy as c on kept.id = c.id when not matched then insert values (c.*)',
+    'merge into harbour.ships_log using harbour.ships_copy on ships_log.id = ships_copy.id when not matched then insert values (ships_copy.*, now())',
+    'merge into harbour.ships_log kept using (select * from harbour.ships_copy) c on kept.id = c.id when not matched then insert (id, user_id, name) values (c.*)',
+    'insert into harbour.ships_log select * from jsonb_populate_recordset(null::harbour.ships_copy, old.name::jsonb)',
+    'insert into harbour.ships_log select r.*, now() from json_populate_recordset(null::harbour.ships_copy, (old.name)::json) as r',
+    'insert into harbour.ships_log select (jsonb_populate_record(null::harbour.ships_copy, old.name::jsonb)).*',
+    'insert into harbour.ships_log values ((json_populate_record(null::harbour.ships_copy, old.name::json)).*)'
+]) as body;
+select is(pg_temp.of_trigger(body), null, body)
+from unnest(array[
+    'merge into harbour.ships_log l using harbour.ships_copy c on l.id = c.id when not matched then insert (id, user_id, name) values (c.id, c.user_id, c.name)',
+    'merge into harbour.ships_copy l using harbour.ships c on l.id = c.id when not matched then insert values (c.*)',
+    'merge into harbour.ships_log l using harbour.ships_copy c on l.id = c.id when matched then update set name = c.name',
+    'insert into harbour.ships_log (id, name) select id, name from jsonb_populate_recordset(null::harbour.ships_copy, old.name::jsonb)',
+    'insert into harbour.ships_log (id, entry) select id, to_jsonb(r.*) from jsonb_populate_recordset(null::harbour.ships_copy, old.name::jsonb) as r'
+]) as body;
+select matches(pg_temp.of_trigger(body), 'a table that it names as it runs, which may be harbour\.ships($|,)', body)
+from unnest(array[
+    'execute ''insert into harbour.ships_log select * from '' || ''harbour.ships''',
+    'execute ''insert into harbour.ships_log select * from '' || tg_relid::regclass',
+    'execute format(''insert into harbour.ships_log select *, now() from %I.%I'', tg_table_schema, tg_table_name)',
+    'execute format(''insert into harbour.%I select * from harbour.%I'', tg_argv[0] || ''_log'', ''ships'')'
+]) as body;
+select is(pg_temp.of_trigger(body), null, body)
+from unnest(array[
+    'execute ''insert into harbour.ships_log (id, at) select id, now() from '' || ''harbour.ships''',
+    'execute ''insert into harbour.ships_copy select * from '' || ''harbour.ships''',
+    'execute format(''create table if not exists %1$I_log (like %1$I); insert into %1$I_log select * from %1$I'', ''ships'')',
+    'execute ''insert into harbour.ships_log select * from '' || ''harbour.ships_log'''
+]) as body;
+select matches(pg_temp.of_trigger(body), 'of text or of a ROW', body)
+from unnest(array[
+    'old := ''(1,2,x)''::harbour.ships', 'old := cast(''(1,2,x)'' as harbour.ships)', 'old := format(''(%s,%s,x)'', 1, 2)::harbour.ships',
+    'old := row(old.id, old.user_id, ''x'')::harbour.ships'
+]) as body;
+select is(pg_temp.of_trigger(body), null, body)
+from unnest(array[
+    'old := null::harbour.ships', 'old := row(old.*)::harbour.ships', 'old := row(old.id, old.user_id, ''x'', null)::harbour.ships_log',
+    'insert into harbour.ships_log (name) select concat(old.name, ''x'') as ships'
+]) as body;
+
 -- What a function answers with.
 create type harbour.short as (id uuid, user_id uuid, name text);
 create type harbour.long as (id uuid, user_id uuid, name text, org_id uuid);
-alter table harbour.ships drop column org_id;
 create function pg_temp.of_answer(body text, returned text default 'table (id uuid, user_id uuid, name text)')
 returns text
 language plpgsql

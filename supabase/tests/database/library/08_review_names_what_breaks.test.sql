@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(57);
+select plan(61);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -352,6 +352,33 @@ $function$;
 select is(
     pg_temp.found('partition_without_org_id'), 'breaks harbour.make_partition(text) harbour.logs', 'one that is made column by column lacks it'
 );
+create function pg_temp.of_filling(filling text)
+returns text
+language plpgsql
+as $function$
+begin
+    execute format(
+        'create or replace function harbour.make_partition(month text) returns void language plpgsql as %L',
+        format(
+            $body$
+                begin
+                    execute format('create table if not exists harbour.%%I (like harbour.logs including defaults)', month);
+                    %s;
+                    execute format('alter table harbour.logs attach partition harbour.%%I for values from (%%L) to (%%L)', month, month, month);
+                end
+            $body$, filling
+        )
+    );
+    return pg_temp.found('partition_without_org_id');
+end
+$function$;
+select is(
+    pg_temp.of_filling($$ execute format('insert into harbour.%I (id, at) values (1, %L)', month, month) $$),
+    'breaks harbour.make_partition(text) harbour.logs', 'rows that come before it is attached have no filler'
+);
+select is(pg_temp.of_filling($$ execute format('insert into harbour.%I (id, at, org_id) values (1, %L, null)', month, month) $$), null, 'unless they say it');
+select is(pg_temp.of_filling($$ execute format('insert into harbour.%I select * from harbour.logs_default', month) $$), null, 'or are whole rows of the table');
+select is(pg_temp.of_filling($$ insert into harbour.made (month) values (month) $$), null, 'what is noted elsewhere is no row of it');
 drop function harbour.make_partition(text);
 
 -- Jobs.

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(55);
+select plan(60);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -108,6 +108,14 @@ grant select on harbour.ship_count to public;
 select is(pg_temp.found('materialized_view'), 'leaks harbour.ship_count harbour.ships', 'one that the API may read does, whatever it reads through');
 select lives_ok($$ select pg_temp.remedy('materialized_view') $$, 'the remedy runs');
 select is(pg_temp.found('materialized_view'), null, 'and nothing is left');
+create materialized view harbour.ship_names as select query_to_xml('select name from harbour.lighthouses', true, false, '') as names;
+grant select on harbour.ship_names to authenticated;
+select is(pg_temp.found('materialized_view'), null, 'nor is a query of another table, which is given as text');
+drop materialized view harbour.ship_names;
+create materialized view harbour.ship_names as select query_to_xml('select name from harbour.ships', true, false, '') as names;
+grant select on harbour.ship_names to authenticated;
+select is(pg_temp.found('materialized_view'), 'leaks harbour.ship_names harbour.ships', 'one that is given as text is a query');
+drop materialized view harbour.ship_names;
 
 -- Functions.
 create function harbour.count_ships()
@@ -136,6 +144,25 @@ select is(
 );
 select lives_ok($$ select pg_temp.remedy('security_definer_function') $$, 'the remedy runs');
 select is(pg_temp.found('security_definer_function'), null, 'and nothing is left');
+create function harbour.as_xml()
+returns xml
+language sql
+security definer
+as $function$ select query_to_xml('select * from harbour.lighthouses', true, false, $x$harbour.ships$x$) $function$;
+select is(pg_temp.found('security_definer_function'), null, 'nor is text that is no query one');
+create or replace function harbour.as_xml()
+returns xml
+language sql
+security definer
+as $function$ select query_to_xml('select name from harbour.ships', true, false, '') $function$;
+select is(pg_temp.found('security_definer_function'), 'leaks harbour.as_xml() harbour.ships', 'a query that is given as text is read');
+create or replace function harbour.as_xml()
+returns xml
+language sql
+security definer
+as $function$ select table_to_xml('harbour.ships', true, false, '') $function$;
+select is(pg_temp.found('security_definer_function'), 'leaks harbour.as_xml() harbour.ships', 'and so is the name of a table');
+drop function harbour.as_xml();
 do $$
 begin
     execute $body$
