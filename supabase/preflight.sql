@@ -667,8 +667,8 @@ chosen (new_users) as (
     format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name) from org_id_columns
     as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in ('filler', 'guard',
     'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid =
-    namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join lateral
-    query_to_xml( format(
+    namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), library_findings as (select name_findings.* from name_findings where false), counted_mapping as (
+    select answered.* from mapping cross join settings cross join lateral query_to_xml( format(
     $sql$
                 with mapping (user_id, org_id) as (%1$s)
                 select
