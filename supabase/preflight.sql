@@ -262,16 +262,17 @@ chosen (new_users) as (
     all (array_remove(array[to_regnamespace('tenancy'), to_regnamespace('org_migration')]::oid[], null)) )), claimed_organizations as (select coalesce( ( xpath( '/row/count/text()', query_to_xml( format(
     'select count(*) from auth.users join public.organizations'
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
-    as row_count where to_regclass('public.organizations') is not null), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then
-    sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from
-    org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), source_rules as (with source as ( select sources.*,
-    bool_and(sources.kind = 'organization') over (partition by sources.root order by sources.ordinal) as is_named, string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as
-    parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id),
-    ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as (partition by sources.root order by sources.ordinal rows between 1 following and unbounded
-    following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description, source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id,
-    source.condition, source.user_id, source.is_named from source union all select source.root, source.ordinal, true, source.attnums, source.description || case when source.kind = 'owner' then
-    coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins, ''), case when member.org_id is null then source.org_id else
-    format( 'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
+    as row_count where exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype))), table_sizes as (select
+    org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as
+    table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf
+    group by org_id_columns.root), source_rules as (with source as ( select sources.*, bool_and(sources.kind = 'organization') over (partition by sources.root order by sources.ordinal) as is_named,
+    string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as
+    parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as
+    (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description,
+    source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id, source.is_named from source union all select source.root, source.ordinal, true,
+    source.attnums, source.description || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins,
+    coalesce(member.joins, ''), case when member.org_id is null then source.org_id else format(
+    'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
     ' and other_%2$s.org_id operator(pg_catalog.<>) %4$s) then null else %5$s end', source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id ) end, coalesce(member.org_id,
     source.org_id), source.condition, source.user_id, source.is_named from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
     E'\nleft join lateral (select memberships.org_id from memberships'
@@ -334,7 +335,7 @@ chosen (new_users) as (
     org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root
     and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or
     org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or
-    not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and org_id.is_not_null as present, case when step.validates then
+    not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and coalesce(org_id.is_not_null, false) as present, case when step.validates then
     format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as ddl,
     case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as org_id
     join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
@@ -506,23 +507,25 @@ chosen (new_users) as (
     type_name, org_id.atttypid = 'uuid'::regtype and org_id.attgenerated = '' as is_plain_uuid, org_id.attgenerated <> '' as is_generated, pg_get_expr(its_default.adbin, its_default.adrelid) as
     default_expression from application_tables left join pg_catalog.pg_attribute as org_id on org_id.attrelid = application_tables.relation and org_id.attname = 'org_id' and not org_id.attisdropped left
     join pg_catalog.pg_attrdef as its_default on its_default.adrelid = application_tables.relation and its_default.adnum = org_id.attnum and org_id.attgenerated = '' where application_tables.scope = 'org'
-    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'org_id_type' as code, candidate.qualified_name as table_name, format(
-    'has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end ) as problem, 'rename that column, or make it uuid' as remedy
-    from candidate where not candidate.is_plain_uuid union all select distinct 'org_id_renamed', candidate.qualified_name, format('has its organizations in %I: org_id was renamed', renamed.attname),
-    format('alter table %s rename column %I to org_id', candidate.qualified_name, renamed.attname) from candidate join pg_catalog.pg_trigger as guard on guard.tgrelid = candidate.relation and guard.tgfoid
-    = to_regprocedure('tenancy.refuse_org_id_change()') join pg_catalog.pg_depend as dependency on (dependency.classid, dependency.objid) = ('pg_catalog.pg_trigger'::regclass, guard.oid) and
-    (dependency.refclassid, dependency.refobjid) = ('pg_catalog.pg_class'::regclass, guard.tgrelid) join pg_catalog.pg_attribute as renamed on (renamed.attrelid, renamed.attnum) = (guard.tgrelid,
-    dependency.refobjsubid) where candidate.attnum is null union all select 'org_id_default', candidate.qualified_name, format('has an org_id already whose default is %s', candidate.default_expression),
-    format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose', candidate.qualified_name) from candidate where candidate.default_expression !~
-    '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name, 'is partitioned and has org_id already',
-    'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and candidate.default_expression is null union all select
-    'org_id_foreign_key', candidate.qualified_name, format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname),
-    format('alter table %s drop constraint %I', candidate.qualified_name, stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and
-    stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] where stranger.confrelid is distinct from to_regclass('public.organizations') or stranger.confdeltype <> 'c' or
-    pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)' or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED' ) as found), userless_organizations as (with naming as materialized ( select
-    source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root, source_paths.entry) as named from source_paths join sources on
-    sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind = 'organization' and source_paths.hops = 0 ), inhabited as
-    materialized ( select query_to_xml( format(
+    ) select found.code, 'stops' as severity, found.table_name as object, found.table_name, found.problem, found.remedy from ( select 'org_id_type' as code, candidate.qualified_name as table_name,
+    format('has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end) as problem, 'rename that column, or make it uuid' as
+    remedy from candidate where not candidate.is_plain_uuid union all select distinct 'org_id_renamed', candidate.qualified_name, format('has its organizations in %I: org_id was renamed',
+    renamed.attname), format('alter table %s rename column %I to org_id', candidate.qualified_name, renamed.attname) from candidate join pg_catalog.pg_trigger as guard on guard.tgrelid =
+    candidate.relation and guard.tgfoid = to_regprocedure('tenancy.refuse_org_id_change()') join pg_catalog.pg_depend as dependency on (dependency.classid, dependency.objid) =
+    ('pg_catalog.pg_trigger'::regclass, guard.oid) and (dependency.refclassid, dependency.refobjid) = ('pg_catalog.pg_class'::regclass, guard.tgrelid) join pg_catalog.pg_attribute as renamed on
+    (renamed.attrelid, renamed.attnum) = (guard.tgrelid, dependency.refobjsubid) where candidate.attnum is null union all select 'org_id_default', candidate.qualified_name,
+    format('has an org_id already whose default is %s', candidate.default_expression), format('alter table %s alter column org_id drop default: rows would get an organization that nobody chose',
+    candidate.qualified_name) from candidate where candidate.default_expression !~ '^(public\.)?auth_org_id\(\)$' union all select 'partitioned_with_org_id', candidate.qualified_name,
+    'is partitioned and has org_id already', 'drop that column, or register it as excluded and do it by hand' from candidate where candidate.relkind = 'p' and candidate.attnum is not null and
+    candidate.default_expression is null union all select 'org_id_foreign_key', candidate.qualified_name,
+    format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname), format('alter table %s drop constraint %I', candidate.qualified_name,
+    stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] cross join
+    lateral (select pg_get_constraintdef(stranger.oid)) as its (definition) where stranger.confdeltype <> 'c' or its.definition ~ 'NOT ENFORCED' or exists (select from pg_catalog.pg_attribute where
+    attrelid = to_regclass('public.organizations') and attname = 'id') and (stranger.confrelid <> to_regclass('public.organizations') or its.definition !~ 'organizations\(id\)') ) as found),
+    userless_organizations as (with naming as materialized ( select source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root,
+    source_paths.entry) as named from source_paths join sources on sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind =
+    'organization' and source_paths.hops = 0 and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)) ),
+    inhabited as materialized ( select query_to_xml( format(
     $sql$
                     with inhabited (id) as (
                         select organizations.id from public.organizations where organizations.id = any (%1$L)
@@ -597,15 +600,16 @@ chosen (new_users) as (
     concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
     table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
     org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
-    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and to_regclass('public.organizations') is not null and not exists ( select from pg_catalog.pg_constraint as reference where
-    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
-    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
-    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
-    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
-    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
-    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
-    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
-    select 'rows_break_check', doubtful_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
+    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id',
+    'uuid'::regtype)) and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and
+    reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
+    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
+    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
+    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
+    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
+    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
+    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check', doubtful_checks.name,
+    root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', doubtful_checks.qualified_name), doubtful_checks.qualified_name, format('not (%s)', doubtful_checks.expression),
     doubtful_checks.relation from doubtful_checks join application_tables as root on root.relation = doubtful_checks.root where doubtful_checks.cannot_fail and not doubtful_checks.is_valid ) as suspicion
     join pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
@@ -641,9 +645,10 @@ chosen (new_users) as (
                 group by held.attnum
             $sql$,
     asked.qualified_name, asked.columns, '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', (select coalesce(array_agg(user_orgs.user_id), '{}') from user_orgs where user_orgs.user_id not in (select users.id
-    from auth.users)), case when to_regclass('public.organizations') is null then '(select null::uuid as id where false)' else 'public.organizations' end, (select settings.default_org_id from settings) ),
-    false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document columns attnum smallint path 'attnum', filled bigint path 'filled', users bigint path 'users',
-    organizations bigint path 'organizations' ) as counted ) select 'owner_of_nobody' as code, 'stops' as severity, candidate.qualified_name as object, candidate.qualified_name as table_name, format(
+    from auth.users)), case when exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)) then 'public.organizations'
+    else '(select null::uuid as id where false)' end, (select settings.default_org_id from settings) ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing
+    answer.document columns attnum smallint path 'attnum', filled bigint path 'filled', users bigint path 'users', organizations bigint path 'organizations' ) as counted ) select 'owner_of_nobody' as
+    code, 'stops' as severity, candidate.qualified_name as object, candidate.qualified_name as table_name, format(
     'is decided by %s alone, and of %s values that were looked at none is a user''s id: its rows would go to the default organization', string_agg(candidate.attname, ', ' order by candidate.attnum),
     sum(looked_at.filled) ) as problem, format( 'if they are keys of a table: alter table %1$s add foreign key (…) references … not valid, and let a key lead from there to auth.users; if their users'
     ' are gone, place them in tenancy.user_orgs; or name other columns in org_from, or ''{}'': all of it belongs to the default organization', candidate.qualified_name ) as remedy from candidate join
@@ -666,8 +671,8 @@ chosen (new_users) as (
     format('has a trigger %I, the name of one that keeps org_id, that is none', namesake.tgname), format('alter trigger %I on %s rename to …', namesake.tgname, member.qualified_name) from org_id_columns
     as member join application_tables as root on root.relation = member.root join coined_names as coined on coined.relation in (member.relation, member.root) and coined.kind in ('filler', 'guard',
     'guard_move', 'guard_statement') join pg_catalog.pg_trigger as namesake on namesake.tgrelid = member.relation and namesake.tgname = coined.name join pg_catalog.pg_proc as function on function.oid =
-    namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), counted_mapping as ( select answered.* from mapping cross join settings cross join lateral
-    query_to_xml( format(
+    namesake.tgfoid and function.pronamespace is distinct from to_regnamespace('tenancy') ) as found), library_findings as (select name_findings.* from name_findings where false), counted_mapping as (
+    select answered.* from mapping cross join settings cross join lateral query_to_xml( format(
     $sql$
                 with mapping (user_id, org_id) as (%1$s)
                 select
@@ -764,10 +769,10 @@ chosen (new_users) as (
     format('lets %s make triggers on it, which a sign-up would run with your rights', string_agg(distinct grants.grantee, ', ')), format('revoke trigger on public.organizations from %s',
     string_agg(distinct grants.grantee, ', ')) from information_schema.role_table_grants as grants where (select settings.new_users = 'personal' from settings) and grants.table_schema = 'public' and
     grants.table_name = 'organizations' and grants.privilege_type = 'TRIGGER' and grants.grantee in ('anon', 'authenticated', 'service_role') having count(*) > 0), push_findings as (select
-    foundation_findings.* from foundation_findings union all select registry_findings.* from registry_findings union all select table_findings.* from table_findings union all select publication_findings.*
-    from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings union all select row_findings.* from row_findings union all
-    select value_findings.* from value_findings union all select name_findings.* from name_findings union all select sign_up_findings.* from sign_up_findings union all select mapping_findings.* from
-    mapping_findings union all select 'org_from_changed', 'stops', application_tables.qualified_name, application_tables.qualified_name, format(
+    foundation_findings.* from foundation_findings union all select library_findings.* from library_findings union all select registry_findings.* from registry_findings union all select table_findings.*
+    from table_findings union all select publication_findings.* from publication_findings union all select org_id_findings.* from org_id_findings union all select source_findings.* from source_findings
+    union all select row_findings.* from row_findings union all select value_findings.* from value_findings union all select name_findings.* from name_findings union all select sign_up_findings.* from
+    sign_up_findings union all select mapping_findings.* from mapping_findings union all select 'org_from_changed', 'stops', application_tables.qualified_name, application_tables.qualified_name, format(
     'is decided already, with org_from %s, and the list says %s now, which changes no row', coalesce(tables_before.org_from::text, 'null'), coalesce(application_tables.org_from::text, 'null') ), format(
     'undo first, as in docs/operate.md; or, if it is for new rows alone: select org_migration.note_rules(%1$L), org_migration.note_sources(%1$L)', application_tables.qualified_name ) from tables_before
     join application_tables on application_tables.relation = tables_before.relation join decisions on decisions.root = tables_before.relation where tables_before.joins is not null and

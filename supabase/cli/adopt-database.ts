@@ -6,7 +6,7 @@ import { root, stateFolder } from "../local/project.ts";
 import { startSupabase } from "../local/supabase-cli.ts";
 import { type Application, laterThanList, migrationsFolder } from "./adopt-application.ts";
 import { hasRow } from "./adopt-list.ts";
-import { versionOf } from "./adopt-migrations.ts";
+import { versionOf, withoutVersion } from "./adopt-migrations.ts";
 import { pasteList, type PreflightRow } from "./adopt-preflight.ts";
 import { hidePassword } from "./adopt-options.ts";
 import { networkReason, UsageError } from "./command-line.ts";
@@ -69,7 +69,7 @@ async function findLocal(application: Application): Promise<Source | undefined> 
   const url = databaseUrl(application.dbPort);
   const sql = await connect(url, 2).catch(() => undefined);
   if (!sql) return undefined;
-  const applied = await readVersions(sql);
+  const applied = [...(await readHistory(sql)).keys()];
   const expected = ownBeforeList(application).map(versionOf);
   if (applied.length !== expected.length || expected.some((version) => !applied.includes(version))) {
     await sql.end({ timeout: 5 });
@@ -88,17 +88,24 @@ const ownBeforeList = (application: Application): string[] => {
   return application.own.filter((file) => !later.includes(file));
 };
 
-/** The versions of the migrations that were pushed to a database. */
-async function readVersions(sql: Sql): Promise<string[]> {
+/** The migrations that were pushed to a database: their versions, with their names where the CLI has noted them. */
+async function readHistory(sql: Sql): Promise<Map<string, string | null>> {
   const [history] = await sql`select to_regclass('supabase_migrations.schema_migrations') as oid`;
-  if (!history?.["oid"]) return [];
-  const rows = await sql<{ version: string }[]>`select version from supabase_migrations.schema_migrations`;
-  return rows.map(({ version }) => version);
+  if (!history?.["oid"]) return new Map();
+  const rows = await sql<{ version: string; name: string | null }[]>`
+    select version, to_jsonb(pushed) ->> 'name' as name from supabase_migrations.schema_migrations as pushed
+  `;
+  return new Map(rows.map(({ version, name }) => [version, name]));
 }
 
-/** The versions that are in the history of the live database, which it is too late to change. */
-export const readPushed = async ({ sql, isLive }: Source): Promise<Set<string>> =>
-  new Set(isLive ? await readVersions(sql) : []);
+/** Tells whether a file is in the history of the live database, so that it is too late to change it: that file, not another of its version. */
+export async function readPushed({ sql, isLive }: Source): Promise<(file: string) => boolean> {
+  const history = isLive ? await readHistory(sql) : new Map<string, string | null>();
+  return (file) => {
+    const name = history.get(versionOf(file));
+    return name !== undefined && (name === null || `${name}.sql` === withoutVersion(file));
+  };
+}
 
 /** What the preflight answers with these rows as its list. Throws an error where they are no list. */
 export async function askPreflight({ sql }: Source, rows: string): Promise<PreflightRow[]> {

@@ -33,6 +33,8 @@ export interface Adoption {
   late: Suggestion[];
   /** Migrations of the application that come after the list, as far as the live database has not said what is pushed. */
   later: string[];
+  /** Migrations of the application that have the version of one of ours, as far as the live database has not said what is pushed. */
+  namesakes: string[];
   /** What the preflight says, except about what is in the list now. */
   findings: PreflightRow[];
 }
@@ -46,8 +48,10 @@ export async function planAdoption(
   source: Source,
   { now = new Date(), decide = async (suggestions) => suggestions }: { now?: Date; decide?: Decide } = {},
 ): Promise<Adoption> {
-  const pushed = await readPushed(source);
-  const migrations = dateMigrations(application, pushed, source.isLive, now);
+  const isPushed = await readPushed(source);
+  const migrations = dateMigrations(application, isPushed, source.isLive, now);
+  const namesakes = findNamesakes(application);
+  refusePassedOver(namesakes, isPushed);
   const list = findMigration(migrations, listName);
   const indexes = findMigration(migrations, indexesName);
   const rows = application.adopted ? readRows(list.path, list.text) : "";
@@ -86,8 +90,25 @@ export async function planAdoption(
     needless,
     late: list.isPushed ? asked.suggestions : [],
     later: source.isLive ? [] : laterThanList(application),
+    namesakes: source.isLive ? [] : namesakes.map(({ own }) => own),
     findings: asked.findings,
   };
+}
+
+/** The application's migrations that have the version of one of ours: the CLI keeps one file per version. */
+const findNamesakes = ({ own, adopted }: Application): { own: string; ours: string }[] =>
+  [...adopted?.values() ?? []].flatMap((ours) =>
+    own.filter((file) => versionOf(file) === versionOf(ours)).map((file) => ({ own: file, ours }))
+  );
+
+/** Throws an error where the CLI takes a migration of the application for pushed, since one of ours that is has its version. */
+function refusePassedOver(namesakes: { own: string; ours: string }[], isPushed: (file: string) => boolean): void {
+  const [passedOver] = namesakes.filter(({ own, ours }) => isPushed(ours) && !isPushed(own));
+  if (!passedOver) return;
+  throw new UsageError(
+    `Cannot go on: ${passedOver.own} has the version of ${passedOver.ours}, which is pushed, so the CLI takes both for pushed;` +
+      " rename it to a version after ours, and adopt again",
+  );
 }
 
 /** One of our migrations in the application's folder. */
@@ -101,21 +122,26 @@ interface Dated extends Migration {
 
 /**
  * Our migrations as the application has them, or as it gets them: after its own. Where the live database says that they were not
- * pushed, those that come before a migration of the application's are dated anew, since the CLI would not push them.
+ * pushed, those that come before a migration of the application's, or have its version, are dated anew, since the CLI would not push them.
  */
-function dateMigrations(application: Application, pushed: Set<string>, isLive: boolean, now: Date): Dated[] {
+function dateMigrations(
+  application: Application,
+  isPushed: (file: string) => boolean,
+  isLive: boolean,
+  now: Date,
+): Dated[] {
   const { adopted, folder } = application;
   const migrations = readMigrations();
   const newest = newestOwn(application);
   const versions = nextVersions(newest, migrations.length, now);
-  const waiting = [...adopted?.values() ?? []].map(versionOf).filter((version) => !pushed.has(version));
-  const move = isLive && waiting.some((version) => version < newest);
+  const waiting = [...adopted?.values() ?? []].filter((file) => !isPushed(file));
+  const move = isLive && waiting.some((file) => versionOf(file) <= newest);
   return migrations.map(({ name, text }, number) => {
     const fresh = join(migrationsFolder, `${versions[number]}_${name}`);
     const file = adopted?.get(name);
     if (file === undefined) return { name, text, path: fresh, isPushed: false };
     const path = join(migrationsFolder, file);
-    const own = { name, text: readFileSync(join(folder, path), "utf8"), isPushed: pushed.has(versionOf(file)) };
+    const own = { name, text: readFileSync(join(folder, path), "utf8"), isPushed: isPushed(file) };
     return move && !own.isPushed ? { ...own, path: fresh, moved: path } : { ...own, path };
   });
 }

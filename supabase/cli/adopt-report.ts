@@ -44,8 +44,13 @@ function describeChanges({ changes }: Adoption): string {
   ].join("\n");
 }
 
-function describeLate({ late, later }: Adoption): string[] {
+function describeLate({ late, later, namesakes }: Adoption): string[] {
   return [
+    namesakes.length > 0
+      ? `These migrations have the version of one of ours, and the CLI pushes one file per version: ${
+        namesakes.join(", ")
+      }. Rename them, or, if ours are not pushed anywhere yet, give the live database with --db-url, and ours are dated anew.`
+      : "",
     later.length > 0
       ? `These migrations come after the list, and a table that they make is classified there: ${
         later.join(", ")

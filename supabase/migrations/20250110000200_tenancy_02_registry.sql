@@ -275,3 +275,73 @@ end
 $function$;
 comment on function org_migration.create_default_organization() is
 'Inserts the default organization, unless it is there. In the transaction of the list, so that a push that stops there leaves no row.';
+
+create or replace view tenancy.library_findings as
+select
+    'library_changed' as code, 'stops' as severity, ours.name as object, null::text as table_name,
+    format('has no %s, which the functions of tenancy use', missing.column_names) as problem,
+    'rename it back, or restore it' as remedy
+from (
+    values
+        (
+            'tenancy.settings',
+            'only_row,default_org_id,lock_timeout_ms,lock_attempts,batch_target_ms,batch_wal_mb,wal_mb_per_second,scan_mb_per_second,'
+            'backfill_rows_per_second,paused,pause_limit_minutes,fill_org_id,new_users,new_users_anonymous,org_role,token_hook,rows_decided_at,'
+            'small_table_bytes,platform_schemas'
+        ),
+        (
+            'tenancy.registry',
+            'schema_name,table_name,scope,priority,reason,org_from,isolated,privileges_before,table_oid,home_oid,former_names,parts_before'
+        ),
+        ('tenancy.user_orgs', 'user_id,org_id,switched_at'),
+        ('tenancy.memberships', 'user_id,org_id,role,created_at'),
+        ('tenancy.bound_references', 'relation,constraint_name,parent,attnums,column_names,lists_set_columns'),
+        ('tenancy.new_tables', 'table_oid'),
+        ('tenancy.log', 'id,part,table_name,statement,began,seconds,seconds_waited,waited_for,rows'),
+        (
+            'tenancy.user_metadata_runs',
+            'run_id,reverted_run_id,only_org_id,on_conflict,move_to_default,anonymous,pass,last_user_id,started_at,finished_at'
+        ),
+        ('tenancy.user_metadata_audit', 'run_id,user_id,outcome,previous_value,new_value,attempts,error,recorded_at')
+) as ours (name, columns)
+cross join lateral (
+    select string_agg(needed.name, ', ' order by needed.position) as column_names
+    from unnest(string_to_array(ours.columns, ',')) with ordinality as needed (name, position)
+    where not exists (
+        select from pg_catalog.pg_attribute as its
+        where its.attrelid = to_regclass(ours.name) and its.attname = needed.name and not its.attisdropped
+    )
+) as missing
+where missing.column_names is not null
+union all
+select
+    'auth_users_not_writable', 'stops', 'auth.users', null,
+    format('cannot be updated by %s, so that nobody signs up or switches organizations', current_user),
+    format('grant usage on schema auth to %1$I; grant select, update on auth.users to %1$I, as their owner', current_user)
+from tenancy.settings
+left join pg_catalog.pg_attribute as metadata
+    on metadata.attrelid = to_regclass('auth.users')
+    and metadata.attname = 'raw_app_meta_data'
+where (settings.new_users in ('default', 'personal') or exists (select from tenancy.memberships))
+    and not coalesce(
+        has_schema_privilege(to_regnamespace('auth'), 'usage') and has_column_privilege(metadata.attrelid, metadata.attnum, 'update'), false
+    )
+union all
+select
+    'personal_organizations_refused', 'stops', 'public.organizations', null,
+    format('requires %s, so that nobody can sign up: everyone is to get an organization then', required.column_names),
+    'give that a default; or select tenancy.enable_new_users(''application''), or ''default'''
+from tenancy.settings
+cross join tenancy.required_organization_columns as required
+where settings.new_users = 'personal' and required.column_names is not null
+union all
+select
+    'memberships_not_followed', 'stops', its.tgrelid::regclass::text, null,
+    'is what memberships follow, and they miss its changes: a trigger of tenancy.enable_memberships is off or gone, as with a column of its',
+    'call that again, with the columns as they are now: it copies what was missed; or select tenancy.disable_memberships()'
+from pg_catalog.pg_trigger as its
+where its.tgfoid = to_regprocedure('tenancy.copy_membership()') and its.tgparentid = 0
+group by its.tgrelid
+having count(*) filter (where its.tgenabled in ('O', 'A')) < 2;
+comment on view tenancy.library_findings is
+'What has become of what the functions of tenancy rely on: the columns of its own tables, auth.users, and what follows the application''s memberships.';

@@ -10,7 +10,7 @@ select
     step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name,
     existing.name is not null and (existing.is_valid or not step.validates)
         -- A partition that came later has NOT NULL from its table, and needs nothing to prove it.
-        or step.kind = 'check' and existing.name is null and not org_id.is_root and org_id.is_not_null as present,
+        or step.kind = 'check' and existing.name is null and not org_id.is_root and coalesce(org_id.is_not_null, false) as present,
     case
         when step.validates then format('alter table %s validate constraint %I', org_id.qualified_name, named.name)
         else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition)

@@ -192,10 +192,7 @@ select found.code, 'stops' as severity, found.table_name as object, found.table_
 from (
     select
         'org_id_type' as code, candidate.qualified_name as table_name,
-        format(
-            'has an org_id already that is %s%s and not a plain uuid', candidate.type_name,
-            case when candidate.is_generated then ', generated,' end
-        ) as problem,
+        format('has an org_id already that is %s%s and not a plain uuid', candidate.type_name, case when candidate.is_generated then ', generated,' end) as problem,
         'rename that column, or make it uuid' as remedy
     from candidate
     where not candidate.is_plain_uuid
@@ -237,10 +234,11 @@ from (
         on stranger.conrelid = candidate.relation
         and stranger.contype = 'f'
         and stranger.conkey = array[candidate.attnum]
-    where stranger.confrelid is distinct from to_regclass('public.organizations')
-        or stranger.confdeltype <> 'c'
-        or pg_get_constraintdef(stranger.oid) !~ 'organizations\(id\)'
-        or pg_get_constraintdef(stranger.oid) ~ 'NOT ENFORCED'
+    cross join lateral (select pg_get_constraintdef(stranger.oid)) as its (definition)
+    where stranger.confdeltype <> 'c' or its.definition ~ 'NOT ENFORCED'
+        -- Where that is gone or has no id, it is what is to be put right.
+        or exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('public.organizations') and attname = 'id')
+            and (stranger.confrelid <> to_regclass('public.organizations') or its.definition !~ 'organizations\(id\)')
 ) as found;
 comment on view tenancy.org_id_findings is 'What a table has of org_id already that is not what it should be.';
 
@@ -336,7 +334,7 @@ from (
     from tenancy.org_id_columns as org_id
     where org_id.is_root
         and org_id.is_plain_uuid
-        and to_regclass('public.organizations') is not null
+        and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype))
         and not exists (
             select from pg_catalog.pg_constraint as reference
             where reference.conrelid = org_id.relation

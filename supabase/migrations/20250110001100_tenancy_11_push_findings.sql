@@ -302,12 +302,13 @@ cross join tenancy.settings
 where placed_users.org_id is null and not placed_users.is_anonymous
     -- Of a soft-deleted one the rows are to be placed, and nothing else.
     and (users.deleted_at is null or not exists (select from org_migration.tables_before))
-group by settings.new_users, settings.default_org_id
-having count(*) > 0;
+group by settings.new_users, settings.default_org_id having count(*) > 0;
 comment on view org_migration.mapping_findings is 'Whom the mapping leaves out.';
 
 create or replace view tenancy.push_findings as
 select foundation_findings.* from tenancy.foundation_findings
+union all
+select library_findings.* from tenancy.library_findings
 union all
 select registry_findings.* from tenancy.registry_findings
 union all
@@ -386,5 +387,4 @@ left join tenancy.decisions on decisions.root = doubtful_checks.root
 where not doubtful_checks.cannot_fail
     and (not doubtful_checks.is_valid or decisions.is_per_row);
 comment on view tenancy.push_findings is
-'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object,'
-' table_name, problem, remedy.';
+'Everything that is wrong before a push: code (one per rule), severity (stops: the push stops at it; decide: probably), object, table_name, problem, remedy.';

@@ -316,3 +316,36 @@ comment on function org_migration.backfill_rows(regclass, text, text, boolean) i
 'Fills org_id of the rows whose ctid batch_rows, a query, returns: such as have none. The application''s triggers do not fire; decision'
 ' is a query of org_migration.decision_query. Returns how many rows it wrote, how many it found and did not write, and of those written'
 ' how many are orphans and how many are reported as conflicts. Raises serialization_failure where an organization that it gives rows to is gone.';
+
+create or replace function org_migration.verify_row_count(target regclass, row_count bigint)
+returns table (check_name text, passed boolean, detail text)
+language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    before org_migration.tables_before;
+    inserted bigint;
+    deleted bigint;
+    is_comparable boolean;
+begin
+    select tables_before.*
+    into before
+    from org_migration.tables_before
+    where tables_before.relation = target;
+
+    inserted := org_migration.rows_inserted(target) - before.rows_inserted;
+    deleted := org_migration.rows_deleted(target) - before.rows_deleted;
+    is_comparable := inserted >= 0 and deleted >= 0 and coalesce(before.storage = org_migration.storage_of(target), false);
+    check_name := 'row_count';
+    passed := not is_comparable or row_count >= before.row_count - deleted;
+    detail := case
+        when before.relation is null then format('%s now; not counted before phase 2', row_count)
+        when not is_comparable then format(
+            '%s before, %s now; truncated, rewritten, with other partitions or with other statistics since, so it is not known how many were deleted',
+            before.row_count, row_count
+        )
+        else format('%s before, %s now; the application inserted %s and deleted %s', before.row_count, row_count, inserted, deleted)
+    end;
+    return next;
+end
+$function$;
+comment on function org_migration.verify_row_count(regclass, bigint) is
+'The check that no row of a table was lost, as far as the statistics can tell; row_count: how many there are now.';

@@ -8,11 +8,20 @@ set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 create or replace function tenancy.onboarding_problems(target regclass)
 returns text[] language sql stable security invoker set search_path = '' as $function$
     select array(
-        select format('%s; %s [%s]', findings.problem, findings.remedy, findings.code)
-        from tenancy.push_findings as findings
-        join tenancy.application_tables on application_tables.qualified_name = findings.table_name
-        where application_tables.relation = target
-            and findings.severity = 'stops'
+        select concat(findings.object || ' ', findings.problem, '; ', findings.remedy, format(' [%s]', findings.code))
+        from (
+            select found.code, found.table_name, found.problem, found.remedy, case when found.table_name is null then found.object end as object
+            from tenancy.push_findings as found
+            where found.severity = 'stops'
+        ) as findings
+        left join tenancy.application_tables on application_tables.qualified_name = findings.table_name
+        where (
+                application_tables.relation = target
+                or findings.code ~ '^auth_org_id_'
+                or findings.code in (
+                    'library_changed', 'settings_missing', 'organizations_missing', 'organizations_not_referable', 'organizations_of_another_role'
+                )
+            )
             -- Of an empty table there is nothing to decide.
             and (findings.code <> 'no_source' or (select sum(pg_relation_size(leaf)) > 0 from tenancy.leaves(target) as leaf))
     ) || array(

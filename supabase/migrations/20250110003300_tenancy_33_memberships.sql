@@ -223,7 +223,7 @@ begin
     from pg_trigger
     cross join unnest(tgattr) with ordinality as listed (attnum, position)
     join pg_attribute as its on its.attrelid = tgrelid and its.attnum = listed.attnum
-    where tgrelid = source and tgname = 'tenancy_copy_memberships';
+    where tgrelid = source and tgfoid = 'tenancy.copy_membership()'::regprocedure and tgattr::text <> '';
     if tg_op = 'TRUNCATE' then
         perform tenancy.copy_memberships(source, columns[1], columns[2], columns[3]);
         return null;

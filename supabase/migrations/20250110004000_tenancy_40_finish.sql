@@ -101,6 +101,8 @@ begin
     create or replace view tenancy.push_findings as
     select foundation_findings.* from tenancy.foundation_findings
     union all
+    select library_findings.* from tenancy.library_findings
+    union all
     select registry_findings.* from tenancy.registry_findings
     union all
     select table_findings.* from tenancy.table_findings

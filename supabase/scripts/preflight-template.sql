@@ -130,6 +130,8 @@ group by org_id_columns.root),
 {{views: source_rules decisions decision_rules filler_forms column_parts index_parts constraint_parts guard_forms guard_triggers guard_parts push_parts}}
 missing_parts as materialized (select push_parts.* from push_parts where not push_parts.present),
 {{views: plan required_organization_columns auth_org_id_probes foundation_findings table_findings publication_findings org_id_findings userless_organizations source_findings doubtful_checks row_findings value_findings name_findings}}
+-- Of what the push makes nothing is there yet.
+library_findings as (select name_findings.* from name_findings where false),
 counted_mapping as (
     select answered.*
     from mapping

@@ -3,8 +3,12 @@ export interface Change {
   name: string;
   sql: string;
   failed: string[];
-  /** What the detail of the first failed check says. */
+  /** The same after the last step, where it is something else than without the fillers. */
+  failedAfterwards?: string[];
+  /** What the detail of a failed check says. */
   says?: RegExp;
+  /** Why a new table is not onboarded then. */
+  onboards?: RegExp;
 }
 
 /** What fails where public.organizations is gone. */
@@ -250,5 +254,186 @@ export const laterChanges: Change[] = [
       "pier.notes guard",
       "registry",
     ].sort(),
+    failedAfterwards: ["check", "check_valid", "guard", "no_nulls", "not_null"].map((part) => `pier.notes ${part}`),
   },
+  {
+    name: "the key of organizations is renamed",
+    sql: "alter table public.organizations rename column id to org_key",
+    failed: withoutOrganizations,
+    says: /public\.organizations cannot be referenced/,
+    onboards: /\[organizations_not_referable\]/,
+  },
+  {
+    name: "the key of organizations is renamed, and a foreign key to it is gone",
+    sql: `alter table pier.boats drop constraint fk_boats_org_id;
+      alter table public.organizations rename column id to org_key`,
+    failed: withoutOrganizations,
+    says: /public\.organizations cannot be referenced/,
+    onboards: /\[organizations_not_referable\]/,
+  },
+  {
+    name: "organizations have keys of another type",
+    sql:
+      `drop table public.organizations cascade; create table public.organizations (id bigint primary key, name text)`,
+    failed: withoutOrganizations,
+    says: /public\.organizations cannot be referenced/,
+    onboards: /\[organizations_not_referable\]/,
+  },
+  {
+    name: "organizations are moved to another schema",
+    sql: "create schema core; alter table public.organizations set schema core",
+    failed: withoutOrganizations,
+    says: /public\.organizations does not exist/,
+    onboards: /\[organizations_missing\]/,
+  },
+  {
+    name: "organizations are a view now",
+    sql: `alter table public.organizations rename to tenants;
+      create view public.organizations as select id, name from public.tenants`,
+    failed: withoutOrganizations,
+    says: /public\.organizations cannot be referenced/,
+    onboards: /\[organizations_not_referable\]/,
+  },
+  {
+    name: "organizations are partitioned now",
+    sql: `alter table public.organizations rename to tenants;
+      create table public.organizations (id uuid primary key, name text) partition by hash (id)`,
+    failed: withoutOrganizations,
+    says: /public\.organizations cannot be referenced/,
+    onboards: /\[organizations_not_referable\]/,
+  },
+  {
+    name: "organizations need more than a personal one has",
+    sql:
+      `update tenancy.settings set new_users = 'personal'; alter table public.organizations add column plan text; update public.organizations set plan = 'free';
+      alter table public.organizations alter column plan set not null`,
+    failed: ["registry"],
+    says: /\[personal_organizations_refused\]/,
+  },
+  {
+    name: "auth_org_id() is moved to another schema",
+    sql: "create schema core; alter function public.auth_org_id() set schema core",
+    failed: [
+      "auth_org_id",
+      "pier.boats default",
+      "pier.boats isolation",
+      "pier.notes default",
+      "pier.notes isolation",
+      "pier.visits default",
+      "pier.visits isolation",
+      "registry",
+    ],
+    says: /\[auth_org_id_missing\]/,
+    onboards: /\[auth_org_id_missing\]/,
+  },
+  {
+    name: "a column of the settings is renamed",
+    sql: "alter table tenancy.settings rename column default_org_id to home",
+    failed: ["registry"],
+    says: /tenancy\.settings has no default_org_id/,
+    onboards: /\[library_changed\]/,
+  },
+  {
+    name: "a column of the settings is dropped, and what depends on it",
+    sql: "alter table tenancy.settings drop column token_hook cascade",
+    failed: ["schema"],
+    onboards: /\[library_changed\]/,
+  },
+  {
+    name: "a column of the mapping is renamed",
+    sql: "alter table tenancy.user_orgs rename column org_id to organization_id",
+    failed: ["registry"],
+    says: /tenancy\.user_orgs has no org_id/,
+    onboards: /\[library_changed\]/,
+  },
+  {
+    name: "a column of the memberships is renamed",
+    sql: "alter table tenancy.memberships rename column org_id to organization_id",
+    failed: ["registry"],
+    says: /tenancy\.memberships has no org_id/,
+    onboards: /\[library_changed\]/,
+  },
+  {
+    name: "the mapping is dropped, and what depends on it",
+    sql: "drop table tenancy.user_orgs cascade",
+    failed: ["rows_and_users", "schema"],
+    failedAfterwards: ["registry", "rows_and_users"],
+    says: /cannot be looked at to the end/,
+  },
+  {
+    name: "a column of the registry is dropped, and what depends on it",
+    sql: "alter table tenancy.registry drop column priority cascade",
+    failed: ["rows_and_users", "schema"],
+    says: /cannot be looked at to the end/,
+  },
+  {
+    name: "the log is dropped",
+    sql: "drop table tenancy.log cascade",
+    failed: ["registry"],
+    says: /tenancy\.log has no id, part/,
+    onboards: /\[library_changed\]/,
+  },
+  { name: "the table that memberships follow is renamed", sql: "alter table pier.crew rename to sailors", failed: [] },
+  {
+    name: "the columns that memberships follow are renamed",
+    sql: "alter table pier.crew rename column org_id to ship_owner; alter table pier.crew rename column rank to role",
+    failed: [],
+  },
+  {
+    name: "a column that memberships follow is dropped",
+    sql: "alter table pier.crew drop column rank cascade",
+    failed: ["registry"],
+    says: /pier\.crew is what memberships follow, .* \[memberships_not_followed\]/,
+  },
+  {
+    name: "the triggers that memberships follow by are switched off",
+    sql: "alter table pier.crew disable trigger user",
+    failed: ["registry"],
+    says: /\[memberships_not_followed\]/,
+  },
+  {
+    name: "a trigger that memberships follow by is renamed",
+    sql: "alter trigger tenancy_copy_memberships on pier.crew rename to copies",
+    failed: [],
+  },
+  { name: "memberships follow nothing any more", sql: "select tenancy.disable_memberships()", failed: [] },
+  {
+    name: "the column of a partitioned table is renamed",
+    sql: "alter table pier.visits rename column org_id to tenant_id",
+    failed: [
+      "pier.visits check",
+      "pier.visits check_valid",
+      "pier.visits column",
+      "pier.visits filler",
+      "pier.visits foreign_key",
+      "pier.visits foreign_key_root",
+      "pier.visits foreign_key_valid",
+      "pier.visits guard",
+      "pier.visits guard_move",
+      "pier.visits index",
+      "pier.visits index_root",
+      "pier.visits not_null",
+      "registry",
+    ],
+  },
+  {
+    name: "org_id is renamed, and a new one has its name",
+    sql: "alter table pier.boats rename column org_id to tenant_id; alter table pier.boats add column org_id uuid",
+    failed: [
+      "fillers",
+      "pier.boats check",
+      "pier.boats check_valid",
+      "pier.boats default",
+      "pier.boats filler",
+      "pier.boats foreign_key",
+      "pier.boats foreign_key_valid",
+      "pier.boats guard",
+      "pier.boats index",
+      "pier.boats isolation",
+      "pier.boats no_nulls",
+      "pier.boats not_null",
+      "registry",
+    ],
+  },
+  { name: "a type of the application's is dropped", sql: "drop domain pier.depth cascade", failed: [] },
 ];

@@ -1,5 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
 import { readRows } from "../../cli/adopt-list.ts";
 import { pushTarget } from "../../local/application.ts";
@@ -53,6 +53,16 @@ describe("npm run adopt", () => {
     const { code, output } = await adopt(...parameters);
     expect(code, output).toBe(0);
     return output;
+  }
+
+  /** What the CLI notes of files that it has pushed. */
+  async function notePushed(files: string[]): Promise<void> {
+    await database.sql.unsafe(`
+      create schema supabase_migrations;
+      create table supabase_migrations.schema_migrations (version text primary key, name text);
+    `).simple();
+    const rows = files.map((file) => ({ version: file.slice(0, 14), name: file.slice(15, -".sql".length) }));
+    await database.sql`insert into supabase_migrations.schema_migrations ${database.sql(rows)}`;
   }
 
   beforeEach(async () => {
@@ -236,7 +246,48 @@ describe("npm run adopt", () => {
     expect(snapshot()).toEqual(before);
   });
 
+  test.each([
+    ["of which nothing is pushed", []],
+    ["of which the application's is pushed", ["2099_own"]],
+  ])("dates its files anew where a migration of the application has the version of one, %s", async (_, pushed) => {
+    await mustAdopt();
+    const version = basename(findMigration(project, listEnding)).slice(0, 14);
+    const earlier = readdirSync(join(project, "supabase/migrations")).filter((file) => file < version).slice(1);
+    addMigration(`${version}_2099_own.sql`, "select 1;");
+    await notePushed([...earlier, ...pushed.map((name) => `${version}_${name}.sql`)]);
+    await mustAdopt();
+    const files = readdirSync(join(project, "supabase/migrations")).sort();
+    expect(files.slice(1, earlier.length + 2)).toEqual([...earlier, `${version}_2099_own.sql`]);
+    expect(basename(findMigration(project, listEnding)) > `${version}_z`).toBe(true);
+    expect(files).toHaveLength(new Set(files.map((file) => file.slice(0, 14))).size);
+  });
+
+  test("refuses a migration of the application that has the version of one of ours that is pushed", async () => {
+    await mustAdopt();
+    const list = basename(findMigration(project, listEnding));
+    addMigration(`${list.slice(0, 14)}_own.sql`, "select 1;");
+    await notePushed(readdirSync(join(project, "supabase/migrations")).filter((file) => !file.endsWith("_own.sql")));
+    const before = snapshot();
+    const { code, output } = await adopt();
+    expect(code).toBe(2);
+    expect(output).toContain(`${list.slice(0, 14)}_own.sql has the version of ${list}, which is pushed`);
+    expect(snapshot()).toEqual(before);
+  });
+
   describe("without --db-url", () => {
+    test("says where a migration of the application has the version of one of ours", async () => {
+      await mustAdopt();
+      addMigration(
+        `${basename(findMigration(project, "_tenancy_05_classification.sql")).slice(0, 14)}_own.sql`,
+        "select 1;",
+      );
+      const { code, output } = await runAdopt(project);
+      expect(code, output).toBe(0);
+      expect(output).toMatch(
+        /have the version of one of ours, and the CLI pushes one file per version: \d{14}_own\.sql/,
+      );
+    });
+
     test("asks a PostgreSQL of its own, with the migrations that come before the list", async () => {
       const { code, output } = await runAdopt(project);
       expect(code, output).toBe(0);

@@ -91,7 +91,7 @@ select is(
     'tenancy.status has it'
 );
 select set_eq(
-    $$ select code, severity, object from tenancy.part_findings where table_name = 'harbour.ships' $$,
+    $$ select code, severity, object from tenancy.findings where table_name = 'harbour.ships' $$,
     $$ values ('missing_guard', 'leaks', 'org_id_immutable_ships') $$,
     'and so has tenancy.findings'
 );

@@ -30,6 +30,10 @@ values
     ('foundation_findings', 'auth_org_id_not_callable'),
     ('foundation_findings', 'auth_org_id_wrong'),
     ('foundation_findings', 'auth_org_id_ambiguous'),
+    ('library_findings', 'library_changed'),
+    ('library_findings', 'auth_users_not_writable'),
+    ('library_findings', 'personal_organizations_refused'),
+    ('library_findings', 'memberships_not_followed'),
     ('registry_findings', 'unclassified_table'),
     ('registry_findings', 'missing_table'),
     ('registry_findings', 'dropped_table'),
@@ -151,7 +155,7 @@ select is_empty(
         select name
         from findings_views
         where name not in (select view_name from codes)
-            and name not in ('findings', 'part_findings', 'review')
+            and name not in ('findings', 'review')
     $$,
     'each has codes of its own, except the unions and the parts, whose codes are missing_ and the part'
 );
