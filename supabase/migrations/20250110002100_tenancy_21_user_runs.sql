@@ -112,8 +112,9 @@ comment on function tenancy.start_user_run(uuid, text, uuid, boolean, text) is
 
 create or replace function tenancy.next_users(run tenancy.user_metadata_runs, page_size integer)
 returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text, reason text)
--- A plan for each page: how far it is from the end of the list is a parameter.
-language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_custom_plan as $function$
+-- A plan for each page: how far it is from the end of the list is a parameter. By indexes alone: no page reads a table as a whole.
+language plpgsql stable security invoker
+set search_path = '' set plan_cache_mode = force_custom_plan set enable_hashjoin = off set enable_mergejoin = off as $function$
 #variable_conflict use_column
 declare
     default_org_id constant uuid := (select settings.default_org_id from tenancy.settings);
@@ -125,27 +126,29 @@ begin
             lacking.user_id, lacking.current_value, to_jsonb(lacking.org_id),
             case
                 when lacking.obstacle = 'conflict' and (
-                    run.on_conflict = 'overwrite' and (run.move_to_default or lacking.org_id is distinct from default_org_id) or written.too_late
+                    run.on_conflict = 'overwrite' and (run.move_to_default or lacking.org_id is distinct from default_org_id) or before.state = 'too late'
                 ) then 'pending'
                 else coalesce(lacking.obstacle, 'pending')
             end,
             lacking.reason
         from tenancy.users_without_org as lacking
-        -- What this run wrote to a user who has been removed, or has switched, since it was claimed.
         cross join lateral (
-            select exists (
-                select from tenancy.user_metadata_audit as audit
-                where (audit.run_id, audit.user_id, audit.outcome, audit.new_value) = (run.run_id, lacking.user_id, 'updated', lacking.current_value)
-            ) as too_late
-        ) as written
+            -- No join, or it is one by run alone as long as nothing is known of a table that was empty a moment ago.
+            select (
+                select case
+                    -- To a user who has been removed, or has switched, since they were claimed.
+                    when audit.outcome = 'updated' and audit.new_value = lacking.current_value then 'too late'
+                    when audit.outcome in ('conflict', 'unreachable', 'failed') then 'settled'
+                end
+                from tenancy.user_metadata_audit as audit
+                where (audit.run_id, audit.user_id) = (run.run_id, lacking.user_id)
+            ) as state
+        ) as before
         where lacking.user_id > run.last_user_id
             and (lacking.org_id is not null or lacking.obstacle = 'conflict')
-            and (run.only_org_id is null or lacking.org_id = run.only_org_id or written.too_late)
             and (run.anonymous = 'include' or lacking.is_anonymous = (run.anonymous = 'only'))
-            and not exists (
-                select from tenancy.user_problems
-                where user_problems.run_id = run.run_id and user_problems.user_id = lacking.user_id
-            )
+            and before.state is distinct from 'settled'
+            and (run.only_org_id is null or lacking.org_id = run.only_org_id or before.state = 'too late')
         order by lacking.user_id
         limit page_size;
         return;
@@ -157,10 +160,11 @@ begin
     from tenancy.users_to_revert
     where users_to_revert.run_id = run.reverted_run_id
         and users_to_revert.user_id > run.last_user_id
-        and not exists (
-            select from tenancy.user_problems
-            where user_problems.run_id = run.run_id and user_problems.user_id = users_to_revert.user_id
-        )
+        and (
+            select audit.outcome in ('conflict', 'unreachable', 'failed')
+            from tenancy.user_metadata_audit as audit
+            where (audit.run_id, audit.user_id) = (run.run_id, users_to_revert.user_id)
+        ) is not true
     order by users_to_revert.user_id
     limit page_size;
 end
