@@ -49,12 +49,12 @@ chosen (new_users) as (
     gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
     one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated,
     null::jsonb as privileges_before, to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state
-    as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as
-    schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join
-    pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and
-    namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct
-    from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid
-    and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
+    as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled offset 0), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate
+    "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as
+    relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't'
+    and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is
+    distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid =
+    relation.oid and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
     pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as
     parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition,
     coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate

@@ -80,7 +80,9 @@ comment on function tenancy.organization_named(text) is
 'The organization of this id, as app_metadata.org_id has it. NULL where there is none, or where it is no uuid: such a claim counts as missing.';
 
 create or replace view tenancy.mapping_state as
-select exists (select from tenancy.user_orgs where user_orgs.org_id is not null) as is_filled;
+select exists (select from tenancy.user_orgs where user_orgs.org_id is not null) as is_filled
+-- Or it would be planned and read again for each place where a query names it.
+offset 0;
 comment on view tenancy.mapping_state is
 'One row. is_filled: the mapping places somebody, so that there is more than the default organization. Rows without organization do not count.';
 

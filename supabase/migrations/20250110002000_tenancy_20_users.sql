@@ -111,6 +111,60 @@ comment on view tenancy.user_preflight is
 ' they count. Whose app_metadata has numbers that a double does not hold: the Auth server rounds them with every update, and a revert does not'
 ' give them back. Whose sign-in lost its entry in app_metadata.providers.';
 
+create or replace view tenancy.users_without_org as
+select
+    lacking.user_id, lacking.current_value, lacking.org_id, lacking.obstacle,
+    case lacking.obstacle
+        when 'unreachable' then lacking.unreachable
+        else concat_ws(
+            ', ',
+            case
+                when lacking.claim is null then 'has no organization in app_metadata'
+                when lacking.claimed_org_id is null then format('has organization %s, which does not exist', lacking.claim)
+                else format('has organization %s', lacking.claim)
+            end,
+            case
+                when lacking.org_id is null then 'is in none'
+                when lacking.org_id = lacking.default_org_id then format('should have the default one, %s', lacking.org_id)
+                else format('should have %s', lacking.org_id)
+            end
+        )
+    end as reason,
+    lacking.is_anonymous,
+    lacking.org_id is null and lacking.obstacle = 'unplaced'
+    and (
+        lacking.is_anonymous or mapping_state.is_filled
+        or exists (select from tenancy.user_orgs where user_orgs.user_id = lacking.user_id)
+    ) as on_purpose
+from (
+    select
+        auth_users.user_id, auth_users.raw_app_meta_data -> 'org_id' as current_value, auth_users.unreachable,
+        placed_users.org_id, placed_users.is_anonymous, its.claim, its.claimed_org_id, settings.default_org_id,
+        case
+            when placed_users.org_id is null and its.claimed_org_id is null then 'unplaced'
+            when auth_users.unreachable is not null then 'unreachable'
+            when its.claimed_org_id is not null or its.claim is not null and placed_users.org_id = settings.default_org_id then 'conflict'
+        end as obstacle
+    from tenancy.auth_users
+    join tenancy.placed_users on placed_users.user_id = auth_users.user_id
+    cross join tenancy.settings
+    cross join lateral (
+        select
+            nullif(btrim(auth_users.raw_app_meta_data ->> 'org_id'), '') as claim,
+            case
+                when auth_users.raw_app_meta_data ->> 'org_id' <> '' then tenancy.organization_named(auth_users.raw_app_meta_data ->> 'org_id')
+            end as claimed_org_id
+    ) as its
+    where lower(its.claim) is distinct from placed_users.org_id::text
+        or placed_users.org_id is null and not placed_users.is_anonymous
+) as lacking
+cross join tenancy.mapping_state;
+comment on view tenancy.users_without_org is
+'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them, or whom it gives none. obstacle NULL: an update fixes'
+' it; conflict: it is another, kept unless the run overwrites, or any at all where tenancy.org_of gives the default one, kept unless the run also'
+' moves users there; unplaced: in no organization, and a run leaves them alone; unreachable: see tenancy.user_preflight. on_purpose: the mapping'
+' says so or leaves them out. Anonymous users in none are listed only where app_metadata names an organization.';
+
 create table if not exists tenancy.user_metadata_runs (
     run_id uuid primary key default gen_random_uuid(),
     reverted_run_id uuid references tenancy.user_metadata_runs (run_id),
@@ -152,7 +206,7 @@ comment on table tenancy.user_metadata_audit is
 comment on column tenancy.user_metadata_audit.outcome is
 'pending: claimed, not settled. conflict: has another organization and was left alone. unreachable: see user_preflight.'
 ' failed: the last error is in error. deleted: gone, or soft-deleted, before it could be updated.';
-comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id when the run last claimed the user; NULL where there was none.';
+comment on column tenancy.user_metadata_audit.previous_value is 'app_metadata.org_id before the run wrote it; NULL where there was none.';
 comment on column tenancy.user_metadata_audit.attempts is 'Requests to the Auth server; none in the mode "sql".';
 comment on column tenancy.user_metadata_audit.new_value is 'What the run gives app_metadata.org_id; NULL: it takes the key away.';
 
@@ -160,25 +214,37 @@ create or replace view tenancy.users_to_revert as
 select
     audit.run_id, audit.user_id,
     auth_users.raw_app_meta_data -> 'org_id' as current_value,
-    audit.previous_value as new_value,
+    case when moved.user_id is null then audit.previous_value else to_jsonb(moved.org_id) end as new_value,
     case
         when auth_users.unreachable is not null then 'unreachable'
-        when auth_users.raw_app_meta_data -> 'org_id' is distinct from audit.new_value then 'conflict'
+        when moved.user_id is not null and its.claim is not distinct from moved.org_id::text then 'conflict'
+        when its.claim is distinct from audit.new_value #>> '{}' and its.claim is distinct from audit.previous_value #>> '{}' then 'conflict'
     end as obstacle,
     coalesce(
         auth_users.unreachable,
         format(
-            'has %s now, which is not what the run gave',
-            coalesce('organization ' || nullif(btrim(auth_users.raw_app_meta_data ->> 'org_id'), ''), 'no organization')
+            'has %s now, %s',
+            coalesce('organization ' || nullif(btrim(its.claim), ''), 'no organization'),
+            case
+                when moved.user_id is null then 'which is not what the run gave'
+                else 'and has switched, lost one or got another role since the run began'
+            end
         )
     ) as reason
 from tenancy.user_metadata_audit as audit
+join tenancy.user_metadata_runs as runs on runs.run_id = audit.run_id
 join tenancy.auth_users on auth_users.user_id = audit.user_id
+left join tenancy.user_orgs as moved on moved.user_id = audit.user_id and moved.switched_at >= runs.started_at
+cross join lateral (select auth_users.raw_app_meta_data ->> 'org_id' as claim) as its
 where audit.outcome = 'updated'
-    and auth_users.raw_app_meta_data ->> 'org_id' is distinct from audit.previous_value #>> '{}';
+    and (
+        its.claim is distinct from audit.previous_value #>> '{}'
+        or moved.user_id is not null and its.claim is distinct from moved.org_id::text
+    );
 comment on view tenancy.users_to_revert is
-'For each run, the users whom it changed and who have not their previous app_metadata.org_id back. obstacle NULL: a revert puts it'
-' back; conflict: it has changed since the run and is left alone; unreachable: see tenancy.user_preflight.';
+'For each run, the users whom it changed and who have not their previous app_metadata.org_id back. obstacle NULL: a revert puts it back; conflict:'
+' it has changed since the run, or a switch or a membership has, and is left alone; unreachable: see tenancy.user_preflight. Whom a switch or a'
+' membership has given another one, and a run or its revert the old one too late, gets that of tenancy.user_orgs.';
 
 create or replace view tenancy.user_problems as
 select audit.run_id, audit.user_id, audit.outcome, audit.error as reason

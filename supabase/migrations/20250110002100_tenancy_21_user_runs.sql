@@ -1,63 +1,9 @@
--- Purpose: phase 5: who is to be updated, and what the edge function update-user-org-metadata calls: runs, pages of users, their outcome.
+-- Purpose: phase 5: what the edge function update-user-org-metadata calls: runs, pages of users, their outcome.
 -- Touches: new objects in the schema tenancy only.
 -- Locks:   none that anyone waits for.
 -- Undo:    as tenancy_01_foundation; app_metadata.org_id is one more key, and a run's previous values are in the audit.
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
-
-create or replace view tenancy.users_without_org as
-select
-    lacking.user_id, lacking.current_value, lacking.org_id, lacking.obstacle,
-    case lacking.obstacle
-        when 'unreachable' then lacking.unreachable
-        else concat_ws(
-            ', ',
-            case
-                when lacking.claim is null then 'has no organization in app_metadata'
-                when lacking.claimed_org_id is null then format('has organization %s, which does not exist', lacking.claim)
-                else format('has organization %s', lacking.claim)
-            end,
-            case
-                when lacking.org_id is null then 'is in none'
-                when lacking.org_id = lacking.default_org_id then format('should have the default one, %s', lacking.org_id)
-                else format('should have %s', lacking.org_id)
-            end
-        )
-    end as reason,
-    lacking.is_anonymous,
-    lacking.org_id is null and lacking.obstacle = 'unplaced'
-    and (
-        lacking.is_anonymous or mapping_state.is_filled
-        or exists (select from tenancy.user_orgs where user_orgs.user_id = lacking.user_id)
-    ) as on_purpose
-from (
-    select
-        auth_users.user_id, auth_users.raw_app_meta_data -> 'org_id' as current_value, auth_users.unreachable,
-        placed_users.org_id, placed_users.is_anonymous, its.claim, its.claimed_org_id, settings.default_org_id,
-        case
-            when placed_users.org_id is null and its.claimed_org_id is null then 'unplaced'
-            when auth_users.unreachable is not null then 'unreachable'
-            when its.claimed_org_id is not null or its.claim is not null and placed_users.org_id = settings.default_org_id then 'conflict'
-        end as obstacle
-    from tenancy.auth_users
-    join tenancy.placed_users on placed_users.user_id = auth_users.user_id
-    cross join tenancy.settings
-    cross join lateral (
-        select
-            nullif(btrim(auth_users.raw_app_meta_data ->> 'org_id'), '') as claim,
-            case
-                when auth_users.raw_app_meta_data ->> 'org_id' <> '' then tenancy.organization_named(auth_users.raw_app_meta_data ->> 'org_id')
-            end as claimed_org_id
-    ) as its
-    where lower(its.claim) is distinct from placed_users.org_id::text
-        or placed_users.org_id is null and not placed_users.is_anonymous
-) as lacking
-cross join tenancy.mapping_state;
-comment on view tenancy.users_without_org is
-'Users whose app_metadata.org_id is not the organization that tenancy.org_of gives them, or whom it gives none. obstacle NULL: an update fixes'
-' it; conflict: it is another, kept unless the run overwrites, or any at all where tenancy.org_of gives the default one, kept unless the run also'
-' moves users there; unplaced: in no organization, and a run leaves them alone; unreachable: see tenancy.user_preflight. on_purpose: the mapping'
-' says so or leaves them out. Anonymous users in none are listed only where app_metadata names an organization.';
 
 create or replace function tenancy.user_counts()
 returns jsonb language sql stable security invoker set search_path = '' as $function$
@@ -166,8 +112,9 @@ comment on function tenancy.start_user_run(uuid, text, uuid, boolean, text) is
 
 create or replace function tenancy.next_users(run tenancy.user_metadata_runs, page_size integer)
 returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text, reason text)
--- A plan for each page: how far it is from the end of the list is a parameter.
-language plpgsql stable security invoker set search_path = '' set plan_cache_mode = force_custom_plan as $function$
+-- A plan for each page: how far it is from the end of the list is a parameter. By indexes alone: no page reads a table as a whole.
+language plpgsql stable security invoker
+set search_path = '' set plan_cache_mode = force_custom_plan set enable_hashjoin = off set enable_mergejoin = off as $function$
 #variable_conflict use_column
 declare
     default_org_id constant uuid := (select settings.default_org_id from tenancy.settings);
@@ -179,27 +126,29 @@ begin
             lacking.user_id, lacking.current_value, to_jsonb(lacking.org_id),
             case
                 when lacking.obstacle = 'conflict' and (
-                    run.on_conflict = 'overwrite' and (run.move_to_default or lacking.org_id is distinct from default_org_id) or written.too_late
+                    run.on_conflict = 'overwrite' and (run.move_to_default or lacking.org_id is distinct from default_org_id) or before.state = 'too late'
                 ) then 'pending'
                 else coalesce(lacking.obstacle, 'pending')
             end,
             lacking.reason
         from tenancy.users_without_org as lacking
-        -- What this run wrote to a user who has been removed, or has switched, since it was claimed.
         cross join lateral (
-            select exists (
-                select from tenancy.user_metadata_audit as audit
-                where (audit.run_id, audit.user_id, audit.outcome, audit.new_value) = (run.run_id, lacking.user_id, 'updated', lacking.current_value)
-            ) as too_late
-        ) as written
+            -- No join, or it is one by run alone as long as nothing is known of a table that was empty a moment ago.
+            select (
+                select case
+                    -- To a user who has been removed, or has switched, since they were claimed.
+                    when audit.outcome = 'updated' and audit.new_value = lacking.current_value then 'too late'
+                    when audit.outcome in ('conflict', 'unreachable', 'failed') then 'settled'
+                end
+                from tenancy.user_metadata_audit as audit
+                where (audit.run_id, audit.user_id) = (run.run_id, lacking.user_id)
+            ) as state
+        ) as before
         where lacking.user_id > run.last_user_id
             and (lacking.org_id is not null or lacking.obstacle = 'conflict')
-            and (run.only_org_id is null or lacking.org_id = run.only_org_id or written.too_late)
             and (run.anonymous = 'include' or lacking.is_anonymous = (run.anonymous = 'only'))
-            and not exists (
-                select from tenancy.user_problems
-                where user_problems.run_id = run.run_id and user_problems.user_id = lacking.user_id
-            )
+            and before.state is distinct from 'settled'
+            and (run.only_org_id is null or lacking.org_id = run.only_org_id or before.state = 'too late')
         order by lacking.user_id
         limit page_size;
         return;
@@ -211,10 +160,11 @@ begin
     from tenancy.users_to_revert
     where users_to_revert.run_id = run.reverted_run_id
         and users_to_revert.user_id > run.last_user_id
-        and not exists (
-            select from tenancy.user_problems
-            where user_problems.run_id = run.run_id and user_problems.user_id = users_to_revert.user_id
-        )
+        and (
+            select audit.outcome in ('conflict', 'unreachable', 'failed')
+            from tenancy.user_metadata_audit as audit
+            where (audit.run_id, audit.user_id) = (run.run_id, users_to_revert.user_id)
+        ) is not true
     order by users_to_revert.user_id
     limit page_size;
 end
@@ -224,7 +174,7 @@ comment on function tenancy.next_users(tenancy.user_metadata_runs, integer) is
 ' alone. What it wrote itself too late it puts right, also where it keeps what others wrote. page_size NULL: all of them.';
 
 create or replace function tenancy.claim_users(run_id uuid, page_size integer)
-returns table (user_id uuid, new_value jsonb, outcome text, attempts integer)
+returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text, attempts integer)
 language plpgsql volatile security invoker set search_path = '' as $function$
 #variable_conflict use_column
 declare
@@ -244,17 +194,26 @@ begin
         set last_user_id = last.user_id
         from (select page.user_id from page order by page.user_id desc limit 1) as last
         where runs.run_id = run.run_id
+    ),
+    claimed as (
+        insert into tenancy.user_metadata_audit as audit (run_id, user_id, outcome, previous_value, new_value, error)
+        select
+            run.run_id, page.user_id, page.outcome, page.current_value, page.new_value,
+            case when page.outcome <> 'pending' then page.reason end
+        from page
+        on conflict on constraint user_metadata_audit_pkey do update
+        set
+            outcome = excluded.outcome, new_value = excluded.new_value, error = excluded.error, recorded_at = excluded.recorded_at,
+            -- What the run wrote itself, too late, was nobody's.
+            previous_value = case
+                when audit.outcome = 'updated' and audit.new_value is not distinct from excluded.previous_value then audit.previous_value
+                else excluded.previous_value
+            end
+        returning audit.user_id, audit.attempts
     )
-    insert into tenancy.user_metadata_audit as audit (run_id, user_id, outcome, previous_value, new_value, error)
-    select
-        run.run_id, page.user_id, page.outcome, page.current_value, page.new_value,
-        case when page.outcome <> 'pending' then page.reason end
+    select page.user_id, page.current_value, page.new_value, page.outcome, claimed.attempts
     from page
-    on conflict on constraint user_metadata_audit_pkey do update
-    set
-        outcome = excluded.outcome, previous_value = excluded.previous_value, new_value = excluded.new_value, error = excluded.error,
-        recorded_at = excluded.recorded_at
-    returning audit.user_id, audit.new_value, audit.outcome, audit.attempts;
+    join claimed on claimed.user_id = page.user_id;
 end
 $function$;
 comment on function tenancy.claim_users(uuid, integer) is

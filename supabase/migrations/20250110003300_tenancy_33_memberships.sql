@@ -64,6 +64,12 @@ begin
     where user_orgs.org_id = old.org_id or user_orgs.org_id is null;
     if found then
         perform tenancy.store_claim(old.user_id, null);
+    elsif current_setting('transaction_isolation') <> 'read committed' then
+        -- Nor does it see the row of a first switch; beside that one it cannot insert another.
+        insert into tenancy.user_orgs (user_id) values (old.user_id) on conflict do nothing;
+        if found then
+            delete from tenancy.user_orgs where user_orgs.user_id = old.user_id;
+        end if;
     end if;
     return null;
 end
@@ -75,22 +81,16 @@ comment on function tenancy.follow_lost_membership() is
 -- By statement, since a table of the application is copied as a whole.
 create or replace trigger follow_membership
 after insert on tenancy.memberships
-referencing new table as joined
-for each statement
-execute function tenancy.follow_membership();
+referencing new table as joined for each statement execute function tenancy.follow_membership();
 
 create or replace trigger follow_changed_membership
 after update on tenancy.memberships
-referencing old table as left_behind new table as joined
-for each statement
-execute function tenancy.follow_membership();
+referencing old table as left_behind new table as joined for each statement execute function tenancy.follow_membership();
 
 drop trigger if exists follow_lost_membership on tenancy.memberships;
 create constraint trigger follow_lost_membership
-after delete or update of user_id, org_id on tenancy.memberships
-deferrable initially deferred
-for each row
-execute function tenancy.follow_lost_membership();
+after delete or update of user_id, org_id on tenancy.memberships deferrable initially deferred
+for each row execute function tenancy.follow_lost_membership();
 
 create or replace function tenancy.store_claim(user_id uuid, org_id uuid)
 -- Not in SQL, which would be planned anew with each call.

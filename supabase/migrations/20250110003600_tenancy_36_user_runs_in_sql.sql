@@ -10,12 +10,16 @@ returns table (claimed integer, settled integer, failed integer)
 language plpgsql volatile security invoker set search_path = '' set lock_timeout = '2s' as $function$
 declare
     page uuid[];
+    -- What each of them had when they were claimed.
+    found jsonb[];
     batch_start integer := 1;
     batch_size integer;
     errors jsonb := '{}';
 begin
-    select count(*), coalesce(array_agg(claim.user_id order by claim.user_id) filter (where claim.outcome = 'pending'), '{}')
-    into claimed, page
+    select
+        count(*), coalesce(array_agg(claim.user_id order by claim.user_id) filter (where claim.outcome = 'pending'), '{}'),
+        array_agg(claim.current_value order by claim.user_id) filter (where claim.outcome = 'pending')
+    into claimed, page, found
     from tenancy.claim_users(write_users.run_id, write_users.page_size) as claim;
 
     batch_size := cardinality(page);
@@ -26,12 +30,11 @@ begin
                 when audit.new_value is null then users.raw_app_meta_data - 'org_id'
                 else coalesce(nullif(users.raw_app_meta_data, 'null'), '{}') || jsonb_build_object('org_id', audit.new_value)
             end
-            from tenancy.user_metadata_audit as audit
-            where audit.run_id = write_users.run_id
-                and audit.user_id = any (page[batch_start : batch_start + batch_size - 1])
-                and users.id = audit.user_id
-                -- As it was claimed; whoever has been given another value since is claimed again by the next round.
-                and users.raw_app_meta_data -> 'org_id' is not distinct from audit.previous_value
+            from unnest(page[batch_start : batch_start + batch_size - 1], found[batch_start : batch_start + batch_size - 1]) as batch (user_id, value)
+            join tenancy.user_metadata_audit as audit on audit.run_id = write_users.run_id and audit.user_id = batch.user_id
+            where users.id = batch.user_id
+                -- Whoever has been given another value since is claimed again by the next round.
+                and users.raw_app_meta_data -> 'org_id' is not distinct from batch.value
                 and coalesce(jsonb_typeof(users.raw_app_meta_data), 'null') in ('object', 'null');
             batch_start := batch_start + batch_size;
         exception

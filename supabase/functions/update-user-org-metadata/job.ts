@@ -63,7 +63,7 @@ export async function updateUsers(request: JobRequest, ports: JobPorts, observer
   const runId = await users.start(request);
   if (!runId) return { kind: "busy" };
   log("info", "run_started", { run_id: runId });
-  const progress = startProgress(await users.summary(runId), startedAt);
+  const progress = startProgress(runId, await users.count(runId), startedAt);
   observer.onStart(progress);
 
   const { pages, refusal } = request.inSql

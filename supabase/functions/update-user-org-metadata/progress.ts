@@ -1,4 +1,4 @@
-import type { RunSummary } from "./users.ts";
+import type { RunCounts } from "./users.ts";
 
 /** How far a run is, over all its calls. */
 export interface Progress {
@@ -15,9 +15,7 @@ export interface Progress {
 }
 
 /** The progress at the start of a call. */
-export function startProgress(summary: RunSummary, startedAt: number): Progress {
-  const { run_id: runId, updated, conflicts, unreachable, failed, deleted, remaining } = summary;
-  const done = updated + conflicts + unreachable + failed + deleted;
+export function startProgress(runId: string, { done, failed, remaining }: RunCounts, startedAt: number): Progress {
   return { runId, done, total: done + remaining, failed, doneNow: 0, startedAt };
 }
 

@@ -1,5 +1,14 @@
 import postgres, { type ReservedSql } from "postgres";
-import type { ClaimedUser, Outcome, RunPreview, RunSummary, UserProblem, Users, WrittenUsers } from "./users.ts";
+import type {
+  ClaimedUser,
+  Outcome,
+  RunCounts,
+  RunPreview,
+  RunSummary,
+  UserProblem,
+  Users,
+  WrittenUsers,
+} from "./users.ts";
 
 /** Opens the port on a connection of its own: the lock that keeps runs apart belongs to a connection. */
 export async function openUsers(databaseUrl: string): Promise<Users> {
@@ -87,6 +96,17 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
     endRound: async (runId) => {
       const [row] = await ask`select tenancy.end_user_pass(${runId}) as ended`;
       return row?.["ended"] === true;
+    },
+    count: async (runId) => {
+      const [counts] = await ask<RunCounts[]>`
+        select
+          count(*) filter (where outcome <> 'pending')::integer as done,
+          count(*) filter (where outcome = 'failed')::integer as failed,
+          tenancy.users_remaining(${runId})::integer as remaining
+        from tenancy.user_metadata_audit
+        where run_id = ${runId}
+      `;
+      return counts ?? { done: 0, failed: 0, remaining: 0 };
     },
     summary: async (runId) => {
       const [row] = await ask`select tenancy.user_run_summary(${runId}) as summary`;

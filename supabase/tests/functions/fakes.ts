@@ -5,6 +5,7 @@ import type { Stop, Timing } from "../../functions/update-user-org-metadata/timi
 import type {
   ClaimedUser,
   Outcome,
+  RunCounts,
   RunPreview,
   RunRequest,
   RunSummary,
@@ -114,6 +115,11 @@ export class FakeUsers implements Users {
   async endRound(): Promise<boolean> {
     this.finished = true;
     return true;
+  }
+
+  async count(): Promise<RunCounts> {
+    const { remaining, updated, conflicts, unreachable, failed, deleted } = await this.summary("run");
+    return { done: updated + conflicts + unreachable + failed + deleted, failed, remaining };
   }
 
   async summary(runId: string): Promise<RunSummary> {

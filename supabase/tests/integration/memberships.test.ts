@@ -122,6 +122,70 @@ describe("memberships that two sessions change at the same moment", () => {
     expect(await read()).toEqual({ active: null, claim: null });
   });
 
+  describe("of a user whom app_metadata alone places, so that the switch is their first one", () => {
+    beforeEach(async () => {
+      await sql`
+        update auth.users set raw_app_meta_data = raw_app_meta_data || jsonb_build_object('org_id', ${north}::text)
+        where id = ${userId(1)}
+      `;
+      await join(sql, north);
+      await join(sql, south);
+      expect(await read()).toEqual({ active: null, claim: north });
+      await first`begin isolation level repeatable read`;
+      await first`select from tenancy.user_orgs`;
+    });
+
+    test("a removal under repeatable read that does not see it has to start again", async () => {
+      await second`begin`;
+      await switchTo(second, south);
+      await second`commit`;
+      await remove(first, south);
+      expect((await refusal(first`commit`))?.code).toBe("40001");
+      expect(await read()).toEqual({ active: south, claim: south });
+    });
+
+    test("a removal under repeatable read that waited for it has to start again", async () => {
+      await second`begin`;
+      await switchTo(second, south);
+      const removing = await untilItWaits(first, (session) => remove(session, south));
+      expect(removing.hasWaited).toBe(true);
+      await second`commit`;
+      expect(await removing.refusal).toBeUndefined();
+      expect((await refusal(first`commit`))?.code).toBe("40001");
+      expect(await read()).toEqual({ active: south, claim: south });
+    });
+
+    test("it is refused after a removal under repeatable read, which leaves them where they were", async () => {
+      await remove(first, south);
+      await second`begin`;
+      const switching = await untilItWaits(second, (session) => switchTo(session, south));
+      expect(switching.hasWaited).toBe(true);
+      await first`commit`;
+      expect((await switching.refusal)?.code).toBe("42501");
+      await second`rollback`;
+      expect(await read()).toEqual({ active: null, claim: north });
+      expect(await sql`select from tenancy.user_orgs where user_id = ${userId(1)}`).toHaveLength(0);
+    });
+  });
+
+  // Why switch_organization locks the organization itself, before user_orgs, whose foreign key does so afterwards.
+  test("a transaction that deletes both the organization of a user and the one they switch to does not fail", async () => {
+    const [east, west] = ["b0000000-0000-4000-8000-00000000ea57", "b0000000-0000-4000-8000-000000003e57"];
+    await sql`insert into public.organizations (id, name) values (${east}, 'east'), (${west}, 'west')`;
+    await join(sql, west);
+    await join(sql, east);
+    await second`begin`;
+    await second`delete from public.organizations where id = ${east}`;
+    await first`begin`;
+    const switching = await untilItWaits(first, (session) => switchTo(session, east));
+    expect(switching.hasWaited).toBe(true);
+    await second`delete from public.organizations where id = ${west}`;
+    await second`commit`;
+    expect((await switching.refusal)?.code).toBe("42501");
+    await first`rollback`;
+    expect(await read()).toEqual({ active: null, claim: null });
+  });
+
   test("an organization that is deleted while somebody switches to it waits, and neither fails", async () => {
     const third = connect(database.url);
     const east = "b0000000-0000-4000-8000-00000000ea57";

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(39);
+select plan(43);
 select tenancy.disable_new_table_check();
 select tenancy.disable_new_users();
 delete from tenancy.user_orgs;
@@ -155,6 +155,23 @@ select is_empty($$ select from tenancy.memberships $$, 'a truncate is followed')
 
 insert into office.members select user_id, org_id, role from pg_temp.before where org_id <> pg_temp.org(3);
 select pg_temp.as_user(2, format('select public.switch_organization(%L)', pg_temp.org(2)));
+
+-- Whom the mapping alone has placed.
+insert into tenancy.user_orgs (user_id, org_id) values (pg_temp.person(4), pg_temp.org(1)) on conflict (user_id) do update set org_id = excluded.org_id;
+delete from tenancy.memberships where user_id = pg_temp.person(4);
+insert into tenancy.memberships (user_id, org_id) values (pg_temp.person(4), pg_temp.org(2));
+select pg_temp.as_user(4, format('select public.switch_organization(%L)', pg_temp.org(2)));
+select is(tenancy.org_of(pg_temp.person(4)), pg_temp.org(2), 'leaves it by a switch');
+select matches(
+    pg_temp.as_user(4, format('select public.switch_organization(%L)', pg_temp.org(1))), '^42501: ', 'and cannot come back without being a member'
+);
+update tenancy.user_orgs set org_id = pg_temp.org(1) where user_id = pg_temp.person(4);
+insert into tenancy.memberships (user_id, org_id) select user_id, org_id from tenancy.user_orgs where org_id is not null on conflict do nothing;
+select pg_temp.as_user(4, format('select public.switch_organization(%L)', pg_temp.org(2)));
+select pg_temp.as_user(4, format('select public.switch_organization(%L)', pg_temp.org(1)));
+select is(tenancy.org_of(pg_temp.person(4)), pg_temp.org(1), 'made a member before, they can');
+select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'which moves nobody');
+
 select tenancy.disable_memberships();
 select is(tenancy.org_of(pg_temp.person(2)), pg_temp.org(2), 'disable_memberships() leaves everyone where they are');
 select is_empty($$ select from pg_trigger where tgrelid = 'office.members'::regclass $$, 'and the table of the application as it was');

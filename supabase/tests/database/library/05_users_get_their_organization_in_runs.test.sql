@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(20);
+select plan(22);
 -- Whoever is there belongs to the default organization.
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -228,6 +228,28 @@ select isnt(
     (select id from run),
     'the next run is another one'
 );
+
+-- However many users a run has behind it, a page costs what it has.
+select pg_temp.add_user(number, '{}') from generate_series(1001, 4000) as number;
+insert into tenancy.user_orgs (user_id, org_id)
+select pg_temp.id_of(number), 'b0000000-0000-4000-8000-000000000003' from generate_series(1001, 4000) as number;
+update run set id = tenancy.start_user_run('b0000000-0000-4000-8000-000000000003');
+select tenancy.write_users(id, 2000) from run;
+create function pg_temp.rows_read() returns bigint language sql as $function$
+    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0))
+    from pg_stat_xact_all_tables as tables
+    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass)
+$function$;
+create temp table page as
+select pg_temp.rows_read() as before, 0 as users, 0::bigint as rows_read;
+update page
+set users = (
+    select count(*)
+    from tenancy.next_users((select runs from tenancy.user_metadata_runs as runs where runs.run_id = (select id from run)), 100)
+);
+update page set rows_read = pg_temp.rows_read() - page.before;
+select is((select users from page), 100, 'a page late in a run');
+select cmp_ok((select rows_read from page), '<', 1000::bigint, 'reads no table as a whole');
 
 select * from finish();
 rollback;
