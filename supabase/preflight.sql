@@ -311,34 +311,37 @@ chosen (new_users) as (
     and table_class.relowner <> coalesce(fill.proowner, table_class.relowner) then format('; grant execute on function tenancy.fill_org_id() to %I', pg_get_userbyid(table_class.relowner)) end ) else
     format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end, case when existing.tgname is not null then format('drop trigger %I on %s', existing.tgname, org_id.qualified_name) end,
     'SHARE ROW EXCLUSIVE' from org_id_columns as org_id cross join settings join pg_catalog.pg_class as table_class on table_class.oid = org_id.relation left join pg_catalog.pg_proc as fill on fill.oid =
-    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' cross join lateral ( select string_agg(distinct
-    quote_literal(column_.attname), ', ' order by quote_literal(column_.attname)) as an_organization from pg_catalog.pg_constraint as key join pg_catalog.pg_attribute as column_ on column_.attrelid =
-    key.conrelid and key.conkey = array[column_.attnum] and column_.attname <> 'org_id' left join pg_catalog.pg_constraint as above on above.conrelid = key.confrelid and above.contype = 'f' and
-    above.conkey = key.confkey where key.conrelid = org_id.relation and key.contype = 'f' and to_regclass('public.organizations') in (key.confrelid, above.confrelid) ) as names left join lateral ( select
-    filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid),
-    length(names.an_organization) + 2) = format('(%s)', names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or
-    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid = (select
-    to_regprocedure('tenancy.fill_org_id()')) limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
-    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
-    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
-    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
-    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
-    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
-    format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
-    existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
-    = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
-    namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join pg_catalog.pg_attribute as its_column on
-    its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname = coined_names.name ) then (left(coined_names.name, 61) ||
-    '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not
-    index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on
-    index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] =
-    org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root
-    and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or
-    org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or
-    not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and coalesce(org_id.is_not_null, false) as present, case when step.validates then
-    format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as ddl,
-    case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as org_id
-    join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
+    to_regprocedure('tenancy.fill_org_id()') join coined_names on coined_names.relation = org_id.relation and coined_names.kind = 'filler' join application_tables as listed on listed.relation =
+    org_id.relation cross join lateral ( with recursive way (name, may_decide, parent, parent_key, hops) as ( select entry.column_names[1], array_to_string(entry.column_names, ', ') = any
+    (listed.org_from), key.confrelid, key.confkey, 0 from pg_catalog.pg_constraint as key cross join lateral ( select array_agg(column_.attname::text collate "default" order by named.position) from
+    unnest(key.conkey) with ordinality as named (attnum, position) join pg_catalog.pg_attribute as column_ on column_.attrelid = key.conrelid and column_.attnum = named.attnum and column_.attname <>
+    'org_id' ) as entry (column_names) where key.conrelid = org_id.relation and key.contype = 'f' and entry.column_names is not null union all select way.name, way.may_decide, above.confrelid,
+    above.confkey, way.hops + 1 from way join pg_catalog.pg_constraint as above on above.conrelid = way.parent and above.contype = 'f' where way.hops < 3 and ( above.conkey = way.parent_key or
+    way.may_decide and not exists ( select from registered_tables as passed where passed.relation = way.parent and passed.scope = 'org' ) ) ) select string_agg(distinct quote_literal(way.name), ', ' order
+    by quote_literal(way.name)) as an_organization from way where way.parent = to_regclass('public.organizations') ) as names left join lateral ( select filler.tgname, filler.tgenabled = 'O' and
+    filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid), length(names.an_organization) + 2) = format('(%s)',
+    names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as
+    intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid = (select to_regprocedure('tenancy.fill_org_id()')) limit 1 ) as existing on true where
+    org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation,
+    org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from
+    org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as
+    index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when
+    org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is
+    not null, case when org_id.is_leaf then format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name,
+    org_id.qualified_name) end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation =
+    org_id.relation and coined_names.kind = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid =
+    org_id.relation and indexed.relnamespace = namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join
+    pg_catalog.pg_attribute as its_column on its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname =
+    coined_names.name ) then (left(coined_names.name, 61) || '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1
+    and not found.indisunique and not index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join
+    pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid =
+    org_id.relation and found.indkey[0] = org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and
+    found.indisready and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as
+    existing on true where org_id.is_leaf or org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name,
+    existing.name is not null and (existing.is_valid or not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and coalesce(org_id.is_not_null, false) as present, case
+    when step.validates then format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name,
+    step.definition) end as ddl, case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock
+    from org_id_columns as org_id join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
     'SHARE ROW EXCLUSIVE, on public.organizations too' ), (2, 10, 'foreign_key_valid', 'foreign_key', true, true, false, null, 'SHARE UPDATE EXCLUSIVE'), ( 2, 11, 'foreign_key_root', 'foreign_key', false,
     false, true, 'foreign key (org_id) references public.organizations (id) on delete cascade', 'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations' ), (4, 12, 'check', 'check', false,
     true, false, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, false, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase, ordinal, part, kind,
@@ -406,11 +409,13 @@ chosen (new_users) as (
     foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid
     and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where
     id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ),
-    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, function.prosrc !~*
-    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as can_be_tried from pg_catalog.pg_proc as function join pg_catalog.pg_language as language on language.oid
-    = function.prolang where function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, 'stops' as severity, found.object, null::text as table_name, found.problem, found.remedy from (
-    select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where
-    current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
+    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, overload.name is not null or
+    function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as may_raise, function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~*
+    '(~|exception\s+when|pg_input_is_valid)' as casts_anything, overload.name as overload from ( select min(format('public.auth_org_id(%s)', oidvectortypes(other.proargtypes))) from pg_catalog.pg_proc as
+    other where other.pronamespace = to_regnamespace('public') and other.proname = 'auth_org_id' and other.pronargs > 0 and other.pronargs = other.pronargdefaults ) as overload (name) left join
+    pg_catalog.pg_proc as function on function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, case found.code when 'auth_org_id_untried' then 'decide' else 'stops' end as severity,
+    found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as
+    problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
     'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
     to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
     'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
@@ -429,13 +434,17 @@ chosen (new_users) as (
     required.column_names), format('insert into public.organizations (id, name%s) values (%L, …);', ', ' || required.column_names, settings.default_org_id) from organizations cross join settings cross
     join required_organization_columns as required where organizations.relkind = 'r' and (required.column_names is not null or to_regclass('tenancy.registry') is not null) and query_to_xml( case when
     organizations.referable then format('select 1 as found from public.organizations where id = %L', settings.default_org_id) else 'select 1 as found' end, false, true, '' )::text = '' union all select
-    'auth_org_id_missing', 'public.auth_org_id()', 'does not exist', 'push the migration ending in _create_organizations.sql' where to_regprocedure('public.auth_org_id()') is null and
-    to_regclass('tenancy.settings') is not null union all select 'auth_org_id_not_uuid', 'public.auth_org_id()', 'cannot be the default of org_id: it must return uuid',
-    'replace it by one that returns uuid' from auth_org_id where not auth_org_id.returns_uuid union all select 'auth_org_id_not_callable', 'public.auth_org_id()',
-    'cannot be called by authenticated, whose inserts need it as the default of org_id', 'grant execute on function public.auth_org_id() to public' from auth_org_id where not auth_org_id.callable union
-    all select 'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when
-    auth_org_id_probes.expected is not null then ' and not that' else ' and not NULL' end, ', ' ), 'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from
-    auth_org_id cross join auth_org_id_probes cross join lateral ( select ( xpath( '/row/org_id/row/org_id/text()', query_to_xml( format(
+    unfit.code, 'public.auth_org_id()', unfit.problem, unfit.remedy from auth_org_id cross join lateral ( values ('auth_org_id_missing', auth_org_id.oid is null and to_regclass('tenancy.settings') is not
+    null, 'does not exist', 'push the migration ending in _create_organizations.sql'), ('auth_org_id_not_uuid', not auth_org_id.returns_uuid, 'cannot be the default of org_id: it must return uuid',
+    'replace it by one that returns uuid'), ( 'auth_org_id_not_callable', not auth_org_id.callable, 'cannot be called by authenticated, whose inserts need it as the default of org_id',
+    'grant execute on function public.auth_org_id() to public' ), ( 'auth_org_id_ambiguous', auth_org_id.overload is not null,
+    format('cannot be called beside %s, which needs no argument either: the call is not unique', auth_org_id.overload), format('drop function %s, or give it another name', auth_org_id.overload) ), (
+    'auth_org_id_untried', to_regclass('tenancy.settings') is null and (auth_org_id.may_raise or auth_org_id.casts_anything),
+    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
+    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' ) ) as unfit (code, holds, problem, remedy) where unfit.holds union all select
+    'auth_org_id_wrong', 'public.auth_org_id()', string_agg( distinct format('returns %s for %s', coalesce(answer.org_id, 'NULL'), auth_org_id_probes.name) || case when auth_org_id_probes.expected is not
+    null then ' and not that' else ' and not NULL' end, ', ' ), 'replace it by one that returns app_metadata.org_id of request.jwt.claims, and nothing else' from auth_org_id cross join auth_org_id_probes
+    cross join lateral ( select ( xpath( '/row/org_id/row/org_id/text()', query_to_xml( format(
     $sql$
                             select
                                 answer.org_id, pg_catalog.set_config('request.jwt.claims', %L, true) as put_back,
@@ -453,7 +462,7 @@ chosen (new_users) as (
                         $sql$,
     coalesce(current_setting('request.jwt.claims', true), ''), coalesce(current_setting('request.headers', true), ''), current_setting('search_path'), auth_org_id_probes.claims,
     auth_org_id_probes.headers, (select pg_settings.reset_val from pg_catalog.pg_settings where pg_settings.name = 'search_path') ), false, true, '' ) ) )[1]::text as org_id ) as answer where
-    auth_org_id.returns_uuid and auth_org_id.can_be_tried and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text having count(*) > 0 ) as found),
+    auth_org_id.returns_uuid and not auth_org_id.may_raise and auth_org_id_probes.is_harmless and answer.org_id is distinct from auth_org_id_probes.expected::text having count(*) > 0 ) as found),
     table_findings as (with member as ( select table_members.*, root.qualified_name as root_name, root.relkind as root_kind, table_members.relation = table_members.root as is_root, class.reloftype,
     class.relnatts, class.relforcerowsecurity from table_members join application_tables as root on root.relation = table_members.root join pg_catalog.pg_class as class on class.oid =
     table_members.relation where table_members.scope = 'org' ) select found.code, 'stops' as severity, found.object, found.table_name, found.problem, found.remedy from ( select case when member.is_root
@@ -732,34 +741,36 @@ chosen (new_users) as (
     $re$(?:("(?:[^"]|"")*"(?!"))|--[^\n]*(?=\n|$)|/\*.*\*/|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$){1,1}?$re$, '\1 ', 'gi' ) as source, regexp_replace( code.body,
     $re$(?:("(?:[^"]|"")*"(?!")|\m[eE]'(?:[^'\\]|\\.|'')*'(?!')|'(?:[^']|'')*'(?!')|\$((?:[a-z_]\w*)?)\$.*\$\2\$)|--[^\n]*(?=\n|$)|/\*.*\*/){1,1}?$re$, '\1 ', 'gi' ) as source_with_text, code.kind,
     code.name, code.is_parsed, case when code.is_parsed then current_schemas(false)::text[] else array(select trim(both ' "' from entry) from unnest(string_to_array(code.search_path, ',')) as entry) end
-    as schema_names from code ) as read cross join lateral ( select regexp_replace( concat_ws( '; ', read.source, ( select string_agg(coalesce(given.part[1], given.part[2]), '; ') from regexp_matches(
-    read.source_with_text, $re$\mexecute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) where read.kind <> 'cron job' ) ), '\s+', ' ', 'g' ) as line ) as said),
-    sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname, application_functions.source, case when application_functions.source ~*
-    '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as materialized ( select distinct rule.ev_class as view_oid, dependency.refobjid as
-    relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and class.relkind = 'v' join pg_catalog.pg_depend as dependency on dependency.classid =
-    'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class where class.relnamespace not in (
-    select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any ((select settings.platform_schemas from settings)::text[]) or namespace.nspname in ('pg_catalog',
-    'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid, application_tables.relation::oid from application_tables union select viewed.view_oid, viewed.view_oid
-    from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid = meant.relation where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0 ), writable as
-    materialized ( select meant.relation, meant.named <> meant.relation as is_behind, application_tables.qualified_name, application_tables.scope, form.name, format('\m%s\s+(only\s+)?%s(\s|\(|$)%s',
-    verb.words, form.name, verb.more) as pattern, verb.event from meant join pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace as namespace on namespace.oid =
-    class.relnamespace left join application_tables on application_tables.relation = meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)',
-    '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16),
-    ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event) ), run (function, trigger_name, source, text, is_guess) as ( select its_trigger.tgfoid, its_trigger.tgname::text,
-    written.source, case when written.text <> '' then concat(written.text, ' ', quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end, false from pg_catalog.pg_trigger
-    as its_trigger join pg_catalog.pg_class as class on class.oid = its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on written.oid = its_trigger.tgfoid where not
-    its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess
-    from run cross join lateral ( select called.oid, called.source, called.text, run.source !~* its.pattern as is_guess from written as called cross join lateral (select format('\m%s"?\s*\(',
-    regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where called.oid <> run.function and (run.source ~* its.pattern or run.text ~* its.pattern) union all select effect.oid,
-    effect.source, effect.text, run.source !~* writable.pattern from writable cross join lateral ( select written.oid, written.source, written.text from pg_catalog.pg_trigger as fired join written on
-    written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all select 0, pg_get_ruledef(rule.oid), '' from
-    pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text ~* writable.pattern ) as next ) select
-    run.trigger_name, writable.relation::regclass as relation, writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess from run join writable
-    on writable.scope = 'org' and writable.event = 4 and ( run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~*
-    format('''%s''', writable.name) ) group by run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity,
-    sign_up_writes.trigger_name as object, sign_up_writes.qualified_name as table_name, format(
-    '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', case when sign_up_writes.is_guess then 'probably ' end,
-    sign_up_writes.trigger_name ) as problem, 'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
+    as schema_names from code ) as read cross join lateral ( select regexp_replace( concat_ws( '; ', read.source, ( select string_agg(concat(case when given.part[1] is not null then 'select * from ' end,
+    coalesce(given.part[2], given.part[3])), '; ') from regexp_matches( read.source_with_text,
+    $re$\m(?:execute\s+(?:format\s*\(\s*)?|(?:query_to_xml\w*|cursor_to_xml\w*|ts_stat|(table)_to_xml\w*)\s*\(\s*(?:format\s*\(\s*)?)(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part)
+    where read.kind <> 'cron job' ) ), '\s+', ' ', 'g' ) as line ) as said), sign_up_writes as (with recursive written as materialized ( select application_functions.oid, application_functions.proname,
+    application_functions.source, case when application_functions.source ~* '\mexecute\M' then application_functions.source_with_text else '' end as text from application_functions ), viewed as
+    materialized ( select distinct rule.ev_class as view_oid, dependency.refobjid as relation from pg_catalog.pg_rewrite as rule join pg_catalog.pg_class as class on class.oid = rule.ev_class and
+    class.relkind = 'v' join pg_catalog.pg_depend as dependency on dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.objid = rule.oid and dependency.refclassid =
+    'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class where class.relnamespace not in ( select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname = any
+    ((select settings.platform_schemas from settings)::text[]) or namespace.nspname in ('pg_catalog', 'information_schema') ) ), meant (named, relation) as ( select application_tables.relation::oid,
+    application_tables.relation::oid from application_tables union select viewed.view_oid, viewed.view_oid from viewed union select meant.named, viewed.relation from meant join viewed on viewed.view_oid =
+    meant.relation where pg_relation_is_updatable(viewed.view_oid, false) & 8 > 0 ), writable as materialized ( select meant.relation, meant.named <> meant.relation as is_behind,
+    application_tables.qualified_name, application_tables.scope, form.name, format('\m%s\s+(only\s+)?%s(\s|\(|$)%s', verb.words, form.name, verb.more) as pattern, verb.event from meant join
+    pg_catalog.pg_class as class on class.oid = meant.named join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join application_tables on application_tables.relation =
+    meant.relation cross join lateral ( select format( '("?%s"?\s*\.\s*)?"?%s"?', regexp_replace(namespace.nspname, '(\W)', '\\\1', 'g'), regexp_replace(class.relname, '(\W)', '\\\1', 'g') ) ) as form
+    (name) cross join ( values ('(insert|merge)\s+into', '', 4), ('delete\s+from', '', 8), ('(update|merge\s+into)', '', 16), ('insert\s+into', '[^;]*\mon\s+conflict\M', 16) ) as verb (words, more, event)
+    ), run (function, trigger_name, source, text, is_guess) as ( select its_trigger.tgfoid, its_trigger.tgname::text, written.source, case when written.text <> '' then concat(written.text, ' ',
+    quote_literal(replace(encode(its_trigger.tgargs, 'escape'), '\000', ''' '''))) else '' end, false from pg_catalog.pg_trigger as its_trigger join pg_catalog.pg_class as class on class.oid =
+    its_trigger.tgrelid and class.relnamespace = to_regnamespace('auth') join written on written.oid = its_trigger.tgfoid where not its_trigger.tgisinternal and its_trigger.tgtype::integer & 20 > 0 and
+    its_trigger.tgenabled in ('O', 'A') union select next.oid, run.trigger_name, next.source, next.text, run.is_guess or next.is_guess from run cross join lateral ( select called.oid, called.source,
+    called.text, run.source !~* its.pattern as is_guess from written as called cross join lateral (select format('\m%s"?\s*\(', regexp_replace(called.proname, '(\W)', '\\\1', 'g'))) as its (pattern) where
+    called.oid <> run.function and (run.source ~* its.pattern or run.text ~* its.pattern) union all select effect.oid, effect.source, effect.text, run.source !~* writable.pattern from writable cross join
+    lateral ( select written.oid, written.source, written.text from pg_catalog.pg_trigger as fired join written on written.oid = fired.tgfoid where fired.tgrelid = writable.relation and not
+    fired.tgisinternal and fired.tgtype::integer & writable.event > 0 union all select 0, pg_get_ruledef(rule.oid), '' from pg_catalog.pg_rewrite as rule where rule.ev_class = writable.relation and
+    rule.ev_type <> '1' ) as effect where run.source ~* writable.pattern or run.text ~* writable.pattern ) as next ) select run.trigger_name, writable.relation::regclass as relation,
+    writable.qualified_name, bool_and(run.is_guess or writable.is_behind or run.source !~* writable.pattern) as is_guess from run join writable on writable.scope = 'org' and writable.event = 4 and (
+    run.source ~* writable.pattern or run.text ~* writable.pattern or run.text ~* '\m(insert|merge)\s+into\s+([%"\s]|''\s*\|\|)' and run.text ~* format('''%s''', writable.name) ) group by
+    run.trigger_name, writable.relation, writable.qualified_name), sign_up_findings as (select 'new_users_unset' as code, 'stops' as severity, sign_up_writes.trigger_name as object,
+    sign_up_writes.qualified_name as table_name, format( '%sgets a row from the trigger %I when somebody signs up, and with a mapping nothing says which organization a new user is in', case when
+    sign_up_writes.is_guess then 'probably ' end, sign_up_writes.trigger_name ) as problem,
+    'choose above the check in the migration ending in _EDIT_list_of_tables.sql: select tenancy.enable_new_users(''personal''), or ''default'','
     ' or ''application'' where your own trigger places them before it writes' as remedy from sign_up_writes where ( select settings.new_users is null and ( (select mapping_state.is_filled from
     mapping_state) or coalesce((select claimed_organizations.row_count > 0 from claimed_organizations), false) ) from settings ) union all select 'anonymous_users_unset', 'breaks',
     sign_up_writes.trigger_name, sign_up_writes.qualified_name, format( '%sgets a row from the trigger %I for anonymous users too, of whom there are some, and they are in no organization', case when
@@ -781,13 +792,9 @@ chosen (new_users) as (
     string_agg(hinted_columns.reason, '; it ' order by hinted_columns.attnum)), format('name it in org_from, or only what decides now: ''{%s}''', parents.entries) from application_tables join
     hinted_columns on hinted_columns.relation = application_tables.relation and hinted_columns.parent = to_regclass('auth.users') join ( select sources.root, string_agg(sources.entry, ',' order by
     sources.ordinal) as entries from sources group by sources.root having bool_and(sources.kind = 'parent') ) as parents on parents.root = application_tables.relation where application_tables.org_from is
-    null and (select mapping_state.is_filled from mapping_state) group by application_tables.qualified_name, parents.entries union all select 'auth_org_id_untried', 'decide', 'public.auth_org_id()', null,
-    'probably raises where there is no claim, or one that is no uuid: the push tries that, and it must return NULL then',
-    'cast it only where it has the form of a uuid, as in the migration ending in _create_organizations.sql' from pg_catalog.pg_proc as function where function.oid = to_regprocedure('public.auth_org_id()')
-    and to_regclass('tenancy.settings') is null and ( function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' or function.prosrc ~*
-    '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' ) union all select 'untried_check', 'decide', doubtful_checks.name, doubtful_checks.qualified_name, case
-    when not doubtful_checks.is_valid then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else format(
-    'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
+    null and (select mapping_state.is_filled from mapping_state) group by application_tables.qualified_name, parents.entries union all select 'untried_check', 'decide', doubtful_checks.name,
+    doubtful_checks.qualified_name, case when not doubtful_checks.is_valid then format('has the check %I, which is not valid and is not tried here, since it runs functions', doubtful_checks.name) else
+    format( 'has the %s %I, which asks functions that may answer otherwise today: every row is written again', doubtful_checks.kind, doubtful_checks.name ) end, case when not doubtful_checks.is_valid then
     'validate or drop it first: the push tries it, and stops where a row breaks it' else 'look whether every row still passes: the push tries it, and stops where one does not' end from doubtful_checks
     left join decisions on decisions.root = doubtful_checks.root where not doubtful_checks.cannot_fail and (not doubtful_checks.is_valid or decisions.is_per_row)), isolation_policies as (select
     org_id.root, org_id.relation, org_id.qualified_name, org_id.attnum is not null as has_org_id, member.relrowsecurity as row_security, policy.polname as policy_name, coalesce(policy.intact, false) as
@@ -810,19 +817,21 @@ chosen (new_users) as (
     table_members.scope = 'org' group by table_members.root, table_members.relation, table_members.qualified_name), views_over_tables as (with recursive read_by as materialized ( select distinct
     dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as viewed
     on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_class'::regclass and
-    dependency.refobjid <> rule.ev_class ), reached (relation, root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation =
-    table_members.relation where table_members.scope = 'org' union select read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation ) select
-    reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname,
-    viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join
-    pg_catalog.pg_class as viewed on viewed.oid = reached.relation join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation =
-    reached.root where namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind,
-    viewed.relname, viewed.relnamespace, viewed.relowner, viewed.reloptions), function_calls as (with code as materialized ( select application_functions.oid, application_functions.name,
-    application_functions.source, application_functions.schema_names from application_functions ), callee as materialized ( select function.oid, function.proname::text as name, namespace.nspname::text as
-    schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as
-    caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' )
-    as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names)
-    else callee.schema_name = (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross
-    join lateral ( select array( select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
+    dependency.refobjid <> rule.ev_class union select member.relation, viewed.oid from pg_catalog.pg_class as viewed cross join lateral pg_get_viewdef(viewed.oid) as its (text) join table_members as
+    member on member.scope = 'org' and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)', '\\\1', 'g')) where viewed.relkind = 'm' ), reached (relation,
+    root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation = table_members.relation where table_members.scope = 'org' union select
+    read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation ) select reached.relation::regclass as relation, format('%I.%I', namespace.nspname,
+    viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~*
+    'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join pg_catalog.pg_class as viewed on viewed.oid = reached.relation join
+    pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation = reached.root where namespace.nspname <> all ((select
+    settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner,
+    viewed.reloptions), function_calls as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.source, application_functions.schema_names from
+    application_functions ), callee as materialized ( select function.oid, function.proname::text as name, namespace.nspname::text as schema_name from code join pg_catalog.pg_proc as function on
+    function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as caller, code.name as caller_name, callee.oid as callee from
+    code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' ) as word (part) join callee on callee.name =
+    (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names) else callee.schema_name =
+    (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross join lateral ( select array(
+    select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
     '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
     select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
     (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,
@@ -851,10 +860,12 @@ chosen (new_users) as (
     pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
     run join code on code.oid = run.function), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
     application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
-    function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id, regexp_replace(
-    concat_ws( '; ', application_functions.line, ( select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches(
-    application_functions.source_with_text, $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
-    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ) as line from application_functions left join
+    function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, regexp_replace( regexp_replace( concat_ws( '; ', application_functions.line, ( select
+    string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
+    $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
+    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ),
+    '\mjsonb?_populate_record(?:set)? ?\( ?null ?:: ?(?:[\w$"]+ ?\. ?)?"?([\w$]+)"? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi' ) as line from application_functions left join
     pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
     as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
     type.oid = function.prorettype ) as row_type on true ), member as materialized ( select table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members
@@ -867,10 +878,12 @@ chosen (new_users) as (
     join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from
     ( select pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root,
     member.table_name from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on
-    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed ) as base union select whole.oid, whole.name,
-    whole.schema_names, whole.line, whole.root, whole.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1',
-    'g')), form.is_relation from whole cross join ( values ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true),
-    ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed union select code.oid, code.name, code.schema_names,
+    code.line, member.root, member.table_name, 'rows of ' || class.relname, format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation from code cross join lateral
+    regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part) join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1])) join member on member.relation = class.oid
+    cross join (values (true), (false)) as form (is_relation) where not code.is_parsed ) as base union select whole.oid, whole.name, whole.schema_names, whole.line, whole.root, whole.table_name,
+    lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation from whole cross join ( values
+    ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true), ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
     ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
     ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
     ('\mfor {name} in select {all} from (?:only )?{table}', false), ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
@@ -878,10 +891,13 @@ chosen (new_users) as (
     (text, is_relation) cross join lateral regexp_matches( whole.line, replace(replace(replace(form.text, '{name}', '("[^"]+"|[a-z_][\w$]*)'), '{all}', '(?:[\w$"]+ ?\. ?)?\*'), '{table}', whole.pattern),
     'gi' ) as made (part) where whole.is_relation and ( form.is_relation or whole.line !~* format('(?<![\w$])%s (?!record\M|%s)[\w$".]+(?:%%rowtype)? ?;', regexp_replace(made.part[1], '(\W)', '\\\1',
     'g'), whole.pattern) ) ), copy as materialized ( select whole.name, whole.schema_names, whole.root, whole.table_name, copied.part[1] as target, copied.part[2] as column_list, copied.part[3] as items,
-    case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names from whole cross join lateral regexp_matches( whole.line, case when whole.is_relation then
-    '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
-    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as copied (part) where (whole.is_relation or copied.part[3]
-    ~* format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))) and whole.line !~* format(
+    case when copied.part[1] like '%\%%' then '{""}' else parse_ident(copied.part[1]) end as names from whole cross join lateral ( select part from regexp_matches( whole.line, case when whole.is_relation
+    then '\minsert into ((?:[\w$"]+ ?\. ?)?[\w$"]+) ?(\((?! ?select\M)[^()]*\))? ?\(? ?select ((?:[^;]*, ?)?(?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)?) from (?:\( ?select (?:[\w$"]+ ?\. ?)?\* from )?(?:only )?' ||
+    whole.pattern else '\minsert into ((?:[\w$"%]+ ?\. ?)?[\w$"%]+) ?(\([^()]*\))? ?(?:values ?\(|select )((?:[^;()]|\([^()]*\))*)' end, 'gi' ) as part union all select array[found.part[1], found.part[3],
+    found.part[4]] from regexp_matches( whole.line, '\mmerge into (?:only )?((?:[\w$"]+ ?\. ?)?[\w$"]+)(?: as)?(?: [\w$"]+)? using (?:\([^()]*\) ?(?:as )?)?(?:only )?' || whole.pattern ||
+    '(?: ?(?:as )?(?!on\M)"?([\w$]+)"?)? on [^;]*\mthen insert ?(\([^()]*\))? ?values ?\(((?:[^;()]|\([^()]*\))*)', 'gi' ) as found (part) where whole.is_relation and found.part[4] ~*
+    format('(?:^|,) ?\(?"?%s"?\)? ?\. ?\*', regexp_replace(coalesce(found.part[2], whole.relname), '(\W)', '\\\1', 'g')) ) as copied where (whole.is_relation or copied.part[3] ~*
+    format('(?:^|,) ?\(?%s\)? ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))) and whole.line !~* format(
     '\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?%s[^;(]*(?:\( ?like|\mas \(?select (?:[\w$"]+ ?\. ?)?\* from) (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])', regexp_replace(copied.part[1],
     '(\W)', '\\\1', 'g'), regexp_replace(trim(both '"' from regexp_replace(whole.table_name, '^.*\.', '')), '(\W)', '\\\1', 'g') ) ), org_id_place as materialized ( select column_.attrelid as relation, (
     select count(*) from pg_catalog.pg_attribute as before where before.attrelid = column_.attrelid and before.attnum between 1 and column_.attnum and not before.attisdropped ) as place from
@@ -908,11 +924,24 @@ chosen (new_users) as (
     join whole on whole.oid = answer.oid and whole.is_relation cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
     answer.is_record) and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when
     lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?'
-    || whole.pattern) ) union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name),
+    || whole.pattern) ) union all select distinct 'whole_rows_copied', 'breaks', code.name, member.table_name, format('probably inserts all columns of a table that it names as it runs, which may be %s',
+    member.table_name), format('name the columns in %s, on both sides', code.name) from code cross join lateral regexp_matches( code.line_with_text,
+    $re$\minsert into ([\w$".]*)[^;]*\mselect (?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)? from (?:only )?(?:[\w$"]+ ?\. ?)?(?:%|' ?\|\|)$re$, 'gi' ) as run (part) cross join lateral ( select
+    parse_ident(named.part[1]) as names, null::oid as relation from regexp_matches(code.line_with_text, $re$'((?:[a-z_][\w$]*\.)?[a-z_][\w$]*)'$re$, 'gi') as named (part) union select null,
+    pg_trigger.tgrelid from pg_catalog.pg_trigger where pg_trigger.tgfoid = code.oid and code.line_with_text ~* '\mtg_(relid|table_name|relname)\M' ) as meant join member on true join pg_catalog.pg_class
+    as class on class.oid = member.relation where code.line_with_text ~* '\mexecute\M' and code.line_with_text !~* '\mcreate [^;]*\( ?like\M' and not exists ( select from member as copied join
+    pg_catalog.pg_class as into_ on into_.oid = copied.relation where run.part[1] ~* format('(^|\.)"?%s"?$', regexp_replace(into_.relname, '(\W)', '\\\1', 'g')) ) and ( member.relation = meant.relation or
+    class.relname = meant.names[array_upper(meant.names, 1)] and (array_length(meant.names, 1) = 1 or class.relnamespace = to_regnamespace(quote_ident(meant.names[1]))) ) union all select distinct
+    'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s of text or of a ROW, and a column is missing in them', member.table_name),
+    format('add org_id to it in %s, or take jsonb_populate_record', code.name) from code cross join lateral regexp_matches( code.line_with_text, replace(
+    $re$(?:{row} ?:: ?|\mcast ?\( ?{row} as )((?:[\w$"]+ ?\. ?)?[\w$"]+)(?! ?\[)$re$, '{row}', $re$(?:'\([^']*\)'|\m(?:format|concat|concat_ws|row) ?\((?:[^()]|\([^()]*\))*\))$re$ ), 'gi' ) as made (part)
+    cross join lateral parse_ident(made.part[1], false) as names join pg_catalog.pg_class as class on class.relname = names[array_upper(names, 1)] join pg_catalog.pg_namespace as namespace on
+    namespace.oid = class.relnamespace and case when array_length(names, 1) = 2 then namespace.nspname = names[1] else namespace.nspname = any (code.schema_names) end join member on member.relation =
+    class.oid where not code.is_parsed and code.line_with_text !~* format('\mrow ?\((?:[^()]|\([^()]*\))*(\morg_id\M|\*)(?:[^()]|\([^()]*\))*\) ?(::| as) ?%s', regexp_replace(made.part[1], '(\W)', '\\\1',
+    'g')) union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name, format('probably makes rows of %s column by column, and one is missing', member.table_name),
     format('add org_id to the ROW (…) in %s, or select from the table', code.name) from code join pg_catalog.pg_type as returned on returned.oid = code.prorettype join pg_catalog.pg_type as row_type on
-    row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid join pg_catalog.pg_class as class on class.oid = member.relation cross join lateral regexp_matches(
-    code.line, format('\mrow ?\(((?:[^()]|\([^()]*\))*)\) ?:: ?(?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"])|\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), 'gi' )
-    as made (part) where not code.is_parsed and coalesce(made.part[1], made.part[2]) !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name,
+    row_type.oid in (returned.oid, returned.typelem) join member on member.relation = row_type.typrelid cross join lateral regexp_matches(code.line, '\mreturn row ?\(((?:[^()]|\([^()]*\))*)\) ?;', 'gi')
+    as made (part) where not code.is_parsed and made.part[1] !~* '(\morg_id\M|\*)' union all select distinct 'function_row_shape', 'breaks', code.name, member.table_name,
     format('probably makes the row of %s column by column as a trigger, and one is missing', member.table_name), format('set the columns that change in %s, as new.… := …', code.name) from code join
     pg_catalog.pg_trigger on pg_trigger.tgfoid = code.oid join member on member.relation = pg_trigger.tgrelid cross join lateral regexp_matches( code.line,
     '(?:\mnew ?:= ?|\mreturn )(?:row ?)?\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\) ?(?:;|::)', 'gi' ) as made (part) where made.part[1] !~* '(\morg_id\M|\*)' and regexp_replace(made.part[1],
@@ -960,18 +989,23 @@ chosen (new_users) as (
     format('probably attaches to %s tables that it makes column by column, without org_id', root.qualified_name), format('create table … partition of %1$s, or (like %1$s including defaults), in %2$s',
     root.qualified_name, code.name) from code join application_tables as root on root.scope = 'org' and root.relkind = 'p' and code.line_with_text ~* format('(?<![\w$])%s(?![\w$])',
     regexp_replace(root.table_name, '(\W)', '\\\1', 'g')) where code.line_with_text ~* '\mcreate table\M' and code.line_with_text ~* '\mattach partition\M' and code.line_with_text !~* '\m(like|org_id)\M'
-    union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end, granted.grantee, granted.table_name, format(
-    'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else 'it can neither ask for it nor say it' end ),
-    format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee) from ( select root.qualified_name as table_name,
-    format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs, string_agg(distinct lower(item.privilege_type) ||
-    ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where other.attrelid = member.relation and other.attnum > 0 and
-    not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as reads_all from org_id_columns as member join
-    application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl is not null and not column_.attisdropped
-    cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee) end) as grantee (name) where member.is_root
-    and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum > 0 then not
-    has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as granted union all
-    select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname, root.qualified_name,
-    case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
+    union all select distinct 'partition_without_org_id', 'breaks', code.name, root.qualified_name, format(
+    'probably puts rows without org_id into tables that it makes like %s, before it attaches them: no filler is there yet, so that they are refused'
+    ' where no token says the organization', root.qualified_name ), format('attach them first in %s, or name org_id in what it inserts', code.name) from code join application_tables as root on root.scope
+    = 'org' and root.relkind = 'p' cross join lateral regexp_matches( code.line_with_text, format(
+    '\mcreate (?:unlogged )?table (?:if not exists )?([^;(]*[^;( ]) ?\( ?like (?:[\w$"]+ ?\. ?)?"?%s"?(?![\w$"]).*\minsert into \1(?![\w$])([^;]*);.*\mattach partition\M', regexp_replace(root.table_name,
+    '(\W)', '\\\1', 'g') ), 'gi' ) as filled (part) where filled.part[2] !~* '(\morg_id\M|\*)' union all select 'column_grants', case when granted.reads_all then 'breaks' else 'decide' end,
+    granted.grantee, granted.table_name, format( 'may %s %s column by column, and org_id is none of them: %s', granted.verbs, granted.table_name, case when granted.reads_all then 'select * fails' else
+    'it can neither ask for it nor say it' end ), format('%sgrant %s on %s to %s', case when not granted.has_org_id then 'after the push: ' end, granted.privileges, granted.table_name, granted.grantee)
+    from ( select root.qualified_name as table_name, format('%I', grantee.name) as grantee, member.attnum is not null as has_org_id, lower(string_agg(distinct item.privilege_type, ' and ')) as verbs,
+    string_agg(distinct lower(item.privilege_type) || ' (org_id)', ', ') as privileges, bool_or(item.privilege_type = 'SELECT') and not exists ( select from pg_catalog.pg_attribute as other where
+    other.attrelid = member.relation and other.attnum > 0 and not other.attisdropped and other.attname <> 'org_id' and not has_column_privilege(grantee.name, member.relation, other.attnum, 'SELECT') ) as
+    reads_all from org_id_columns as member join application_tables as root on root.relation = member.root join pg_catalog.pg_attribute as column_ on column_.attrelid = member.relation and column_.attacl
+    is not null and not column_.attisdropped cross join lateral aclexplode(column_.attacl) as item cross join lateral (select case when item.grantee = 0 then 'public' else pg_get_userbyid(item.grantee)
+    end) as grantee (name) where member.is_root and item.privilege_type in ('SELECT', 'INSERT') and not has_table_privilege(grantee.name, member.relation, item.privilege_type) and case when member.attnum
+    > 0 then not has_column_privilege(grantee.name, member.relation, member.attnum, item.privilege_type) else true end group by member.relation, member.attnum, root.qualified_name, grantee.name ) as
+    granted union all select 'published', case when subscribed.by_slot and bool_or(member.attnum is null) or subscribed.stopped_slots is not null then 'breaks' else 'decide' end, published.pubname,
+    root.qualified_name, case when subscribed.stopped_slots is not null and bool_and(member.attnum is not null) then format(
     'publishes %s, and nobody reads the slot %s: its subscriber has probably stopped at the column that it lacks, and WAL is kept for it', root.qualified_name, subscribed.stopped_slots ) when
     bool_or(member.attnum is null) then format( 'publishes %s: a subscriber without the column stops at the first change (missing replicated column "org_id")', root.qualified_name ) else
     format('publishes %s, whose rows from before the push have no org_id at a subscriber: no change has told it', root.qualified_name) end, case when subscribed.stopped_slots is not null or
@@ -1174,9 +1208,10 @@ chosen (new_users) as (
     ': it looks at who calls' end ), format('alter routine %s security invoker', suspect.name) from suspect where suspect.name not in (select definer.name from definer) and suspect.line_with_text !~*
     '\mauth_org_id\M' and (suspect.passes or exists (select from root where pg_has_role(suspect.owner_oid, root.relowner, 'usage') and not root.relforcerowsecurity)) and ( suspect.line ~*
     '\mexecute +(?!(?:format|using|into|on|function|procedure|all)\M)(?:\(? *["a-z_$]|\|\|)' or suspect.line_with_text ~*
-    '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]' ) union all select review_policies.* from review_policies union all select 'api_privileges', 'leaks',
-    namespace.nspname::text, null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct holder.name, ', '),
-    count(distinct api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
+    '\mexecute +(?:\( *)?format *\( *(?:''(?:[^'']|'''')*|\$(\w*)\$[^$]*)%(?:\d+\$)?[-]?[Is]' or suspect.line ~*
+    '\m(?:(?:schema|database)_to_xml\w* *\(|(?:query|table)_to_xml\w* *\( *(?!format\M)(?:\(? *["a-z_$]|\|\|))' ) union all select review_policies.* from review_policies union all select 'api_privileges',
+    'leaks', namespace.nspname::text, null, format( 'is a schema in which %s may make triggers on, empty or reference org-scoped tables (%s of them): no policy holds that', string_agg(distinct
+    holder.name, ', '), count(distinct api_privileges.root) ), format( 'revoke trigger, truncate, references on all tables in schema %1$I from %2$s; alter default privileges in schema %1$I revoke'
     ' trigger, truncate, references on tables from %2$s', namespace.nspname, string_agg(distinct holder.name, ', ') ) from api_privileges join pg_catalog.pg_class as class on class.oid =
     api_privileges.relation join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace cross join string_to_table(api_privileges.holders, ', ') as holder (name) group by
     namespace.nspname), review_deletion as (with recursive reference as materialized ( select its.conrelid, its.confrelid, its.confdeltype, coalesce(nullif(its.confdelsetcols, '{}'), its.conkey) as
@@ -1187,14 +1222,60 @@ chosen (new_users) as (
     its.tgtype & 16 <> 0 and its.tgenabled <> 'D' and (its.tgattr = '' or its.tgattr::smallint[] && reference.set_attnums) ), code as materialized ( select application_functions.oid,
     application_functions.name, application_functions.source from application_functions where application_functions.oid is not null ), call as materialized ( select function_calls.caller,
     function_calls.callee from function_calls ), run (fired_function, function) as ( select code.oid, code.oid from code where code.oid in (select fired.function from fired) and code.source !~*
-    '\morganizations\M' union select run.fired_function, code.oid from run join call on call.caller = run.function join code on code.oid = call.callee and code.source !~* '\morganizations\M' ) select
-    'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
+    '\morganizations\M' union select run.fired_function, code.oid from run join call on call.caller = run.function join code on code.oid = call.callee and code.source !~* '\morganizations\M' ), names_one
+    as ( select member.relation, member.attnum as org_id_attnum, child.qualified_name, child.relkind, link.attnums, link.column_names, link.parent_column_names, parent.qualified_name as parent_name,
+    above.column_names[1] as organization_column, parent.relation is null or above.attnums = link.parent_attnums as is_key, row_number() over ( partition by member.relation order by
+    array_position(child.org_from, its.entry), parent.relation is not null, column_.attnotnull desc, array_position('{user_id,owner_id,created_by}'::text[], column_.attname::text), link.attnums ) as
+    position, child.org_from[1:array_position(child.org_from, its.entry)] as entries_before from application_tables as child join org_id_columns as member on member.relation = child.relation and
+    member.is_not_null join references_between_tables as link on link.relation = child.relation cross join lateral (select array_to_string(link.column_names, ', ') as entry) as its join
+    pg_catalog.pg_attribute as column_ on column_.attrelid = link.relation and column_.attnum = link.attnums[1] left join application_tables as parent on parent.relation = link.parent left join
+    references_between_tables as above on above.relation = parent.relation and above.parent = to_regclass('public.organizations') where case when link.parent = to_regclass('public.organizations') then
+    true when above.attnums = link.parent_attnums then parent.scope = 'excluded' else parent.scope = 'excluded' and above.relation is not null and its.entry = any (child.org_from) and parent.relation not
+    in ( select of_user.relation from owner_columns as of_user where of_user.is_unique ) end and coalesce(its.entry = any (child.org_from), true) ), undecided as ( select child.relation,
+    child.qualified_name, child.org_from from application_tables as child join org_id_columns as member on member.relation = child.relation and member.attnum is null cross join mapping_state where
+    mapping_state.is_filled and child.org_from is distinct from '{}' ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
     'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
     ' that has such a row can be deleted', mention.table_name, string_agg( distinct format('%s is %s', fired.relation::regclass, case fired.how when 'deletes' then 'deleted' else 'updated' end), ' or of '
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
     ' tenancy.delete_organization alone, for which the row''s organization is still there', code.name ) as remedy from run join fired on fired.function = run.fired_function join code on code.oid =
-    run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name), review_choices as (with reference as materialized (
-    select references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
+    run.fired_function join table_mentions as mention on mention.function = run.function and mention.inserts group by code.name, mention.table_name union all select 'other_organization_named', case when
+    settings.fill_org_id then 'decide' else 'breaks' end, named.qualified_name, named.qualified_name, format(
+    'may have rows whose org_id is another organization than the one that %s says: nothing holds the two equal%s', named.columns, case when settings.fill_org_id then
+    ', and once the filler is off a row that comes without org_id gets that of the token' else ', and a row that comes without org_id gets that of the token' end ), named.remedy from ( select
+    first_.relation, first_.qualified_name, first_.org_id_attnum, first_.attnums, case when first_.is_key then keys.list else array_to_string(first_.column_names, ', ') end as columns, case when
+    first_.is_key then format( 'alter table %1$s add constraint %2$I check (org_id = %3$s) not valid; alter table %1$s validate constraint %2$I', first_.qualified_name, 'org_id_is_' ||
+    first_.column_names[1], case when keys.number > 1 then format('coalesce(%s)', keys.list) else keys.list end ) else format(
+    'alter table %1$s add unique (%2$I, %3$s); alter table %4$s add constraint %5$I foreign key (org_id, %6$s) references %1$s'
+    ' (%2$I, %3$s)%7$s', first_.parent_name, first_.organization_column, quoted.parent_columns, first_.qualified_name, 'org_id_is_of_' || first_.column_names[1], quoted.columns, case when first_.relkind =
+    'r' then format( ' not valid; alter table %s validate constraint %I', first_.qualified_name, 'org_id_is_of_' || first_.column_names[1] ) end ) end as remedy from names_one as first_ cross join lateral
+    ( select string_agg(format('%I', each.name), ', ' order by each.position) as list, count(*) as number from ( select names_one.column_names[1] as name, min(names_one.position) as position from
+    names_one where names_one.relation = first_.relation and names_one.is_key and coalesce(cardinality(names_one.entries_before), names_one.position) <= names_one.position group by
+    names_one.column_names[1] ) as each ) as keys cross join lateral ( select string_agg(format('%I', pair.name), ', ' order by pair.position) as columns, string_agg(format('%I', pair.parent_name), ', '
+    order by pair.position) as parent_columns from unnest(first_.column_names, first_.parent_column_names) with ordinality as pair (name, parent_name, position) ) as quoted where first_.position = 1 and
+    coalesce(cardinality(first_.entries_before) = 1, true) ) as named cross join settings where not exists ( select from pg_catalog.pg_constraint as holding where holding.conrelid = named.relation and
+    holding.contype in ('c', 'f') and holding.conkey @> (named.org_id_attnum || named.attnums) ) and not exists ( select from pg_catalog.pg_trigger as its join application_functions as giving on
+    giving.oid = its.tgfoid cross join unnest(named.attnums) as column_ (attnum) join pg_catalog.pg_attribute as read on read.attrelid = named.relation and read.attnum = column_.attnum where its.tgrelid =
+    named.relation and its.tgtype & 7 = 7 and its.tgenabled <> 'D' and giving.line ~* '\mnew ?\. ?org_id ?:?=[^=]' and giving.line ~* format('\mnew ?\. ?"?%s"?(?![\w$])', regexp_replace(read.attname,
+    '(\W)', '\\\1', 'g')) ) union all select distinct 'company_passed_over', 'decide', undecided.qualified_name, undecided.qualified_name, format(
+    'has %s, the key of %s, which decides nothing: if a row of that is a company, or what else users are in, a row of one company goes to the'
+    ' organization of its user', its.entry, parent.qualified_name ), format(
+    'let %1$s say which organization each of its rows is, see "Companies with another key" in docs/organizations.md, and say org_from %2$L; or leave'
+    ' it, if a row is its user''s', parent.qualified_name, (array[its.entry] || coalesce(undecided.org_from, owners.entries))::text ) from undecided join references_between_tables as link on link.relation
+    = undecided.relation join application_tables as parent on parent.relation = link.parent and parent.scope = 'excluded' cross join lateral (select array_to_string(link.column_names, ', ') as entry) as
+    its cross join lateral ( select array_agg(owner_columns.column_name order by owner_columns.is_not_null desc, owner_columns.rank, owner_columns.attnum) as entries from owner_columns where
+    owner_columns.relation = undecided.relation ) as owners where array_position(undecided.org_from, its.entry) is null and ( link.column_names[cardinality(link.column_names)] ~*
+    '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid|no|number|slug|code)?$' or exists ( select from references_between_tables as belonging join pg_catalog.pg_class as holder on
+    holder.oid = belonging.relation join owner_columns as of_user on of_user.relation = belonging.relation where (belonging.parent, belonging.parent_attnums) = (link.parent, link.parent_attnums) and
+    belonging.relation <> undecided.relation and holder.relname ~* 'member(ship)?s?$' ) ) and not exists ( select from references_between_tables as above where above.relation = link.parent and (
+    above.parent = to_regclass('public.organizations') and above.attnums = link.parent_attnums or above.parent = to_regclass('auth.users') and exists ( select from unique_columns where
+    unique_columns.relation = above.relation and array[unique_columns.attnum] = above.attnums ) ) ) union all select 'owner_of_several_kinds', 'decide', undecided.qualified_name, undecided.qualified_name,
+    format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname) || case when id.attname = any (undecided.org_from) then
+    ' but rows of users' else '' end, 'add a column for each kind, with a foreign key (not valid will do), fill them from it, and let these decide; or leave it, if what decides now is right' from
+    undecided join pg_catalog.pg_attribute as id on id.attrelid = undecided.relation and id.attnum > 0 and not id.attisdropped and id.attname ~*
+    '^(owner|holder|creator|author|subject|entity|parent|target|resource|\w+able)_?id$' join pg_catalog.pg_attribute as kind on kind.attrelid = undecided.relation and kind.attnum > 0 and not
+    kind.attisdropped and lower(kind.attname) in (regexp_replace(lower(id.attname), 'id$', 'type'), regexp_replace(lower(id.attname), 'id$', 'kind')) where not exists ( select from
+    references_between_tables as link where link.relation = undecided.relation and id.attnum = any (link.attnums) )), review_choices as (with reference as materialized ( select
+    references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
     references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
     from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
     owner_column on (owner_column.relation, array[owner_column.attnum]) = (reference.parent, reference.parent_attnums) ), ancestor as materialized ( select reference.relation, reference.parent from
