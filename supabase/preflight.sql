@@ -317,31 +317,32 @@ chosen (new_users) as (
     unnest(key.conkey) with ordinality as named (attnum, position) join pg_catalog.pg_attribute as column_ on column_.attrelid = key.conrelid and column_.attnum = named.attnum and column_.attname <>
     'org_id' ) as entry (column_names) where key.conrelid = org_id.relation and key.contype = 'f' and entry.column_names is not null union all select way.name, way.may_decide, above.confrelid,
     above.confkey, way.hops + 1 from way join pg_catalog.pg_constraint as above on above.conrelid = way.parent and above.contype = 'f' where way.hops < 3 and ( above.conkey = way.parent_key or
-    way.may_decide and not exists ( select from registered_tables as passed where passed.relation = way.parent and passed.scope = 'org' ) ) ) select string_agg(distinct quote_literal(way.name), ', ' order
-    by quote_literal(way.name)) as an_organization from way where way.parent = to_regclass('public.organizations') ) as names left join lateral ( select filler.tgname, filler.tgenabled = 'O' and
-    filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid), length(names.an_organization) + 2) = format('(%s)',
-    names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as
-    intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid = (select to_regprocedure('tenancy.fill_org_id()')) limit 1 ) as existing on true where
-    org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as ordinal, 'invalid_index' as part, org_id.root, org_id.relation,
-    org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname, index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from
-    org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as
-    index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when
-    org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end, org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is
-    not null, case when org_id.is_leaf then format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name,
-    org_id.qualified_name) end, existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation =
-    org_id.relation and coined_names.kind = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid =
-    org_id.relation and indexed.relnamespace = namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join
-    pg_catalog.pg_attribute as its_column on its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname =
-    coined_names.name ) then (left(coined_names.name, 61) || '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1
-    and not found.indisunique and not index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join
-    pg_catalog.pg_class as index_class on index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid =
-    org_id.relation and found.indkey[0] = org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and
-    found.indisready and (org_id.relation = org_id.root and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as
-    existing on true where org_id.is_leaf or org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name,
-    existing.name is not null and (existing.is_valid or not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and coalesce(org_id.is_not_null, false) as present, case
-    when step.validates then format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name,
-    step.definition) end as ddl, case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock
-    from org_id_columns as org_id join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
+    way.may_decide and not exists ( select from registered_tables as passed where passed.relation = coalesce(pg_partition_root(way.parent), way.parent) and passed.scope = 'org' ) ) ) select
+    string_agg(distinct quote_literal(way.name), ', ' order by quote_literal(way.name)) as an_organization from way where way.parent = to_regclass('public.organizations') ) as names left join lateral (
+    select filler.tgname, filler.tgenabled = 'O' and filler.tgtype = 7 and case when names.an_organization is not null then filler.tgqual is null and right(pg_get_triggerdef(filler.oid),
+    length(names.an_organization) + 2) = format('(%s)', names.an_organization) else pg_get_triggerdef(filler.oid) ~ 'WHEN \(\(new\.org_id IS NULL\)\)' end and (org_id.is_leaf or
+    has_function_privilege(table_class.relowner, filler.tgfoid, 'execute')) as intact from pg_catalog.pg_trigger as filler where filler.tgrelid = org_id.relation and filler.tgfoid = (select
+    to_regprocedure('tenancy.fill_org_id()')) limit 1 ) as existing on true where org_id.is_root and (settings.fill_org_id or existing.tgname is not null)), index_parts as ( select 2 as phase, 6 as
+    ordinal, 'invalid_index' as part, org_id.root, org_id.relation, org_id.qualified_name, index_class.relname as name, false as present, format('drop index %I.%I', index_schema.nspname,
+    index_class.relname) as ddl, null::text as undo, 'ACCESS EXCLUSIVE' as lock from org_id_columns as org_id join pg_catalog.pg_index as invalid on invalid.indrelid = org_id.relation and
+    invalid.indkey[0] = org_id.attnum and not invalid.indisvalid join pg_catalog.pg_class as index_class on index_class.oid = invalid.indexrelid join pg_catalog.pg_namespace as index_schema on
+    index_schema.oid = index_class.relnamespace where org_id.is_leaf union all select 2, case when org_id.is_leaf then 7 else 8 end, case when org_id.is_leaf then 'index' else 'index_root' end,
+    org_id.root, org_id.relation, org_id.qualified_name, coalesce(existing.name, free.name), existing.name is not null, case when org_id.is_leaf then
+    format('create index concurrently if not exists %I on %s (org_id)', free.name, org_id.qualified_name) else format('create index %I on %s (org_id)', free.name, org_id.qualified_name) end,
+    existing.undo, case when org_id.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end from org_id_columns as org_id join coined_names on coined_names.relation = org_id.relation and coined_names.kind
+    = 'index' cross join lateral ( select case when exists ( select from pg_catalog.pg_class as namesake join pg_catalog.pg_class as indexed on indexed.oid = org_id.relation and indexed.relnamespace =
+    namesake.relnamespace join pg_catalog.pg_index as its_index on its_index.indexrelid = namesake.oid and its_index.indrelid <> org_id.relation join pg_catalog.pg_attribute as its_column on
+    its_column.attrelid = its_index.indrelid and its_column.attnum = its_index.indkey[0] and its_column.attname = 'org_id' where namesake.relname = coined_names.name ) then (left(coined_names.name, 61) ||
+    '_2')::name else coined_names.name end as name ) as free left join lateral ( select index_class.relname as name, case when found.indnatts = 1 and not found.indisunique and not
+    index_class.relispartition then format('drop index %I.%I', index_schema.nspname, index_class.relname) end as undo from pg_catalog.pg_index as found join pg_catalog.pg_class as index_class on
+    index_class.oid = found.indexrelid join pg_catalog.pg_namespace as index_schema on index_schema.oid = index_class.relnamespace where found.indrelid = org_id.relation and found.indkey[0] =
+    org_id.attnum and index_class.relam = (select oid from pg_catalog.pg_am where amname = 'btree') and found.indpred is null and found.indisvalid and found.indisready and (org_id.relation = org_id.root
+    and org_id.is_leaf or found.indnatts = 1) order by index_class.relname = coined_names.name desc, found.indnatts, index_class.relname limit 1 ) as existing on true where org_id.is_leaf or
+    org_id.is_root), constraint_parts as (select step.phase, step.ordinal, step.part, org_id.root, org_id.relation, org_id.qualified_name, named.name, existing.name is not null and (existing.is_valid or
+    not step.validates) or step.kind = 'check' and existing.name is null and not org_id.is_root and coalesce(org_id.is_not_null, false) as present, case when step.validates then
+    format('alter table %s validate constraint %I', org_id.qualified_name, named.name) else format('alter table %s add constraint %I %s', org_id.qualified_name, named.name, step.definition) end as ddl,
+    case when not step.validates and not existing.is_inherited then format('alter table %s drop constraint %I', org_id.qualified_name, existing.name) end as undo, step.lock from org_id_columns as org_id
+    join ( values ( 2, 9, 'foreign_key', 'foreign_key', false, true, false, 'foreign key (org_id) references public.organizations (id) on delete cascade not valid',
     'SHARE ROW EXCLUSIVE, on public.organizations too' ), (2, 10, 'foreign_key_valid', 'foreign_key', true, true, false, null, 'SHARE UPDATE EXCLUSIVE'), ( 2, 11, 'foreign_key_root', 'foreign_key', false,
     false, true, 'foreign key (org_id) references public.organizations (id) on delete cascade', 'SHARE ROW EXCLUSIVE, and ACCESS EXCLUSIVE on public.organizations' ), (4, 12, 'check', 'check', false,
     true, false, 'check (org_id is not null) not valid', 'ACCESS EXCLUSIVE'), (4, 13, 'check_valid', 'check', true, true, false, null, 'SHARE UPDATE EXCLUSIVE') ) as step (phase, ordinal, part, kind,

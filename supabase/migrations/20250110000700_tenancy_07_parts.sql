@@ -119,7 +119,7 @@ cross join lateral (
             and (
                 above.conkey = way.parent_key
                 or way.may_decide and not exists (
-                    select from tenancy.registered_tables as passed where passed.relation = way.parent and passed.scope = 'org'
+                    select from tenancy.registered_tables as passed where passed.relation = coalesce(pg_partition_root(way.parent), way.parent) and passed.scope = 'org'
                 )
             )
     )
