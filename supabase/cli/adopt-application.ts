@@ -7,6 +7,7 @@ import {
   indexesName,
   listName,
   type Migration,
+  organizationsName,
   readMigrations,
   versionOf,
   withoutVersion,
@@ -83,8 +84,11 @@ function findAdopted(files: string[]): Map<string, string> | undefined {
 /** By its name: one of ours, or of the library in another version. */
 const isOurs = (name: string, names: string[]): boolean => names.includes(name) || /^tenancy_\d\d_\w+\.sql$/.test(name);
 
-/** True if the file is the adopter's to edit. */
-const isEdited = ({ name }: Migration): boolean => name === listName || name === indexesName;
+/** True if this can be the text of our migration in an application: as it is here, or with what its adopter may add to it. */
+function isAsHere({ name, text }: Migration, own: string): boolean {
+  if (name === listName || name === indexesName) return true;
+  return name === organizationsName ? normalize(own).startsWith(normalize(text)) : normalize(own) === normalize(text);
+}
 
 /** Throws an error with the files that are not as they are here. */
 function refuseOtherVersion({ folder, adopted }: Application): void {
@@ -96,9 +100,9 @@ function refuseOtherVersion({ folder, adopted }: Application): void {
     ...[...adopted].filter(([name]) => !names.includes(name)).map(([, file]) => `${file} is not one of this version`),
     ...migrations.flatMap((migration) => {
       const file = adopted.get(migration.name);
-      if (file === undefined || isEdited(migration)) return [];
+      if (file === undefined) return [];
       const text = readFileSync(join(folder, migrationsFolder, file), "utf8");
-      return normalize(text) === normalize(migration.text) ? [] : [`${file} is different`];
+      return isAsHere(migration, text) ? [] : [`${file} is different`];
     }),
   ];
   if (problems.length === 0) return;

@@ -11,6 +11,8 @@ export interface Migration {
 
 export const listName = "EDIT_list_of_tables.sql";
 export const indexesName = "EDIT_index_org_id.sql";
+/** What makes organizations of the application's own companies is added at its end. */
+export const organizationsName = "create_organizations.sql";
 /** By this one an application is known that has our migrations. */
 export const foundationName = "tenancy_01_foundation.sql";
 

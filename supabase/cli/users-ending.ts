@@ -118,7 +118,7 @@ function adviseOnConflicts(
 }
 
 function adviseOnUnreachable({ unreachable }: Pick<SummaryAnswer, "unreachable">): string[] {
-  return unreachable > 0 ? ["unreachable: select * from tenancy.user_preflight says what to fix; then call again"] : [];
+  return unreachable > 0 ? ["unreachable: select * from tenancy.user_findings says what to do; then call again"] : [];
 }
 
 function describeProblems(problems: UserProblem[], all: number): string {

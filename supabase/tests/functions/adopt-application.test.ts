@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -56,6 +56,19 @@ describe("readApplication", () => {
       }
     }
     expect(readApplication(folder).adopted?.size).toBe(readMigrations().length);
+  });
+
+  test("takes the file of the organizations with something at its end for ours, and not with something in it", () => {
+    addOurs(20250110000000);
+    const file = find(folder, "create_organizations");
+    const text = readFileSync(file, "utf8");
+    writeFileSync(
+      file,
+      `${text}\ninsert into public.organizations (id, name) select id, name from public.companies;\n`,
+    );
+    expect(readApplication(folder).adopted?.size).toBe(readMigrations().length);
+    writeFileSync(file, text.replace("create table", "create unlogged table"));
+    expect(() => readApplication(folder)).toThrow("create_organizations.sql is different");
   });
 
   test.each<[string, (folder: string) => void, RegExp]>([
