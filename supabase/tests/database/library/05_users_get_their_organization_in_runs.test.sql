@@ -240,8 +240,6 @@ create function pg_temp.rows_read() returns bigint language sql as $function$
     from pg_stat_xact_all_tables as tables
     where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass)
 $function$;
--- Whatever the statistics say of tables that were filled a moment ago.
-set local enable_seqscan = off;
 create temp table page as
 select pg_temp.rows_read() as before, 0 as users, 0::bigint as rows_read;
 update page
