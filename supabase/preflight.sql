@@ -48,38 +48,39 @@ chosen (new_users) as (
     form) as (select null::oid, null::text where false), memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
     gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
     one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated,
-    null::jsonb as privileges_before, to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), mapping_state
-    as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled offset 0), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate
-    "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as
-    relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't'
-    and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is
-    distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid =
-    relation.oid and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
-    pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as
-    parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition,
-    coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate
-    "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg(child_column.attnum order by
-    pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid,
-    parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid,
-    child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <>
-    parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from
-    unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on
-    child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and
-    parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
-    from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
-    right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
-    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), hinted_columns as (with named as materialized ( select class.oid::regclass as relation, format('%I.%I',
-    namespace.nspname, class.relname) as qualified_name, class.relnamespace, lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, type.typcategory as category,
-    key_column.attnum from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join pg_catalog.pg_index as key on key.indrelid = class.oid and
-    key.indisprimary and key.indnkeyatts = 1 left join pg_catalog.pg_attribute as key_column on key_column.attrelid = class.oid and key_column.attnum = key.indkey[0] left join pg_catalog.pg_type as type
-    on type.oid = key_column.atttypid where class.oid in (select table_inventory.relation from table_inventory) or class.oid = to_regclass('public.organizations') ), unkeyed as materialized ( select
-    named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory as category, coalesce(nullif(type.typbasetype, 0), type.oid) in
-    ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
-    lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' as
-    is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid =
-    column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as
-    reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name,
-    to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
+    null::jsonb as privileges_before, to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ),
+    organizations_id as (select id.attrelid as relation, id.attnum from pg_catalog.pg_attribute as id where (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id',
+    'uuid'::regtype)), mapping_state as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled offset 0), table_inventory as (select relation.oid::regclass as relation,
+    namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name,
+    relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not
+    relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and
+    namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid
+    = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum
+    from pg_catalog.pg_index where pg_index.indisunique and pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid,
+    reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums,
+    referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select
+    array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names,
+    array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
+    '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid, parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then
+    format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then
+    format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@',
+    parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key,
+    equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on
+    parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type,
+    coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and
+    left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand
+    where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), hinted_columns as (with named as
+    materialized ( select class.oid::regclass as relation, format('%I.%I', namespace.nspname, class.relname) as qualified_name, class.relnamespace, lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])',
+    '\1_\2', 'g')) as word, type.typcategory as category, key_column.attnum from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join
+    pg_catalog.pg_index as key on key.indrelid = class.oid and key.indisprimary and key.indnkeyatts = 1 left join pg_catalog.pg_attribute as key_column on key_column.attrelid = class.oid and
+    key_column.attnum = key.indkey[0] left join pg_catalog.pg_type as type on type.oid = key_column.atttypid where class.oid in (select table_inventory.relation from table_inventory) or class.oid =
+    to_regclass('public.organizations') ), unkeyed as materialized ( select named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory
+    as category, coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0),
+    type.oid) = 'uuid'::regtype as is_uuid, lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~
+    '^((app|public)_)?(users?|(user_)?profiles?)$' as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not
+    column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from
+    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any
+    (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
     'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
     ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
     '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
@@ -262,16 +263,15 @@ chosen (new_users) as (
     all (array_remove(array[to_regnamespace('tenancy'), to_regnamespace('org_migration')]::oid[], null)) )), claimed_organizations as (select coalesce( ( xpath( '/row/count/text()', query_to_xml( format(
     'select count(*) from auth.users join public.organizations'
     ' on organizations.id::text = lower(users.raw_app_meta_data ->> ''org_id'') where organizations.id <> %L', (select settings.default_org_id from settings) ), false, true, '' ) ) )[1]::text::bigint, 0 )
-    as row_count where exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype))), table_sizes as (select
-    org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as
-    table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from org_id_columns join pg_catalog.pg_class as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf
-    group by org_id_columns.root), source_rules as (with source as ( select sources.*, bool_and(sources.kind = 'organization') over (partition by sources.root order by sources.ordinal) as is_named,
-    string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents, string_agg(sources.description, ' or ') filter (where sources.kind = 'parent') over later as
-    parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent') over later as no_parent_yet from sources window later as
-    (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following) ) select source.root, source.ordinal, false as by_memberships, source.attnums, source.description,
-    source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id, source.is_named from source union all select source.root, source.ordinal, true,
-    source.attnums, source.description || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)', source.parents_in_words), '') else '' end, source.joins,
-    coalesce(member.joins, ''), case when member.org_id is null then source.org_id else format(
+    as row_count where exists (select from organizations_id)), table_sizes as (select org_id_columns.root, count(*) as leaves, case when bool_and(leaf.reltuples >= 0) then sum(leaf.reltuples)::bigint end
+    as estimated_rows, coalesce(sum(pg_relation_size(leaf.oid)), 0)::bigint as table_bytes, coalesce(sum(pg_indexes_size(leaf.oid)), 0)::bigint as index_bytes from org_id_columns join pg_catalog.pg_class
+    as leaf on leaf.oid = org_id_columns.relation where org_id_columns.is_leaf group by org_id_columns.root), source_rules as (with source as ( select sources.*, bool_and(sources.kind = 'organization')
+    over (partition by sources.root order by sources.ordinal) as is_named, string_agg(sources.org_id, ', ') filter (where sources.kind = 'parent') over later as parents, string_agg(sources.description,
+    ' or ') filter (where sources.kind = 'parent') over later as parents_in_words, string_agg(format('%s and %s is null', sources.condition, sources.org_id), ' or ') filter (where sources.kind = 'parent')
+    over later as no_parent_yet from sources window later as (partition by sources.root order by sources.ordinal rows between 1 following and unbounded following) ) select source.root, source.ordinal,
+    false as by_memberships, source.attnums, source.description, source.joins, '' as member_joins, source.org_id as cautious_org_id, source.org_id, source.condition, source.user_id, source.is_named from
+    source union all select source.root, source.ordinal, true, source.attnums, source.description || case when source.kind = 'owner' then coalesce(format(' (of several organizations that of %s)',
+    source.parents_in_words), '') else '' end, source.joins, coalesce(member.joins, ''), case when member.org_id is null then source.org_id else format(
     'case when (%1$s) and exists (select from memberships as other_%2$s where other_%2$s.user_id operator(pg_catalog.=) %3$s'
     ' and other_%2$s.org_id operator(pg_catalog.<>) %4$s) then null else %5$s end', source.no_parent_yet, source.ordinal, source.user_id, source.org_id, member.org_id ) end, coalesce(member.org_id,
     source.org_id), source.condition, source.user_id, source.is_named from source left join lateral ( select format('coalesce(member_%s.org_id, %s)', source.ordinal, source.org_id), format(
@@ -393,34 +393,34 @@ chosen (new_users) as (
     ', ' order by attribute.attnum) as column_names from pg_catalog.pg_attribute as attribute where attribute.attrelid = to_regclass('public.organizations') and attribute.attnum > 0 and not
     attribute.attisdropped and attribute.attname not in ('id', 'name') and attribute.attnotnull and not attribute.atthasdef and attribute.attidentity = ''), auth_org_id_probes as (with known as ( select
     coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id, coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as
-    other_id from settings left join pg_catalog.pg_attribute as id on (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype) cross join lateral ( select case
-    when id.attnum is not null then query_to_xml( 'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as
-    answer ), other as ( select known.*, jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name,
-    coalesce(probe.claims::text, '') as claims, coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from
-    (select null as id union all (select users.id from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object(
-    'app_metadata', jsonb_build_object('org_id', other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id',
-    other.other_id), other.right_id, true, true ), ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false),
-    ('the organization outside app_metadata', other.metadata || jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata ||
-    jsonb_build_object( 'x-org', other.other_id, 'x-org-id', other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id',
-    other.other_id, 'x-workspace', other.other_id, 'x-workspace-id', other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ),
-    ('the id of a user alone', jsonb_build_object('sub', known_user.sub, 'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"',
-    '{"app_metadata": {"org_id": "default"}}', null, null, false, false), ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text',
-    '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false), ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null,
-    null, false, false), ('no token', null, null, null, false, false) ) as probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null),
-    foundation_findings as (with organizations as ( select relation.*, exists ( select from pg_catalog.pg_attribute as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = relation.oid
-    and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null where
-    id.attrelid = relation.oid and id.attname = 'id' and id.atttypid = 'uuid'::regtype ) as referable from pg_catalog.pg_class as relation where relation.oid = to_regclass('public.organizations') ),
-    auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as callable, overload.name is not null or
-    function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as may_raise, function.prosrc ~* '(::\s*|as\s+)uuid' and function.prosrc !~*
-    '(~|exception\s+when|pg_input_is_valid)' as casts_anything, overload.name as overload from ( select min(format('public.auth_org_id(%s)', oidvectortypes(other.proargtypes))) from pg_catalog.pg_proc as
-    other where other.pronamespace = to_regnamespace('public') and other.proname = 'auth_org_id' and other.pronargs > 0 and other.pronargs = other.pronargdefaults ) as overload (name) left join
-    pg_catalog.pg_proc as function on function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, case found.code when 'auth_org_id_untried' then 'decide' else 'stops' end as severity,
-    found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object, format('is version %s', current_setting('server_version')) as
-    problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select 'settings_missing', 'tenancy.settings',
-    'has no row, as after a restore of the schema alone, and nothing is looked at without it', 'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where
-    to_regclass('tenancy.settings') is not null and not exists (select from settings) union all select 'organizations_missing', 'public.organizations', 'does not exist',
-    'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and to_regclass('tenancy.settings') is not null union all select
-    'organizations_without_trigger', 'public.organizations', 'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
+    other_id from settings left join organizations_id as id on true cross join lateral ( select case when id.attnum is not null then query_to_xml(
+    'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, '' ) end as document ) as answer ), other as ( select known.*,
+    jsonb_build_object('org_id', known.other_id, 'organization_id', known.other_id, 'tenant_id', known.other_id) as metadata from known ) select probe.name, coalesce(probe.claims::text, '') as claims,
+    coalesce(probe.headers::text, '') as headers, probe.expected, probe.is_harmless from other cross join lateral ( select known_user.id::text as sub from (select null as id union all (select users.id
+    from auth.users order by users.id limit 20)) as known_user ) as known_user cross join lateral ( values ( 'the right claim', jsonb_build_object( 'app_metadata', jsonb_build_object('org_id',
+    other.right_id), 'user_metadata', other.metadata, 'sub', known_user.sub ) || other.metadata, other.metadata || jsonb_build_object('x-org-id', other.other_id), other.right_id, true, true ),
+    ('the organization in user_metadata', jsonb_build_object('user_metadata', other.metadata, 'sub', known_user.sub), null, null, true, false), ('the organization outside app_metadata', other.metadata ||
+    jsonb_build_object('sub', known_user.sub), null, null, true, false), ( 'the organization in a request header', '{}', other.metadata || jsonb_build_object( 'x-org', other.other_id, 'x-org-id',
+    other.other_id, 'x-organization', other.other_id, 'x-organization-id', other.other_id, 'x-tenant', other.other_id, 'x-tenant-id', other.other_id, 'x-workspace', other.other_id, 'x-workspace-id',
+    other.other_id, 'cookie', format('org_id=%1$s; organization_id=%1$s; tenant_id=%1$s', other.other_id) ), null, true, false ), ('the id of a user alone', jsonb_build_object('sub', known_user.sub,
+    'role', 'authenticated'), null, null, true, true), ('an empty token', '{}', null, null, true, false), ('the claim "default"', '{"app_metadata": {"org_id": "default"}}', null, null, false, false),
+    ('the claim ""', '{"app_metadata": {"org_id": ""}}', null, null, false, false), ('a claim that is no text', '{"app_metadata": {"org_id": {"id": 1}}}', null, null, false, false),
+    ('app_metadata that is no object', '{"app_metadata": "x"}', null, null, false, false), ('a token that is no object', '[]', null, null, false, false), ('no token', null, null, null, false, false) ) as
+    probe (name, claims, headers, expected, is_harmless, is_per_user) where probe.is_per_user or known_user.sub is null), foundation_findings as (with organizations as ( select relation.*, exists ( select
+    from organizations_id as id join pg_catalog.pg_index as unique_index on unique_index.indrelid = id.relation and unique_index.indkey[0] = id.attnum and unique_index.indnkeyatts = 1 and
+    unique_index.indisunique and unique_index.indimmediate and unique_index.indisvalid and unique_index.indpred is null ) as referable from pg_catalog.pg_class as relation where relation.oid =
+    to_regclass('public.organizations') ), auth_org_id as ( select function.oid, function.prorettype = 'uuid'::regtype as returns_uuid, has_function_privilege('authenticated', function.oid, 'execute') as
+    callable, overload.name is not null or function.prosrc ~* '(\m(raise|execute|assert|strict)\M|current_setting\([^,)]*\)|::\s*text\s*\)*\s*::\s*uuid)' as may_raise, function.prosrc ~*
+    '(::\s*|as\s+)uuid' and function.prosrc !~* '(~|exception\s+when|pg_input_is_valid)' as casts_anything, overload.name as overload from ( select min(format('public.auth_org_id(%s)',
+    oidvectortypes(other.proargtypes))) from pg_catalog.pg_proc as other where other.pronamespace = to_regnamespace('public') and other.proname = 'auth_org_id' and other.pronargs > 0 and other.pronargs =
+    other.pronargdefaults ) as overload (name) left join pg_catalog.pg_proc as function on function.oid = to_regprocedure('public.auth_org_id()') ) select found.code, case found.code when
+    'auth_org_id_untried' then 'decide' else 'stops' end as severity, found.object, null::text as table_name, found.problem, found.remedy from ( select 'old_postgresql' as code, 'PostgreSQL' as object,
+    format('is version %s', current_setting('server_version')) as problem, 'upgrade to 15 or later' as remedy where current_setting('server_version_num')::integer < 150000 union all select
+    'settings_missing', 'tenancy.settings', 'has no row, as after a restore of the schema alone, and nothing is looked at without it',
+    'insert into tenancy.settings default values; then the rows of tenancy.registry and tenancy.user_orgs' where to_regclass('tenancy.settings') is not null and not exists (select from settings) union all
+    select 'organizations_missing', 'public.organizations', 'does not exist', 'rename it back, or restore it: every org_id references it' where to_regclass('public.organizations') is null and
+    to_regclass('tenancy.settings') is not null union all select 'organizations_without_trigger', 'public.organizations',
+    'has lost the trigger that keeps the users of a deleted organization from being taken for new ones',
     'create trigger tenancy_leave_users_without_organization after delete on public.organizations referencing old table as'
     ' old_organizations for each statement execute function tenancy.leave_users_without_organization()' from organizations where to_regprocedure('tenancy.leave_users_without_organization()') is not null
     and not exists ( select from pg_catalog.pg_trigger where tgrelid = organizations.oid and tgfoid = to_regprocedure('tenancy.leave_users_without_organization()') and tgenabled in ('O', 'A') ) union all
@@ -534,8 +534,7 @@ chosen (new_users) as (
     attrelid = to_regclass('public.organizations') and attname = 'id') and (stranger.confrelid <> to_regclass('public.organizations') or its.definition !~ 'organizations\(id\)') ) as found),
     userless_organizations as (with naming as materialized ( select source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root,
     source_paths.entry) as named from source_paths join sources on sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind =
-    'organization' and source_paths.hops = 0 and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)) ),
-    inhabited as materialized ( select query_to_xml( format(
+    'organization' and source_paths.hops = 0 and exists (select from organizations_id) ), inhabited as materialized ( select query_to_xml( format(
     $sql$
                     with inhabited (id) as (
                         select organizations.id from public.organizations where organizations.id = any (%1$L)
@@ -610,16 +609,15 @@ chosen (new_users) as (
     concat('has ', counted.row_count, suspicion.problem) as problem, suspicion.remedy from ( select 'org_id_of_no_organization' as code, org_id.qualified_name as object, org_id.qualified_name as
     table_name, ' rows whose org_id is no organization' as problem, format('insert those organizations, or update %s set org_id = null where that is so', org_id.qualified_name) as remedy,
     org_id.qualified_name as counted_table, 'held.org_id is not null and not exists (select from public.organizations where organizations.id = held.org_id)' as condition, org_id.relation from
-    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id',
-    'uuid'::regtype)) and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and
-    reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name, org_id.qualified_name,
-    format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over', org_id.qualified_name, looking.name),
-    org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from pg_catalog.pg_constraint as looking_constraint
-    where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey) and not (looking_constraint.contype = 'f' and
-    cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from '(org_id IS NOT NULL)' union all select looking_class.relname from
-    pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where looking_index.indrelid = org_id.relation and
-    looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all select 'rows_break_check', doubtful_checks.name,
-    root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
+    org_id_columns as org_id where org_id.is_root and org_id.is_plain_uuid and exists (select from organizations_id) and not exists ( select from pg_catalog.pg_constraint as reference where
+    reference.conrelid = org_id.relation and reference.contype = 'f' and reference.convalidated and reference.conkey = array[org_id.attnum] ) union all select 'null_org_id_under_constraint', looking.name,
+    org_id.qualified_name, format(' rows without org_id, and %I, which filling them in could break', looking.name), format('fill org_id of %s in by hand, or drop %I until the push is over',
+    org_id.qualified_name, looking.name), org_id.qualified_name, 'held.org_id is null', org_id.relation from org_id_columns as org_id join lateral ( select looking_constraint.conname as name from
+    pg_catalog.pg_constraint as looking_constraint where looking_constraint.conrelid = org_id.relation and looking_constraint.contype in ('f', 'c', 'x') and org_id.attnum = any (looking_constraint.conkey)
+    and not (looking_constraint.contype = 'f' and cardinality(looking_constraint.conkey) = 1) and pg_get_expr(looking_constraint.conbin, looking_constraint.conrelid) is distinct from
+    '(org_id IS NOT NULL)' union all select looking_class.relname from pg_catalog.pg_index as looking_index join pg_catalog.pg_class as looking_class on looking_class.oid = looking_index.indexrelid where
+    looking_index.indrelid = org_id.relation and looking_index.indisunique and org_id.attnum = any (looking_index.indkey) ) as looking on true where org_id.is_root and org_id.is_plain_uuid union all
+    select 'rows_break_check', doubtful_checks.name, root.qualified_name, format(' rows that cannot be updated: they break the check %I, which is not valid', doubtful_checks.name),
     format('correct those rows of %s, or drop that check until the push is over', doubtful_checks.qualified_name), doubtful_checks.qualified_name, format('not (%s)', doubtful_checks.expression),
     doubtful_checks.relation from doubtful_checks join application_tables as root on root.relation = doubtful_checks.root where doubtful_checks.cannot_fail and not doubtful_checks.is_valid ) as suspicion
     join pg_catalog.pg_class as counted_class on counted_class.oid = suspicion.relation and counted_class.relkind = 'r' and pg_has_role(current_user, counted_class.relowner, 'usage') cross join lateral (
@@ -655,10 +653,9 @@ chosen (new_users) as (
                 group by held.attnum
             $sql$,
     asked.qualified_name, asked.columns, '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$', (select coalesce(array_agg(user_orgs.user_id), '{}') from user_orgs where user_orgs.user_id not in (select users.id
-    from auth.users)), case when exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)) then 'public.organizations'
-    else '(select null::uuid as id where false)' end, (select settings.default_org_id from settings) ), false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing
-    answer.document columns attnum smallint path 'attnum', filled bigint path 'filled', users bigint path 'users', organizations bigint path 'organizations' ) as counted ) select 'owner_of_nobody' as
-    code, 'stops' as severity, candidate.qualified_name as object, candidate.qualified_name as table_name, format(
+    from auth.users)), case when exists (select from organizations_id) then 'public.organizations' else '(select null::uuid as id where false)' end, (select settings.default_org_id from settings) ),
+    false, false, '' ) as answer (document) cross join lateral xmltable( '/table/row' passing answer.document columns attnum smallint path 'attnum', filled bigint path 'filled', users bigint path 'users',
+    organizations bigint path 'organizations' ) as counted ) select 'owner_of_nobody' as code, 'stops' as severity, candidate.qualified_name as object, candidate.qualified_name as table_name, format(
     'is decided by %s alone, and of %s values that were looked at none is a user''s id: its rows would go to the default organization', string_agg(candidate.attname, ', ' order by candidate.attnum),
     sum(looked_at.filled) ) as problem, format( 'if they are keys of a table: alter table %1$s add foreign key (…) references … not valid, and let a key lead from there to auth.users; if their users'
     ' are gone, place them in tenancy.user_orgs; or name other columns in org_from, or ''{}'': all of it belongs to the default organization', candidate.qualified_name ) as remedy from candidate join

@@ -80,15 +80,20 @@ where attribute.attrelid = to_regclass('public.organizations')
 comment on view tenancy.required_organization_columns is
 'One row: the columns that every new organization must be given besides id and name, with commas between; NULL for none.';
 
+create or replace view tenancy.organizations_id as
+select id.attrelid as relation, id.attnum from pg_catalog.pg_attribute as id
+where (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype);
+comment on view tenancy.organizations_id is
+'One row where public.organizations has an id of uuid, by which a query may look there; the push stops where it has none.';
+
 create or replace view tenancy.auth_org_id_probes as
 with known as (
     select
         coalesce((xpath('/row/a/text()', answer.document))[1]::text::uuid, settings.default_org_id) as right_id,
         coalesce((xpath('/row/b/text()', answer.document))[1]::text::uuid, gen_random_uuid()) as other_id
     from tenancy.settings
-    left join pg_catalog.pg_attribute as id on (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)
+    left join tenancy.organizations_id as id on true
     cross join lateral (
-        -- Only where its ids are such: the push stops at another table of that name.
         select case when id.attnum is not null then query_to_xml(
             'select min(id::text) as a, nullif(max(id::text), min(id::text)) as b, 0 as always from public.organizations', false, true, ''
         ) end as document
@@ -142,18 +147,15 @@ with organizations as (
     select
         relation.*,
         exists (
-            select from pg_catalog.pg_attribute as id
+            select from tenancy.organizations_id as id
             join pg_catalog.pg_index as unique_index
-                on unique_index.indrelid = relation.oid
+                on unique_index.indrelid = id.relation
                 and unique_index.indkey[0] = id.attnum
                 and unique_index.indnkeyatts = 1
                 and unique_index.indisunique
                 and unique_index.indimmediate
                 and unique_index.indisvalid
                 and unique_index.indpred is null
-            where id.attrelid = relation.oid
-                and id.attname = 'id'
-                and id.atttypid = 'uuid'::regtype
         ) as referable
     from pg_catalog.pg_class as relation
     where relation.oid = to_regclass('public.organizations')
@@ -336,9 +338,7 @@ declare
     problem text;
     problems text[] := '{}';
 begin
-    if to_regprocedure('public.auth_org_id()') is null
-        or (select prorettype <> 'uuid'::regtype from pg_catalog.pg_proc where oid = to_regprocedure('public.auth_org_id()'))
-    then
+    if (select prorettype from pg_catalog.pg_proc where oid = to_regprocedure('public.auth_org_id()')) is distinct from 'uuid'::regtype then
         return problems;
     end if;
     for probe in

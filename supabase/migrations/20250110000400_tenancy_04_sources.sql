@@ -349,7 +349,7 @@ select coalesce(
     )[1]::text::bigint,
     0
 ) as row_count
-where exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype));
+where exists (select from tenancy.organizations_id);
 comment on view org_migration.claimed_organizations is 'How many users have another organization than the default one in app_metadata. No row without organizations.';
 
 create or replace function tenancy.cross_org_references(target regclass default null)

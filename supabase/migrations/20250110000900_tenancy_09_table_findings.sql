@@ -236,7 +236,7 @@ with naming as materialized (
         and sources.entry = source_paths.entry
         and sources.kind = source_paths.kind
     where source_paths.kind = 'organization' and source_paths.hops = 0
-        and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype))
+        and exists (select from tenancy.organizations_id)
 ),
 inhabited as materialized (
     select
@@ -351,7 +351,7 @@ looked_at as materialized (
             asked.qualified_name, asked.columns, '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$',
             -- Whom the mapping places although they are gone.
             (select coalesce(array_agg(user_orgs.user_id), '{}') from tenancy.user_orgs where user_orgs.user_id not in (select users.id from auth.users)),
-            case when exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)) then 'public.organizations' else '(select null::uuid as id where false)' end,
+            case when exists (select from tenancy.organizations_id) then 'public.organizations' else '(select null::uuid as id where false)' end,
             (select settings.default_org_id from tenancy.settings)
         ),
         false, false, ''

@@ -334,7 +334,7 @@ from (
     from tenancy.org_id_columns as org_id
     where org_id.is_root
         and org_id.is_plain_uuid
-        and exists (select from pg_catalog.pg_attribute where (attrelid, attname, atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype))
+        and exists (select from tenancy.organizations_id)
         and not exists (
             select from pg_catalog.pg_constraint as reference
             where reference.conrelid = org_id.relation

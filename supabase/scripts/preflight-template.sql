@@ -80,7 +80,7 @@ listed_registry as (
     from listed
     where listed.table_name is not null
 ),
-{{views: mapping_state table_inventory unique_columns references_between_tables hinted_columns}}
+{{views: organizations_id mapping_state table_inventory unique_columns references_between_tables hinted_columns}}
 {{views with listed_registry for registered_tables: unclassified_tables registry_findings}}
 registered_tables as (
     select listed_registry.* from listed_registry
