@@ -10,7 +10,7 @@ import { versionOf, withoutVersion } from "./adopt-migrations.ts";
 import { pasteList, type PreflightRow } from "./adopt-preflight.ts";
 import { hidePassword } from "./adopt-options.ts";
 import { networkReason, UsageError } from "./command-line.ts";
-import { connectLive } from "./live-database.ts";
+import { closeLive, connectLive } from "./live-database.ts";
 
 /** A database that has the application's tables. */
 export interface Source {
@@ -36,7 +36,7 @@ export async function openSource(
       select to_regclass('tenancy.registry') is not null and to_regnamespace('org_migration') is null as is_over
     `;
     if (state?.["is_over"]) {
-      await sql.end({ timeout: 5 });
+      await closeLive(sql);
       throw new UsageError(
         `Cannot adopt with --db-url ${
           hidePassword(dbUrl)
@@ -44,7 +44,7 @@ export async function openSource(
           " registered and given to tenancy.onboard in a migration of your own",
       );
     }
-    return { sql, what: hidePassword(dbUrl), isLive: true, close: () => sql.end({ timeout: 5 }) };
+    return { sql, what: hidePassword(dbUrl), isLive: true, close: () => closeLive(sql) };
   }
   const local = await findLocal(application);
   if (local) return local;
@@ -59,7 +59,7 @@ async function connect(url: string, timeout: number): Promise<Sql> {
     await sql`select 1`.simple();
     return sql;
   } catch (error) {
-    await sql.end({ timeout: 1 });
+    await closeLive(sql);
     throw new UsageError(`Cannot connect to --db-url ${hidePassword(url)}: ${networkReason(error)}`);
   }
 }
@@ -72,14 +72,14 @@ async function findLocal(application: Application): Promise<Source | undefined> 
   const applied = [...(await readHistory(sql)).keys()];
   const expected = ownBeforeList(application).map(versionOf);
   if (applied.length !== expected.length || expected.some((version) => !applied.includes(version))) {
-    await sql.end({ timeout: 5 });
+    await closeLive(sql);
     return undefined;
   }
   return {
     sql,
     what: `the local stack at 127.0.0.1:${application.dbPort}`,
     isLive: false,
-    close: () => sql.end({ timeout: 5 }),
+    close: () => closeLive(sql),
   };
 }
 
@@ -186,7 +186,7 @@ async function startOwn(application: Application): Promise<Source> {
       what: "a PostgreSQL of its own with the application's migrations",
       isLive: false,
       close: async () => {
-        await sql.end({ timeout: 5 });
+        await closeLive(sql);
         await stop();
       },
     };

@@ -6,7 +6,7 @@ import type { TransactionSql } from "postgres";
 import { UsageError } from "./command-line.ts";
 import { type Manifest, readManifest, type WrittenTable } from "./export-manifest.ts";
 import { columnList, condition, findMissing, prepareSession, readColumns, readRows } from "./export-tables.ts";
-import { connectLive } from "./live-database.ts";
+import { closeLive, connectLive } from "./live-database.ts";
 
 /** Loads a folder that was exported, in one transaction: all of it, or nothing. Returns what is in it. */
 export async function loadExport(url: string, options: { folder: string; without: string[] }): Promise<Manifest> {
@@ -44,7 +44,7 @@ export async function loadExport(url: string, options: { folder: string; without
       for (const table of tables) await advanceSequences(transaction, table);
     });
   } finally {
-    await sql.end({ timeout: 5 });
+    await closeLive(sql);
   }
   return { ...manifest, tables };
 }

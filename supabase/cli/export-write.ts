@@ -6,7 +6,7 @@ import type { TransactionSql } from "postgres";
 import { UsageError } from "./command-line.ts";
 import { type Manifest, manifestFile, type WrittenTable } from "./export-manifest.ts";
 import { findMissing, findTables, type Missing, prepareSession, readRows } from "./export-tables.ts";
-import { connectLive } from "./live-database.ts";
+import { closeLive, connectLive } from "./live-database.ts";
 
 /** Makes the folder, for its owner alone. Throws an error where something is in it. */
 function prepareFolder(folder: string): void {
@@ -55,7 +55,7 @@ export async function writeExport(
       return { manifest, needed };
     });
   } finally {
-    await sql.end({ timeout: 5 });
+    await closeLive(sql);
   }
 }
 

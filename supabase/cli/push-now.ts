@@ -1,4 +1,4 @@
-import { connectLive } from "./live-database.ts";
+import { closeLive, connectLive } from "./live-database.ts";
 
 /** A row of tenancy.now, with times as seconds. */
 export interface Now {
@@ -60,6 +60,6 @@ export function openNow(url: string): NowReader {
         throw error;
       }
     },
-    close: async () => await sql.end({ timeout: 2 }),
+    close: () => closeLive(sql),
   };
 }

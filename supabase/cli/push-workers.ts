@@ -1,7 +1,7 @@
 /** Sessions beside a push that share its backfill and its validations. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { networkReason } from "./command-line.ts";
-import { connectLive } from "./live-database.ts";
+import { closeLive, connectLive } from "./live-database.ts";
 import { notThereYet } from "./push-now.ts";
 
 const mostWorkers = 16;
@@ -42,7 +42,7 @@ async function help(url: string, signal: AbortSignal, failed: (reason: string) =
     }
     if (pause > 0) await sleep(pause, undefined, { signal }).catch(() => {});
   }
-  await sql.end({ timeout: 2 });
+  await closeLive(sql);
 }
 
 /** Opens so many sessions that help; resolves when all have ended. */

@@ -1,4 +1,4 @@
-import { connectLive } from "./live-database.ts";
+import { closeLive, connectLive } from "./live-database.ts";
 
 /** Asks the database one query, in a read-only transaction of its own, so that no lock is held longer than it takes. */
 export type Ask = <Row extends object>(query: string, parameters?: (string | number)[]) => Promise<Row[]>;
@@ -25,6 +25,6 @@ export function openReadOnly(url: string): ReadOnlyDatabase {
       });
       return [...rows] as unknown as Row[];
     },
-    end: async () => await sql.end({ timeout: 5 }),
+    end: () => closeLive(sql),
   };
 }

@@ -13,7 +13,7 @@ import {
   usageExitCode,
 } from "../cli/command-line.ts";
 import { readDatabaseUrl } from "../cli/database-url.ts";
-import { connectLive } from "../cli/live-database.ts";
+import { closeLive, connectLive } from "../cli/live-database.ts";
 import { readGivenKey } from "../cli/secret-key.ts";
 import { authContract, type AuthTarget, send } from "./auth-contract.ts";
 import { hookContract } from "./hook-contract.ts";
@@ -107,7 +107,7 @@ async function runChecks({ target: given, database }: Request): Promise<number> 
     if (database.isHooked) await sql`select tenancy.enable_token_hook()`;
     return await runEach(all, target);
   } finally {
-    await sql.end();
+    await closeLive(sql);
     await issuer?.close();
   }
 }

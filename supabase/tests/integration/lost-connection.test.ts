@@ -1,6 +1,6 @@
 import { connect as connectSocket, createServer, type Server, type Socket } from "node:net";
 import { afterEach, beforeEach, expect, inject, test } from "vitest";
-import { connectLive } from "../../cli/live-database.ts";
+import { closeLive, connectLive } from "../../cli/live-database.ts";
 import { openUsers } from "../../functions/update-user-org-metadata/users-database.ts";
 import { databaseUrl } from "../../local/postgres.ts";
 
@@ -46,7 +46,7 @@ afterEach(async () => {
 test("a command's query fails, and nothing else, where the connection goes in its place", async () => {
   const sql = connectLive(url);
   await expect(sql`select 1`).rejects.toMatchObject({ code: "CONNECTION_CLOSED" });
-  await sql.end({ timeout: 0 });
+  await closeLive(sql);
   expect(uncaught).toEqual([]);
 });
 
