@@ -33,6 +33,7 @@ create table if not exists tenancy.settings (
     new_users_anonymous boolean not null default false,
     org_role boolean not null default false,
     token_hook boolean not null default false,
+    memberships_of text,
     rows_decided_at timestamptz,
     small_table_bytes bigint not null default 8388608 check (small_table_bytes >= 0),
     platform_schemas text[] not null default array[
@@ -59,10 +60,10 @@ comment on column tenancy.settings.new_users is 'Which organization users get wh
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
 comment on column tenancy.settings.org_role is 'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';
 comment on column tenancy.settings.token_hook is 'True: the Auth server calls tenancy.add_org_id_to_token. Set by tenancy.enable_token_hook.';
+comment on column tenancy.settings.memberships_of is 'The table that memberships follow, as tenancy.enable_memberships was given it. NULL: none.';
 comment on column tenancy.settings.rows_decided_at is 'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
 comment on column tenancy.settings.small_table_bytes is 'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
-comment on column tenancy.settings.platform_schemas is 'Schemas of the platform, and of tools that make their own tables, which are not the application''s. Add yours:'
-' update tenancy.settings set platform_schemas = platform_schemas || ''queue''::text.';
+comment on column tenancy.settings.platform_schemas is 'Schemas of the platform, and of tools that make their own tables, which are not the application''s. Add yours: update tenancy.settings set platform_schemas = platform_schemas || ''queue''::text.';
 
 insert into tenancy.settings default values
 on conflict do nothing;
@@ -71,8 +72,7 @@ create or replace view tenancy.required_organization_columns as
 select string_agg(format('%I', attribute.attname), ', ' order by attribute.attnum) as column_names
 from pg_catalog.pg_attribute as attribute
 where attribute.attrelid = to_regclass('public.organizations')
-    and attribute.attnum > 0
-    and not attribute.attisdropped
+    and attribute.attnum > 0 and not attribute.attisdropped
     and attribute.attname not in ('id', 'name')
     and attribute.attnotnull
     and not attribute.atthasdef

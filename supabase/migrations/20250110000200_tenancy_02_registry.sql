@@ -288,8 +288,8 @@ from (
         (
             'tenancy.settings',
             'only_row,default_org_id,lock_timeout_ms,lock_attempts,batch_target_ms,batch_wal_mb,wal_mb_per_second,scan_mb_per_second,'
-            'backfill_rows_per_second,paused,pause_limit_minutes,fill_org_id,new_users,new_users_anonymous,org_role,token_hook,rows_decided_at,'
-            'small_table_bytes,platform_schemas'
+            'backfill_rows_per_second,paused,pause_limit_minutes,fill_org_id,new_users,new_users_anonymous,org_role,token_hook,memberships_of,'
+            'rows_decided_at,small_table_bytes,platform_schemas'
         ),
         (
             'tenancy.registry',
@@ -338,12 +338,16 @@ cross join tenancy.required_organization_columns as required
 where settings.new_users = 'personal' and required.column_names is not null
 union all
 select
-    'memberships_not_followed', 'stops', its.tgrelid::regclass::text, null,
-    'is what memberships follow, and they miss its changes: a trigger of tenancy.enable_memberships is off or gone, as with a column of its',
-    'call that again, with the columns as they are now: it copies what was missed; or select tenancy.disable_memberships()'
-from pg_catalog.pg_trigger as its
-where its.tgfoid = to_regprocedure('tenancy.copy_membership()') and its.tgparentid = 0
-group by its.tgrelid
-having count(*) filter (where its.tgenabled in ('O', 'A')) < 2;
+    'memberships_not_followed', 'stops', coalesce(followed.relation, settings.memberships_of), null,
+    'is what memberships follow, and they miss its changes: it is gone, or a trigger of tenancy.enable_memberships is off or gone, as with a column',
+    'call that again, with the table and columns as they are now: it copies what was missed. Without a table: you write tenancy.memberships; or'
+    ' select tenancy.disable_memberships()'
+from tenancy.settings
+cross join lateral (
+    select min(its.tgrelid)::regclass::text as relation, count(*) filter (where its.tgenabled in ('O', 'A')) as at_work
+    from pg_catalog.pg_trigger as its
+    where its.tgfoid = to_regprocedure('tenancy.copy_membership()') and its.tgparentid = 0
+) as followed
+where settings.memberships_of is not null and followed.at_work < 2;
 comment on view tenancy.library_findings is
 'What has become of what the functions of tenancy rely on: the columns of its own tables, auth.users, and what follows the application''s memberships.';

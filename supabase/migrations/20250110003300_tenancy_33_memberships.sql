@@ -165,8 +165,8 @@ declare
     of_source constant text := (
         select string_agg(
             format(
-                ' and found.%I operator(pg_catalog.=) %s', its.attname,
-                format(case its.attname when user_column then '$1::%s' else '$2::%s' end, format_type(its.atttypid, its.atttypmod))
+                ' and found.%I operator(pg_catalog.=) $%s::%s', its.attname, case its.attname when user_column then 1 else 2 end,
+                format_type(its.atttypid, its.atttypmod)
             ), ''
         )
         from pg_attribute as its
@@ -189,10 +189,8 @@ begin
     perform set_config('enable_nestloop', case when of_user is null then 'off' else nestloop end, true);
     execute format(
         'with source as materialized (%s),'
-        ' gone as ('
-        'delete from tenancy.memberships where %s'
-        ' not exists (select from source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id))'
-        ')'
+        ' gone as (delete from tenancy.memberships where %s'
+        ' not exists (select from source where (source.user_id, source.org_id) = (memberships.user_id, memberships.org_id)))'
         ' insert into tenancy.memberships (user_id, org_id, role) select source.user_id, source.org_id, source.role from source'
         ' left join tenancy.memberships as there on (there.user_id, there.org_id) = (source.user_id, source.org_id)'
         ' where there.user_id is null or there.role is distinct from source.role'
@@ -256,8 +254,7 @@ begin
     execute format('grant execute on function public.%s to authenticated', signature);
 end
 $function$;
-comment on function tenancy.create_api_function(text, text, text, text) is
-'Creates a function in public that authenticated may call. Raises duplicate_function where another one has its name and parameters.';
+comment on function tenancy.create_api_function(text, text, text, text) is 'Creates a function in public that authenticated may call. Raises duplicate_function where another one has its name and parameters.';
 
 create or replace function tenancy.enable_memberships(
     source regclass default null, user_column name default 'user_id', org_column name default 'org_id', role_column name default null
@@ -266,10 +263,10 @@ returns void language plpgsql volatile security invoker set search_path = '' as 
 declare
     followed constant regclass := (
         select min(its.tgrelid)::regclass from pg_catalog.pg_trigger as its
-        where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0 and its.tgrelid <> source
+        where its.tgfoid = 'tenancy.copy_membership()'::regprocedure and its.tgparentid = 0
     );
 begin
-    if followed is not null then
+    if followed <> source then
         raise exception 'memberships follow % already: first select tenancy.disable_memberships(), which moves nobody', followed
         using errcode = 'object_not_in_prerequisite_state';
     end if;
@@ -286,6 +283,7 @@ begin
         -- Nobody writes to it from here on: what came meanwhile.
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;
+    update tenancy.settings set memberships_of = coalesce(source, followed)::text;
     perform tenancy.create_api_function(
         'switch_organization(org_id uuid)', 'void', 'volatile security definer', 'select tenancy.switch_organization(org_id)'
     );
@@ -302,7 +300,8 @@ $function$;
 comment on function tenancy.enable_memberships(regclass, name, name, name) is
 'Opt-in: lets users be in several organizations and switch between them: public.switch_organization(org_id), public.my_organizations() and'
 ' public.auth_org_role(), for supabase.rpc and for policies. source: the membership table of the application, which tenancy.memberships is filled'
-' from and kept in step with; NULL: you write tenancy.memberships yourself. While the mapping is empty it is begun with everyone where they are. Writes to that table wait for the end of the transaction only from when its triggers are made, after its rows are copied. Raises duplicate_function where public has others of these names.';
+' from and kept in step with; NULL: you write tenancy.memberships yourself, or it follows what it does. While the mapping is empty it is begun with'
+' everyone where they are. Writes to the table wait only once its rows are copied. Raises duplicate_function where public has others of these names.';
 
 create or replace function tenancy.disable_memberships()
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
@@ -325,6 +324,7 @@ begin
     end loop;
     -- Which nobody loses: no trigger of a row fires.
     truncate tenancy.memberships;
+    update tenancy.settings set memberships_of = null;
 end
 $function$;
 comment on function tenancy.disable_memberships() is

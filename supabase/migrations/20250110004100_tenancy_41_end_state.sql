@@ -214,7 +214,10 @@ create or replace function tenancy.rows_to_restore(left_out regclass[])
 returns text language sql stable security invoker set search_path = '' as $function$
     select concat_ws(
         E'\n',
-        format('insert into tenancy.settings select * from jsonb_populate_record(null::tenancy.settings, %L);', to_jsonb(settings)),
+        format(
+            'insert into tenancy.settings select * from jsonb_populate_record(null::tenancy.settings, %L);',
+            to_jsonb(settings) || case when to_regclass(settings.memberships_of) = any (left_out) then '{"memberships_of": null}' else '{}' end
+        ),
         (
             select case
                 when required.column_names is null then format(
@@ -328,7 +331,12 @@ begin
             E'create schema tenancy;\nrevoke all on schema tenancy from public, anon, authenticated, service_role;\ncomment on schema tenancy is %L;\n',
             obj_description('tenancy'::regnamespace, 'pg_namespace')
         ),
-        (select string_agg(library.statement, E'\n\n' order by library.ordinal, library.name) from tenancy.library_statements as library),
+        (
+            select string_agg(library.statement, E'\n\n' order by library.ordinal, library.name)
+            from tenancy.library_statements as library
+            -- What follows the memberships of a table that comes later.
+            where not exists (select from unnest(left_out) as later where starts_with(library.name, later || '.'))
+        ),
         'revoke all on all tables in schema tenancy from public, anon, authenticated, service_role;',
         'revoke all on all sequences in schema tenancy from public, anon, authenticated, service_role;',
         E'revoke all on all functions in schema tenancy from public, anon, authenticated, service_role;\n',

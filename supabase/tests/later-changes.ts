@@ -392,6 +392,23 @@ export const laterChanges: Change[] = [
     says: /\[memberships_not_followed\]/,
   },
   {
+    name: "the table that memberships follow is dropped",
+    sql: "drop table pier.crew cascade",
+    failed: ["registry"],
+    says: /pier\.crew is what memberships follow, and they miss its changes: it is gone, .* \[memberships_not_followed\]/,
+  },
+  {
+    name: "memberships go on without the table that they followed",
+    sql: "drop table pier.crew cascade; select tenancy.enable_memberships()",
+    failed: [],
+  },
+  {
+    name: "the triggers that memberships follow by are dropped",
+    sql: "drop trigger tenancy_copy_membership on pier.crew; drop trigger tenancy_copy_memberships on pier.crew",
+    failed: ["registry"],
+    says: /\[memberships_not_followed\]/,
+  },
+  {
     name: "a trigger that memberships follow by is renamed",
     sql: "alter trigger tenancy_copy_memberships on pier.crew rename to copies",
     failed: [],
