@@ -216,7 +216,7 @@ returns text language sql stable security invoker set search_path = '' as $funct
         E'\n',
         format(
             'insert into tenancy.settings select * from jsonb_populate_record(null::tenancy.settings, %L);',
-            to_jsonb(settings) || case when to_regclass(settings.memberships_of) = any (left_out) then '{"memberships_of": null}' else '{}' end
+            to_jsonb(settings) || case when to_regclass(settings.memberships_of) = any (left_out) then '{"memberships_of": null}'::jsonb else '{}' end
         ),
         (
             select case
@@ -251,8 +251,7 @@ returns text language sql stable security invoker set search_path = '' as $funct
             cross join lateral (
                 select parse_ident(coalesce(tables.former_names[1], format('%I.%I', tables.schema_name, tables.table_name)))
             ) as first (name)
-            where tables.table_oid is null
-                or tables.table_oid <> all (left_out::oid[])
+            where coalesce(tables.table_oid, to_regclass(format('%I.%I', tables.schema_name, tables.table_name)), 0) <> all (left_out::oid[])
         ),
         'select tenancy.note_tables();',
         (

@@ -395,7 +395,8 @@ export const laterChanges: Change[] = [
     name: "the table that memberships follow is dropped",
     sql: "drop table pier.crew cascade",
     failed: ["registry"],
-    says: /pier\.crew is what memberships follow, and they miss its changes: it is gone, .* \[memberships_not_followed\]/,
+    says:
+      /pier\.crew is what memberships follow, and they miss its changes: it is gone, .* \[memberships_not_followed\]/,
   },
   {
     name: "memberships go on without the table that they followed",

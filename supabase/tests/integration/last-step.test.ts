@@ -46,6 +46,11 @@ const later = {
     create table public.later (id integer primary key, user_id uuid);
     select tenancy.onboard('public.later');
   `,
+  "20990301000000_later_members.sql": `
+    insert into tenancy.registry (table_name, scope, reason) values ('members', 'excluded', 'memberships');
+    create table public.members (user_id uuid, org_id uuid references public.organizations (id), primary key (user_id, org_id));
+    select tenancy.enable_memberships('public.members');
+  `,
 };
 
 /** What the owner has switched on by hand. */
@@ -227,7 +232,7 @@ describe("the last step", () => {
       for (const [name, text] of Object.entries(later)) writeFileSync(join(migrations, name), text);
       await push(database.url);
 
-      answer = await run(replaceFiles, { "tenancy.end_state()": "tenancy.end_state('{public.later}')" });
+      answer = await run(replaceFiles, { "tenancy.end_state()": "tenancy.end_state('{public.later,public.members}')" });
 
       fresh = await cloneDatabase("last_step_fresh", "postgres");
       await push(fresh.url);
@@ -285,7 +290,7 @@ describe("the last step", () => {
     });
 
     test("writes itself again", async () => {
-      const write = async (of: Sql) => (await of`select tenancy.end_state('{public.later}') as text`)[0]?.["text"];
+      const write = async (of: Sql) => (await of`select tenancy.end_state('{public.later,public.members}') as text`)[0]?.["text"];
       expect(await write(fresh.sql)).toBe(await write(sql));
     });
   });
