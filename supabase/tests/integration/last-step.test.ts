@@ -290,7 +290,8 @@ describe("the last step", () => {
     });
 
     test("writes itself again", async () => {
-      const write = async (of: Sql) => (await of`select tenancy.end_state('{public.later,public.members}') as text`)[0]?.["text"];
+      const write = async (of: Sql) =>
+        (await of`select tenancy.end_state('{public.later,public.members}') as text`)[0]?.["text"];
       expect(await write(fresh.sql)).toBe(await write(sql));
     });
   });
