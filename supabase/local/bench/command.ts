@@ -74,12 +74,17 @@ export async function withServer<T>(
 ): Promise<T> {
   const folder = join(stateFolder(), `bench-${process.pid}`);
   mkdirSync(folder, { recursive: true });
+  // The server ends with the process, and may still write for a moment.
+  const leave = () => rmSync(folder, { recursive: true, force: true, maxRetries: 20 });
+  const end = () => process.exit(1);
   const server = await startPostgres({ port: await freePort(), folder: join(folder, "server"), settings });
+  process.once("exit", leave).once("SIGTERM", end).once("SIGINT", end);
   try {
     return await measure(server, folder);
   } finally {
     await server.stop("immediate");
-    rmSync(folder, { recursive: true, force: true });
+    process.off("exit", leave).off("SIGTERM", end).off("SIGINT", end);
+    leave();
   }
 }
 

@@ -1,4 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test, vi } from "vitest";
+import { stateFolder } from "../../local/project.ts";
 import { startCommand } from "../commands.ts";
 
 /** Runs a benchmark with few rows, and returns the cells of its tables by what their lines begin with. */
@@ -49,6 +52,17 @@ describe("npm run", () => {
     expect(cells.get("writer: p99.9")?.[1]).toMatch(/^[\d,.]+ ms$/);
     expect([...cells.keys()], "of the other parts").not.toContain("rows per second");
     expect([...cells.keys()]).not.toContain("against none");
+  });
+
+  test("a benchmark that is ended leaves neither its server nor its files", async () => {
+    const bench = startCommand(["node", "--import", "tsx", "supabase/local/bench/progress.ts", "1000"]);
+    await bench.untilPrinted("undisturbed");
+    const files = join(stateFolder(), `bench-${bench.process.pid}`);
+    const [server = ""] = readFileSync(join(files, "server/data/postmaster.pid"), "utf8").split("\n");
+    process.kill(bench.process.pid ?? 0, "SIGTERM");
+    await bench.ended;
+    expect(existsSync(files)).toBe(false);
+    await vi.waitFor(() => expect(() => process.kill(Number(server), 0)).toThrow("ESRCH"), { timeout: 60_000 });
   });
 
   test.each([["--only", "mapped,nothing"], ["--only", ""], ["--all", "1000"]])(
