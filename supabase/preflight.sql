@@ -710,9 +710,9 @@ chosen (new_users) as (
     path 'elsewhere' ) as answered where answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object,
     'auth.users' as table_name, format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values (
     'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
-    'in no organization: neither the mapping nor app_metadata.org_id says one',
-    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'user_conflict', 'decide', counted_mapping.elsewhere,
-    'users', 'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
+    'in no organization: neither the mapping nor app_metadata.org_id says one', format( '%s; rows of theirs that nothing else decides go to the default organization', case when settings.new_users =
+    'personal' then 'above the check in the list''s file: select tenancy.create_personal_organizations()' else 'place them in the mapping, or choose with tenancy.enable_new_users' end ) ), (
+    'user_conflict', 'decide', counted_mapping.elsewhere, 'users', 'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
     'leave them out of the mapping, and the claim decides; or call the function with "on_conflict": "overwrite"' ), ( 'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows',
     'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
     'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (with code as (
