@@ -859,29 +859,30 @@ chosen (new_users) as (
     run join code on code.oid = run.function), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
     application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
     function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
-    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, regexp_replace( regexp_replace( concat_ws( '; ', application_functions.line, ( select
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, regexp_replace( regexp_replace( regexp_replace( concat_ws( '; ', application_functions.line, ( select
     string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
     $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
     '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ),
-    '\mjsonb?_populate_record(?:set)? ?\( ?null ?:: ?(?:[\w$"]+ ?\. ?)?"?([\w$]+)"? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi' ) as line from application_functions left join
-    pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
-    as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
-    type.oid = function.prorettype ) as row_type on true ), member as materialized ( select table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members
-    join application_tables on application_tables.relation = table_members.root where table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names,
-    code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname, table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and
-    code.name = table_mentions.name and not code.is_parsed where not table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~*
-    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as (
-    select base.* from ( select mentioned.*, true from mentioned union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])',
-    its.name), true from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name)
-    join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from
-    ( select pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root,
-    member.table_name from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on
-    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed union select code.oid, code.name, code.schema_names,
-    code.line, member.root, member.table_name, 'rows of ' || class.relname, format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation from code cross join lateral
-    regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part) join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1])) join member on member.relation = class.oid
-    cross join (values (true), (false)) as form (is_relation) where not code.is_parsed ) as base union select whole.oid, whole.name, whole.schema_names, whole.line, whole.root, whole.table_name,
-    lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation from whole cross join ( values
-    ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true), ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    '\mjsonb?_populate_record(?:set)? ?\( ?(?:null ?:: ?|cast ?\( ?null as )(?:[\w$"]+ ?\. ?)?"?([\w$]+)"?(?: ?\))? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi' ),
+    '\( ?("[^"]+"|[a-z_$][\w$]*) ?\) ?\. ?\*', '\1.*', 'gi' ) as line from application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral (
+    select type.typtype = 'c' and class.relkind = 'c' as is_own, exists (select from pg_catalog.pg_attribute as column_ where column_.attrelid = class.oid and column_.attname = 'org_id') as has_org_id
+    from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where type.oid = function.prorettype ) as row_type on true ), member as materialized ( select
+    table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members join application_tables on application_tables.relation = table_members.root where
+    table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names, code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname,
+    table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and code.name = table_mentions.name and not code.is_parsed where not
+    table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~* format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ),
+    whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as ( select base.* from ( select mentioned.*, true from mentioned union select code.oid, code.name,
+    code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross
+    join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name) join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name,
+    code.schema_names, code.line, given.root, given.table_name, null, format('(?:old|new|\$\d+%s)', '|' || given.name), false from ( select pg_trigger.tgfoid as function, member.root, member.table_name,
+    null as name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root, member.table_name, substring(function.proargnames[argument.position]
+    from '^\w+$') from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes::oid[]) with ordinality as argument (type, position) join
+    pg_catalog.pg_type as type on type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed union select code.oid,
+    code.name, code.schema_names, code.line, member.root, member.table_name, 'rows of ' || class.relname, format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation from
+    code cross join lateral regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part) join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1])) join member on
+    member.relation = class.oid cross join (values (true), (false)) as form (is_relation) where not code.is_parsed ) as base union select whole.oid, whole.name, whole.schema_names, whole.line, whole.root,
+    whole.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation from whole cross join (
+    values ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true), ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
     ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
     ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
     ('\mfor {name} in select {all} from (?:only )?{table}', false), ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
@@ -919,11 +920,12 @@ chosen (new_users) as (
     where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
     whole.table_name, format( 'probably returns too many columns: all of %s, and %s says which it returns', whole.table_name, case when answer.is_record then 'whoever calls it' else 'it' end ), format(
     'name the columns in %s, or %s', answer.name, case when answer.is_record then 'org_id in every list at its calls' else 'drop it and create it with org_id among those that it returns' end ) from answer
-    join whole on whole.oid = answer.oid and whole.is_relation cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
-    answer.is_record) and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when
-    lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?'
-    || whole.pattern) ) union all select distinct 'whole_rows_copied', 'breaks', code.name, member.table_name, format('probably inserts all columns of a table that it names as it runs, which may be %s',
-    member.table_name), format('name the columns in %s, on both sides', code.name) from code cross join lateral regexp_matches( code.line_with_text,
+    join whole on whole.oid = answer.oid cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?((?:rows of )?[\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
+    answer.is_record) and not answer.returns_org_id and not answer.is_parsed and case when not whole.is_relation then answer.column_list ~* format('(?:^|,) ?%s ?\. ?\*', replace(whole.pattern,
+    '(?![\w$"])', '')) else answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when lower(star.part[1]) <> whole.relname then
+    format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern) end union all select
+    distinct 'whole_rows_copied', 'breaks', code.name, member.table_name, format('probably inserts all columns of a table that it names as it runs, which may be %s', member.table_name),
+    format('name the columns in %s, on both sides', code.name) from code cross join lateral regexp_matches( code.line_with_text,
     $re$\minsert into ([\w$".]*)[^;]*\mselect (?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)? from (?:only )?(?:[\w$"]+ ?\. ?)?(?:%|' ?\|\|)$re$, 'gi' ) as run (part) cross join lateral ( select
     parse_ident(named.part[1]) as names, null::oid as relation from regexp_matches(code.line_with_text, $re$'((?:[a-z_][\w$]*\.)?[a-z_][\w$]*)'$re$, 'gi') as named (part) union select null,
     pg_trigger.tgrelid from pg_catalog.pg_trigger where pg_trigger.tgfoid = code.oid and code.line_with_text ~* '\mtg_(relid|table_name|relname)\M' ) as meant join member on true join pg_catalog.pg_class
