@@ -216,7 +216,7 @@ mapping_findings as (
     where found.number > 0
 ),
 {{views: application_functions sign_up_writes sign_up_findings push_findings}}
-{{views: isolation_policies api_privileges views_over_tables function_calls table_mentions api_roles metadata_readers review_shapes review_breaks policy_arms review_policies review_leaks review_deletion review_choices review}}
+{{views: isolation_policies api_privileges function_calls views_over_tables table_mentions api_roles review_shapes review_breaks policy_arms metadata_readers review_policies review_leaks review_deletion review_choices review}}
 blockers as (
     select
         format('pid %s', session.pid) as object,
