@@ -248,6 +248,8 @@ from (
         limit 1
     ) as free
     where not reference.is_bound
+        -- One that is not valid can be bound once it is.
+        and not (reference.is_special and reference.is_valid)
         and child.relkind = 'r'
         and parent.relkind = 'r'
         and not tenancy.has_index(side.indexed, array['org_id'] || side.column_names, side.is_unique)
