@@ -710,9 +710,9 @@ chosen (new_users) as (
     path 'elsewhere' ) as answered where answered.rows > 0 or settings.new_users in ('personal', 'application') ), mapping_findings as ( select found.code, found.severity, 'auth.users' as object,
     'auth.users' as table_name, format('has %s %s %s', found.number, found.what, found.problem) as problem, found.remedy from counted_mapping cross join settings cross join lateral ( values (
     'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
-    'in no organization: neither the mapping nor app_metadata.org_id says one',
-    'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization' ), ( 'user_conflict', 'decide', counted_mapping.elsewhere,
-    'users', 'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
+    'in no organization: neither the mapping nor app_metadata.org_id says one', format( '%s; rows of theirs that nothing else decides go to the default organization', case when settings.new_users =
+    'personal' then 'above the check in the list''s file: select tenancy.create_personal_organizations()' else 'place them in the mapping, or choose with tenancy.enable_new_users' end ) ), (
+    'user_conflict', 'decide', counted_mapping.elsewhere, 'users', 'whose app_metadata.org_id is another organization than the mapping''s: their rows go by the mapping, their token stays',
     'leave them out of the mapping, and the claim decides; or call the function with "on_conflict": "overwrite"' ), ( 'mapping_incomplete', 'stops', counted_mapping.incomplete, 'rows',
     'of the mapping without a user', 'leave them out' ), ( 'mapping_ambiguous', 'stops', counted_mapping.twice, 'users', 'with more than one row in the mapping',
     'choose one each: select distinct on (user_id) … order by user_id, …' ) ) as found (code, severity, number, what, problem, remedy) where found.number > 0 ), application_functions as (with code as (
@@ -812,24 +812,31 @@ chosen (new_users) as (
     table_members.root, table_members.relation, table_members.qualified_name, string_agg(distinct privilege.privilege_type, ', ') filter (where not privilege.is_default) as held, string_agg(distinct
     privilege.grantee, ', ') filter (where not privilege.is_default) as holders, string_agg(privilege.form, '; ' order by privilege.form) filter (where not privilege.is_default) as held_form,
     string_agg(privilege.form, '; ' order by privilege.form) filter (where privilege.is_default) as default_form from table_members left join privilege on privilege.relation = table_members.relation where
-    table_members.scope = 'org' group by table_members.root, table_members.relation, table_members.qualified_name), views_over_tables as (with recursive read_by as materialized ( select distinct
-    dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join pg_catalog.pg_class as viewed
-    on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_class'::regclass and
-    dependency.refobjid <> rule.ev_class union select member.relation, viewed.oid from pg_catalog.pg_class as viewed cross join lateral pg_get_viewdef(viewed.oid) as its (text) join table_members as
-    member on member.scope = 'org' and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)', '\\\1', 'g')) where viewed.relkind = 'm' ), reached (relation,
-    root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation = table_members.relation where table_members.scope = 'org' union select
+    table_members.scope = 'org' group by table_members.root, table_members.relation, table_members.qualified_name), function_calls as (with code as materialized ( select application_functions.oid,
+    application_functions.name, application_functions.source, application_functions.schema_names from application_functions ), callee as materialized ( select function.oid, function.proname::text as name,
+    namespace.nspname::text as schema_name from code join pg_catalog.pg_proc as function on function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace )
+    select distinct code.oid as caller, code.name as caller_name, callee.oid as callee from code cross join lateral regexp_matches( code.source,
+    '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' ) as word (part) join callee on callee.name = (parse_ident(word.part[2]))[1] and callee.oid is distinct from
+    code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names) else callee.schema_name = (parse_ident(word.part[1]))[1] end), views_over_tables as (with recursive
+    read_by as materialized ( select distinct dependency.refobjid as relation, rule.ev_class as view_oid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid =
+    dependency.objid join pg_catalog.pg_class as viewed on viewed.oid = rule.ev_class and viewed.relkind in ('v', 'm') where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and
+    dependency.refclassid = 'pg_catalog.pg_class'::regclass and dependency.refobjid <> rule.ev_class union select member.relation, viewed.oid from pg_catalog.pg_class as viewed cross join lateral
+    pg_get_viewdef(viewed.oid) as its (text) join table_members as member on member.scope = 'org' and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)',
+    '\\\1', 'g')) where viewed.relkind = 'm' ), code as materialized ( select application_functions.oid, application_functions.line from application_functions where application_functions.oid is not null
+    ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls where function_calls.caller is not null ), called (view_oid, function) as ( select rule.ev_class,
+    dependency.refobjid from pg_catalog.pg_depend as dependency join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid join code on code.oid = dependency.refobjid where dependency.classid =
+    'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass union select called.view_oid, call.callee from called join call on call.caller = called.function ), reached
+    (relation, root, is_direct) as ( select read_by.view_oid, table_members.root, true from table_members join read_by on read_by.relation = table_members.relation where table_members.scope = 'org' union
+    select called.view_oid, member.root, false from called join pg_catalog.pg_class as viewed on viewed.oid = called.view_oid and viewed.relkind in ('v', 'm') join code on code.oid = called.function join
+    table_members as member on member.scope = 'org' join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace where code.line ~* format(
+    '\m(?:from|join|table) (?:only )?(?:"?%s"? ?\. ?)?"?%s"?(?![\w$"]| ?\.)', regexp_replace(namespace.nspname, '(\W)', '\\\1', 'g'), regexp_replace(member.relname, '(\W)', '\\\1', 'g') ) union select
     read_by.view_oid, reached.root, false from reached join read_by on read_by.relation = reached.relation ) select reached.relation::regclass as relation, format('%I.%I', namespace.nspname,
     viewed.relname) as qualified_name, reached.root, root.qualified_name as table_name, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner, coalesce(viewed.reloptions::text ~*
     'security_invoker=(true|on|yes|1)\M', false) as is_invoker, bool_or(reached.is_direct) as is_direct from reached join pg_catalog.pg_class as viewed on viewed.oid = reached.relation join
     pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace join application_tables as root on root.relation = reached.root where namespace.nspname <> all ((select
     settings.platform_schemas from settings)::text[]) group by reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner,
-    viewed.reloptions), function_calls as (with code as materialized ( select application_functions.oid, application_functions.name, application_functions.source, application_functions.schema_names from
-    application_functions ), callee as materialized ( select function.oid, function.proname::text as name, namespace.nspname::text as schema_name from code join pg_catalog.pg_proc as function on
-    function.oid = code.oid join pg_catalog.pg_namespace as namespace on namespace.oid = function.pronamespace ) select distinct code.oid as caller, code.name as caller_name, callee.oid as callee from
-    code cross join lateral regexp_matches( code.source, '(?:("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\.\s*)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s*\(', 'gi' ) as word (part) join callee on callee.name =
-    (parse_ident(word.part[2]))[1] and callee.oid is distinct from code.oid and case when word.part[1] is null then callee.schema_name = any (code.schema_names) else callee.schema_name =
-    (parse_ident(word.part[1]))[1] end), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross join lateral ( select array(
-    select (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
+    viewed.reloptions), table_mentions as (with code as materialized ( select application_functions.*, cte.names as cte_names from application_functions cross join lateral ( select array( select
+    (parse_ident(named.part[1]))[1] from regexp_matches( application_functions.line,
     '("(?:[^"]|"")+"|[a-z_][\w$]*)(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\( ?(?:select|insert|update|delete|merge|with|values|table)\M', 'gi' ) as named (part) ) as names ) as cte ), word as (
     select code.oid, code.name, lower(split_part(found.part[1], ' ', 1)) as verb, parse_ident(concat_ws('.', found.part[2], found.part[3])) as names, case when found.part[1] ~* '^merge' then
     (regexp_match(code.source, '\mthen\s+insert\s*(\([^()]*\)|values)', 'i'))[1] else found.part[4] end as column_list from code cross join lateral regexp_matches( code.line,
@@ -850,38 +857,33 @@ chosen (new_users) as (
     (code.cte_names) or code.line ~* format('%1$s(?: ?\([^()]*\))? as (?:(?:not )?materialized )?\([^()]*\m(?:from|join) (?:only )?%1$s', named.pattern)), api_roles as (select role.oid, role.rolname,
     role.rolbypassrls from pg_catalog.pg_roles as role where not role.rolsuper and role.rolname <> current_user and role.rolname !~ '^(pg_|supabase_|cli_login_|pgsodium_|pgtle_)' and role.rolname not in
     ('postgres', 'authenticator', 'service_role', 'dashboard_user', 'pgbouncer') and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true and pg_has_role(role.oid,
-    to_regrole('service_role'), 'usage') is not true), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name,
-    application_functions.source_with_text as text from application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee
-    from function_calls ), policy_call as materialized ( select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid =
-    'pg_catalog.pg_policy'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call
-    union select run.policy_oid, call.callee from run join call on call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from
-    pg_catalog.pg_policy as policy cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from
-    run join code on code.oid = run.function), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
+    to_regrole('service_role'), 'usage') is not true), review_shapes as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.kind,
     application_functions.is_parsed, application_functions.schema_names, function.prorettype, function.prorettype = 'record'::regtype and function.proallargtypes is null as is_record,
     function.proallargtypes is not null or row_type.is_own as has_columns, coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
-    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, regexp_replace( regexp_replace( concat_ws( '; ', application_functions.line, ( select
+    regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text, regexp_replace( regexp_replace( regexp_replace( concat_ws( '; ', application_functions.line, ( select
     string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ') from regexp_matches( application_functions.source_with_text,
     $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi' ) as given (part) ) ),
     '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi' ),
-    '\mjsonb?_populate_record(?:set)? ?\( ?null ?:: ?(?:[\w$"]+ ?\. ?)?"?([\w$]+)"? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi' ) as line from application_functions left join
-    pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral ( select type.typtype = 'c' and class.relkind = 'c' as is_own, exists ( select from pg_catalog.pg_attribute
-    as column_ where column_.attrelid = class.oid and column_.attname = 'org_id' ) as has_org_id from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where
-    type.oid = function.prorettype ) as row_type on true ), member as materialized ( select table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members
-    join application_tables on application_tables.relation = table_members.root where table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names,
-    code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname, table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and
-    code.name = table_mentions.name and not code.is_parsed where not table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~*
-    format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ), whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as (
-    select base.* from ( select mentioned.*, true from mentioned union select code.oid, code.name, code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])',
-    its.name), true from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name)
-    join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false from
-    ( select pg_trigger.tgfoid as function, member.root, member.table_name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root,
-    member.table_name from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes) as argument (type) join pg_catalog.pg_type as type on
-    type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed union select code.oid, code.name, code.schema_names,
-    code.line, member.root, member.table_name, 'rows of ' || class.relname, format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation from code cross join lateral
-    regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part) join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1])) join member on member.relation = class.oid
-    cross join (values (true), (false)) as form (is_relation) where not code.is_parsed ) as base union select whole.oid, whole.name, whole.schema_names, whole.line, whole.root, whole.table_name,
-    lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation from whole cross join ( values
-    ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true), ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
+    '\mjsonb?_populate_record(?:set)? ?\( ?(?:null ?:: ?|cast ?\( ?null as )(?:[\w$"]+ ?\. ?)?"?([\w$]+)"?(?: ?\))? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi' ),
+    '\( ?("[^"]+"|[a-z_$][\w$]*) ?\) ?\. ?\*', '\1.*', 'gi' ) as line from application_functions left join pg_catalog.pg_proc as function on function.oid = application_functions.oid left join lateral (
+    select type.typtype = 'c' and class.relkind = 'c' as is_own, exists (select from pg_catalog.pg_attribute as column_ where column_.attrelid = class.oid and column_.attname = 'org_id') as has_org_id
+    from pg_catalog.pg_type as type join pg_catalog.pg_class as class on class.oid = type.typrelid where type.oid = function.prorettype ) as row_type on true ), member as materialized ( select
+    table_members.relation, table_members.root, application_tables.qualified_name as table_name from table_members join application_tables on application_tables.relation = table_members.root where
+    table_members.scope = 'org' ), mentioned as materialized ( select distinct code.oid, code.name, code.schema_names, code.line, table_mentions.root, table_mentions.table_name, table_mentions.relname,
+    table_mentions.pattern from table_mentions join code on code.oid is not distinct from table_mentions.function and code.name = table_mentions.name and not code.is_parsed where not
+    table_mentions.is_view and not ( table_mentions.pattern not like '%\.%' and code.line ~* format('%s as (?:(?:not )?materialized )?\( ?select (?!(?:[\w$"]+ ?\. ?)?\*)', table_mentions.pattern) ) ),
+    whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_relation) as ( select base.* from ( select mentioned.*, true from mentioned union select code.oid, code.name,
+    code.schema_names, code.line, member.root, member.table_name, its.name, format('"?%s"?(?![\w$"])', its.name), true from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation cross
+    join lateral (values (pg_trigger.tgoldtable::text), (pg_trigger.tgnewtable::text)) as its (name) join code on code.oid = pg_trigger.tgfoid where its.name is not null union select code.oid, code.name,
+    code.schema_names, code.line, given.root, given.table_name, null, format('(?:old|new|\$\d+%s)', '|' || given.name), false from ( select pg_trigger.tgfoid as function, member.root, member.table_name,
+    null as name from member join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation union select function.oid, member.root, member.table_name, substring(function.proargnames[argument.position]
+    from '^\w+$') from code as of_row join pg_catalog.pg_proc as function on function.oid = of_row.oid cross join unnest(function.proargtypes::oid[]) with ordinality as argument (type, position) join
+    pg_catalog.pg_type as type on type.oid = argument.type join member on member.relation = type.typrelid ) as given join code on code.oid = given.function and not code.is_parsed union select code.oid,
+    code.name, code.schema_names, code.line, member.root, member.table_name, 'rows of ' || class.relname, format('"rows of %s"', regexp_replace(class.relname, '(\W)', '\\\1', 'g')), form.is_relation from
+    code cross join lateral regexp_matches(code.line, '"rows of ([^"]+)"', 'g') as made (part) join pg_catalog.pg_class as class on class.relname in (made.part[1], lower(made.part[1])) join member on
+    member.relation = class.oid cross join (values (true), (false)) as form (is_relation) where not code.is_parsed ) as base union select whole.oid, whole.name, whole.schema_names, whole.line, whole.root,
+    whole.table_name, lower(trim(both '"' from made.part[1])), format('"?%s"?(?![\w$"])', regexp_replace(trim(both '"' from made.part[1]), '(\W)', '\\\1', 'g')), form.is_relation from whole cross join (
+    values ('{name} as (?:(?:not )?materialized )?\( ?select {all} from (?:only )?{table}', true), ('{name} as (?:(?:not )?materialized )?\( ?delete from (?:only )?{table}[^;]* returning \*', true),
     ('\( ?select {all} from (?:only )?{table}[^()]*\) ?(?:as )?(?!(?:union|except|intersect|where|order|limit|select|insert|then)\M){name}', true),
     ('\mcreate (?:temp |temporary |unlogged )?table (?:if not exists )?{name}(?: on commit (?:drop|preserve rows|delete rows))? as \(?select {all} from (?:only )?{table}', true),
     ('\mfor {name} in select {all} from (?:only )?{table}', false), ('\mselect {all} into (?:strict )?{name} from (?:only )?{table}', false),
@@ -919,11 +921,12 @@ chosen (new_users) as (
     where answer.column_list like '%,%' and answer.column_list !~ '(^|[.,]) ?\*' and answer.column_list !~* '\morg_id\M' union all select distinct 'function_row_shape', 'breaks', answer.name,
     whole.table_name, format( 'probably returns too many columns: all of %s, and %s says which it returns', whole.table_name, case when answer.is_record then 'whoever calls it' else 'it' end ), format(
     'name the columns in %s, or %s', answer.name, case when answer.is_record then 'org_id in every list at its calls' else 'drop it and create it with org_id among those that it returns' end ) from answer
-    join whole on whole.oid = answer.oid and whole.is_relation cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
-    answer.is_record) and not answer.returns_org_id and not answer.is_parsed and ( answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when
-    lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?'
-    || whole.pattern) ) union all select distinct 'whole_rows_copied', 'breaks', code.name, member.table_name, format('probably inserts all columns of a table that it names as it runs, which may be %s',
-    member.table_name), format('name the columns in %s, on both sides', code.name) from code cross join lateral regexp_matches( code.line_with_text,
+    join whole on whole.oid = answer.oid cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?((?:rows of )?[\w$]+)"? ?\. ?)?\*', 'g') as star (part) where (answer.has_columns or
+    answer.is_record) and not answer.returns_org_id and not answer.is_parsed and case when not whole.is_relation then answer.column_list ~* format('(?:^|,) ?%s ?\. ?\*', replace(whole.pattern,
+    '(?![\w$"])', '')) else answer.statement ~* concat( '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern, case when lower(star.part[1]) <> whole.relname then
+    format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end ) or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern) end union all select
+    distinct 'whole_rows_copied', 'breaks', code.name, member.table_name, format('probably inserts all columns of a table that it names as it runs, which may be %s', member.table_name),
+    format('name the columns in %s, on both sides', code.name) from code cross join lateral regexp_matches( code.line_with_text,
     $re$\minsert into ([\w$".]*)[^;]*\mselect (?:[\w$"]+ ?\. ?)?\*(?: ?,[^;]*)? from (?:only )?(?:[\w$"]+ ?\. ?)?(?:%|' ?\|\|)$re$, 'gi' ) as run (part) cross join lateral ( select
     parse_ident(named.part[1]) as names, null::oid as relation from regexp_matches(code.line_with_text, $re$'((?:[a-z_][\w$]*\.)?[a-z_][\w$]*)'$re$, 'gi') as named (part) union select null,
     pg_trigger.tgrelid from pg_catalog.pg_trigger where pg_trigger.tgfoid = code.oid and code.line_with_text ~* '\mtg_(relid|table_name|relname)\M' ) as meant join member on true join pg_catalog.pg_class
@@ -1062,32 +1065,38 @@ chosen (new_users) as (
     asked.attnums <> '{}' and asked.has_user_identity and not asked.has_functions and not asked.is_negated as is_of_user ) as leaf group by asked.arm ) select clause.policy_oid, clause.name,
     clause.relation, clause.qualified_name, clause.root, clause.table_name, clause.row_security, clause.command, clause.roles, clause.is_permissive, clause.kind, clause.expression, judged.is_open,
     judged.is_false, judged.has_org_id, judged.is_of_user, judged.is_anyones, judged.is_everyones, judged.tables, judged.reads from judged join arm on arm.number = judged.arm join clause on clause.number
-    = arm.clause), review_policies as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root,
-    class.relnamespace, class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name from isolation_policies as policies join pg_catalog.pg_class as class on class.oid =
-    policies.relation join pg_catalog.pg_class as root on root.oid = policies.root join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace ), api_role as materialized ( select
-    api_roles.* from api_roles ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from
-    member join api_role on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from
-    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and
-    has_any_column_privilege(api_role.oid, member.relation, privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), arm as materialized ( select
-    policy_arms.* from policy_arms ), for_anon as materialized ( select coalesce(array_agg(found.oid), '{}') as tables from ( select arm.relation::oid as oid from arm where arm.is_permissive and arm.kind
-    = 'using' and arm.command in ('r', '*') and arm.is_open <> 'no' and arm.is_anyones and arm.roles && array[0::oid, to_regrole('anon')] union all select class.oid from pg_catalog.pg_class as class where
-    class.relkind in ('r', 'p') and not class.relrowsecurity and has_table_privilege('anon', class.oid, 'select') ) as found ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation,
-    arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w'
-    then '{UPDATE}' when arms.command = 'd' then '{DELETE}' when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open =
-    'yes') then 'yes' when bool_or(arms.is_open = 'probably') then 'probably' else 'no' end as is_open, bool_or(arms.is_anyones and (arms.is_open <> 'no' or arms.reads <> '{}' and arms.reads <@
-    for_anon.tables)) as is_anyones, bool_and(arms.is_open <> 'no') as is_whole, bool_and(arms.has_org_id) as has_org_id from arm as arms cross join for_anon group by arms.policy_oid, arms.name,
-    arms.relation, arms.qualified_name, arms.table_name, arms.row_security, arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation,
-    clause.roles from clause where not clause.is_permissive and clause.command = '*' and clause.has_org_id ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join
-    access on access.relation = clause.relation and access.privileges && clause.privileges where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from
-    unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 =
-    any (held.roles) or access.role_oid = any (held.roles)) ) ), open_policy as ( select reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles,
-    bool_and(reader.is_open = 'probably') as is_guess, bool_or(reader.is_open <> 'no') as is_open, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole, case when
-    bool_or(reader.kind = 'using' and reader.command in ('r', '*')) then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as verb,
-    string_agg( format( '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound
-    from reader where (reader.is_open <> 'no' or reader.is_anyones) and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name,
-    reader.table_name, reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ),
-    claim_hook as materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~ '\mclaims\M' and
-    application_functions.source_with_text !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
+    = arm.clause), metadata_readers as (with recursive code as materialized ( select application_functions.oid, application_functions.name, application_functions.source_with_text as text from
+    application_functions where application_functions.kind = 'function' ), call as materialized ( select function_calls.caller, function_calls.callee from function_calls ), policy_call as materialized (
+    select dependency.objid as policy_oid, dependency.refobjid as function from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_policy'::regclass and dependency.refclassid =
+    'pg_catalog.pg_proc'::regclass ), run (policy_oid, function) as ( select policy_call.policy_oid, policy_call.function from policy_call union select run.policy_oid, call.callee from run join call on
+    call.caller = run.function ) select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text from pg_catalog.pg_policy as policy cross join lateral (values
+    (policy.polqual), (policy.polwithcheck)) as its (node) where its.node is not null union all select run.policy_oid, code.name, code.text from run join code on code.oid = run.function), review_policies
+    as (with member as materialized ( select policies.root, policies.relation, policies.qualified_name, policies.row_security, policies.relation = policies.root as is_root, class.relnamespace,
+    class.relowner, format('%I.%I', root_schema.nspname, root.relname) as table_name from isolation_policies as policies join pg_catalog.pg_class as class on class.oid = policies.relation join
+    pg_catalog.pg_class as root on root.oid = policies.root join pg_catalog.pg_namespace as root_schema on root_schema.oid = root.relnamespace ), api_role as materialized ( select api_roles.* from
+    api_roles ), access as materialized ( select member.relation, api_role.oid as role_oid, api_role.rolname::text, api_role.rolbypassrls, array_agg(may.privilege) as privileges from member join api_role
+    on has_schema_privilege(api_role.oid, member.relnamespace, 'usage') and not pg_has_role(api_role.oid, member.relowner, 'usage') cross join lateral ( select privilege from unnest(array['SELECT',
+    'INSERT', 'UPDATE', 'DELETE']) as privilege where has_table_privilege(api_role.oid, member.relation, privilege) or (privilege <> 'DELETE' and has_any_column_privilege(api_role.oid, member.relation,
+    privilege)) ) as may group by member.relation, api_role.oid, api_role.rolname, api_role.rolbypassrls ), arm as materialized ( select policy_arms.* from policy_arms ), for_anon as materialized ( select
+    coalesce(array_agg(found.oid), '{}') as tables from ( select arm.relation::oid as oid from arm where arm.is_permissive and arm.kind = 'using' and arm.command in ('r', '*') and arm.is_open <> 'no' and
+    arm.is_anyones and arm.roles && array[0::oid, to_regrole('anon')] union all select class.oid from pg_catalog.pg_class as class where class.relkind in ('r', 'p') and not class.relrowsecurity and
+    has_table_privilege('anon', class.oid, 'select') ) as found ), clause as materialized ( select arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security,
+    arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression, case when arms.command = 'r' then '{SELECT}' when arms.command = 'w' then '{UPDATE}' when arms.command = 'd' then '{DELETE}'
+    when arms.kind = 'with check' then '{INSERT}' else '{SELECT,INSERT,UPDATE,DELETE}' end::text[] as privileges, case when bool_or(arms.is_open = 'yes') then 'yes' when bool_or(arms.is_open = 'probably')
+    then 'probably' else 'no' end as is_open, bool_or(arms.is_anyones and (arms.is_open <> 'no' or arms.reads <> '{}' and arms.reads <@ for_anon.tables)) as is_anyones, bool_and(arms.is_open <> 'no') as
+    is_whole, bool_and(arms.has_org_id) as has_org_id from arm as arms cross join for_anon group by arms.policy_oid, arms.name, arms.relation, arms.qualified_name, arms.table_name, arms.row_security,
+    arms.command, arms.roles, arms.is_permissive, arms.kind, arms.expression ), held as materialized ( select clause.relation, clause.roles from clause where not clause.is_permissive and clause.command =
+    '*' and clause.has_org_id ), reader as materialized ( select clause.*, access.role_oid, access.rolname from clause join access on access.relation = clause.relation and access.privileges &&
+    clause.privileges where clause.is_permissive and clause.row_security and not access.rolbypassrls and exists ( select from unnest(clause.roles) as for_role (oid) where for_role.oid = 0 or
+    pg_has_role(access.role_oid, for_role.oid, 'usage') ) and not exists ( select from held where held.relation = clause.relation and (0 = any (held.roles) or access.role_oid = any (held.roles)) ) ),
+    open_policy as ( select reader.rolname, reader.policy_oid, reader.name, reader.table_name, reader.qualified_name, reader.roles, bool_and(reader.is_open = 'probably') as is_guess,
+    bool_or(reader.is_open <> 'no') as is_open, bool_or(reader.is_anyones) as is_anyones, bool_and(reader.is_whole) as is_whole, case when bool_or(reader.kind = 'using' and reader.command in ('r', '*'))
+    then 'see' when bool_or(reader.command = 'd') then 'delete' when bool_or(reader.command = 'w') then 'change' else 'add' end as verb, string_agg( format(
+    '%s (%sorg_id = (select public.auth_org_id()))', reader.kind, case when reader.expression <> 'true' then reader.expression || ' and ' end ), ' ' order by reader.kind ) as bound from reader where
+    (reader.is_open <> 'no' or reader.is_anyones) and not (reader.command = 'w' and reader.kind = 'with check') group by reader.rolname, reader.policy_oid, reader.name, reader.table_name,
+    reader.qualified_name, reader.roles ), asked as materialized ( select metadata_readers.* from metadata_readers where metadata_readers.text ~ '(jwt|request\.|raw_user_meta_data)' ), claim_hook as
+    materialized ( select application_functions.source_with_text as text from application_functions where application_functions.source_with_text ~ '\mclaims\M' and application_functions.source_with_text
+    !~ 'request\.jwt' ) select 'policy_open' as code, 'leaks' as severity, open_policy.name as object, open_policy.table_name, format(
     'is a policy that %slets whoever passes it %s rows of every organization in %s: %s looks at %s', case when open_policy.is_guess then 'probably ' end, open_policy.verb, open_policy.table_name, case
     when open_policy.is_whole then 'it' else 'an arm of its OR' end, case when open_policy.is_guess then 'nothing that says whose a row is' else 'no column of the row' end ) as problem,
     format('alter policy %s on %s %s', open_policy.name, open_policy.qualified_name, open_policy.bound) as remedy from open_policy where open_policy.rolname = 'authenticated' and open_policy.is_open union

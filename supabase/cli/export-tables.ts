@@ -30,6 +30,19 @@ export async function findTables(sql: TransactionSql, withUsers: boolean): Promi
       union all
       select 'public.organizations'::regclass, 'organization', 'id', 2, 1
       union all
+      -- Companies that are the organizations, and what else names one.
+      select naming.relation, 'organization', naming.column_name, 3, 0
+      from (
+        select distinct on (reference.relation) reference.relation, reference.column_names[1] as column_name
+        from tenancy.references_between_tables as reference
+        join tenancy.application_tables on application_tables.relation = reference.relation
+        where reference.parent = 'public.organizations'::regclass
+          and reference.parent_column_names = array['id']
+          and application_tables.scope = 'excluded'
+          and not exists (select from tenancy.owner_columns where owner_columns.relation = reference.relation)
+        order by reference.relation, reference.attnums
+      ) as naming
+      union all
       select personal.relation, 'personal', personal.column_name, 3, row_number() over (order by personal.qualified_name)
       from (
         select distinct on (application_tables.relation) application_tables.relation, application_tables.qualified_name, owner_columns.column_name
@@ -62,6 +75,40 @@ export async function findTables(sql: TransactionSql, withUsers: boolean): Promi
   const tables: ExportedTable[] = [];
   for (const row of rows) tables.push({ ...row, columns: await readColumns(sql, row.name) });
   return tables;
+}
+
+/** A table whose rows do not come along, since no column of theirs says whose they are. */
+export interface LeftOut {
+  table: string;
+  /** Of the tables that come along, those that it references. */
+  references: string;
+  reason: string;
+}
+
+/** The application's tables that are none of these. */
+export async function findLeftOut(sql: TransactionSql, tables: ExportedTable[]): Promise<LeftOut[]> {
+  const names = tables.map(({ name }) => name);
+  const rows = await sql<LeftOut[]>`
+    select
+      application_tables.qualified_name as table,
+      coalesce(
+        (
+          select string_agg(distinct format('%I.%I', namespace.nspname, class.relname), ', ')
+          from tenancy.references_between_tables as reference
+          join pg_class as class on class.oid = reference.parent
+          join pg_namespace as namespace on namespace.oid = class.relnamespace
+          where reference.relation = application_tables.relation
+            and format('%I.%I', namespace.nspname, class.relname) = any (${names}::text[])
+        ),
+        ''
+      ) as references,
+      coalesce(registered_tables.reason, 'not in the list of tables') as reason
+    from tenancy.application_tables
+    left join tenancy.registered_tables on registered_tables.relation = application_tables.relation
+    where application_tables.qualified_name <> all (${names}::text[])
+    order by 1
+  `;
+  return [...rows];
 }
 
 /** The columns of a table, in the order of their names, as in another database they may stand in another one. */

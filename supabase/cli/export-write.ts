@@ -5,7 +5,15 @@ import { finished } from "node:stream/promises";
 import type { TransactionSql } from "postgres";
 import { UsageError } from "./command-line.ts";
 import { type Manifest, manifestFile, type WrittenTable } from "./export-manifest.ts";
-import { findMissing, findTables, type Missing, prepareSession, readRows } from "./export-tables.ts";
+import {
+  findLeftOut,
+  findMissing,
+  findTables,
+  type LeftOut,
+  type Missing,
+  prepareSession,
+  readRows,
+} from "./export-tables.ts";
 import { closeLive, connectLive } from "./live-database.ts";
 
 /** Makes the folder, for its owner alone. Throws an error where something is in it. */
@@ -17,11 +25,11 @@ function prepareFolder(folder: string): void {
   chmodSync(folder, 0o700);
 }
 
-/** Writes an organization's rows to a folder, all as they are at one moment. Returns what is in it, and what the rows need besides. */
+/** Writes an organization's rows to a folder, all as they are at one moment. Returns what is in it, what the rows need besides, and what is not in it. */
 export async function writeExport(
   url: string,
   options: { org: string; folder: string; withUsers: boolean },
-): Promise<{ manifest: Manifest; needed: Missing[] }> {
+): Promise<{ manifest: Manifest; needed: Missing[]; leftOut: LeftOut[] }> {
   const { org, folder, withUsers } = options;
   const sql = connectLive(url, { fetch_types: true });
   try {
@@ -52,7 +60,7 @@ export async function writeExport(
       const needed = await findMissing(transaction, tables, scope, "in the export");
       const manifest: Manifest = { format: 1, org, exportedAt: new Date().toISOString(), users, active, tables };
       writeFileSync(join(folder, manifestFile), `${JSON.stringify(manifest, null, 2)}\n`, { mode: 0o600 });
-      return { manifest, needed };
+      return { manifest, needed, leftOut: await findLeftOut(transaction, found) };
     });
   } finally {
     await closeLive(sql);

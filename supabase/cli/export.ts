@@ -30,8 +30,19 @@ async function run(options: ReturnType<typeof readOptions>): Promise<void> {
     show(await loadExport(options.url, options), "Loaded and verified");
     return;
   }
-  const { manifest, needed } = await writeExport(options.url, options);
+  const { manifest, needed, leftOut } = await writeExport(options.url, options);
   show(manifest, `Written to ${options.folder}`);
+  if (leftOut.length > 0) {
+    console.log(
+      "\nNo row of these is in it, since no column of theirs says whose it is; copy what is the organization's yourself:",
+    );
+    console.log(
+      formatTable(
+        ["table", "references", "in the list as"],
+        leftOut.map(({ table, references, reason }) => [table, references, reason]),
+      ),
+    );
+  }
   if (needed.length === 0) return;
   console.log("\nThese reference rows that are not in it, which must be where it is loaded:");
   console.log(

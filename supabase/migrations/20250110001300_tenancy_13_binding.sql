@@ -207,10 +207,13 @@ select wanted.relation, string_agg(wanted.line, E'\n' order by wanted.is_unique 
 from (
     select distinct
         reference.relation, side.is_unique,
-        format(
-            'create %sindex concurrently on %s (org_id, %s);', case when side.is_unique then 'unique ' end, side.indexed,
-            tenancy.column_list(side.column_names)
-        ) as line
+        case
+            when free.is_broken then format('drop index concurrently if exists %I.%I;', namespace.nspname, free.name)
+            else format(
+                'create %sindex concurrently if not exists %I on %s (org_id, %s);', case when side.is_unique then 'unique ' end, free.name,
+                side.indexed, tenancy.column_list(side.column_names)
+            )
+        end as line
     from tenancy.bound_definitions as reference
     cross join lateral (
         values
@@ -219,7 +222,34 @@ from (
     ) as side (indexed, column_names, is_unique)
     join pg_catalog.pg_class as child on child.oid = reference.relation
     join pg_catalog.pg_class as parent on parent.oid = reference.parent
+    join pg_catalog.pg_class as class on class.oid = side.indexed
+    join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
+    cross join lateral (
+        select concat(class.relname, '_org_id_', array_to_string(side.column_names, '_'), case when side.is_unique then '_key' end)
+    ) as described (name)
+    -- The first name that nothing else has: under one that is taken the line would build nothing, and say so to nobody.
+    cross join lateral (
+        select coined.name, its_index.indexrelid is not null as is_broken
+        from generate_series(1, 9) as number
+        cross join lateral (
+            select format(
+                'idx%s_%s%s', nullif(number, 1), case when octet_length(described.name) > 57 then left(md5(described.name), 8) || '_' end, described.name
+            )::name
+        ) as coined (name)
+        left join pg_catalog.pg_class as namesake
+            on namesake.relnamespace = class.relnamespace
+            and namesake.relname = coined.name
+        left join pg_catalog.pg_index as its_index
+            on its_index.indexrelid = namesake.oid
+            and its_index.indrelid = class.oid
+            and not its_index.indisvalid
+        where namesake.oid is null or its_index.indexrelid is not null
+        order by number
+        limit 1
+    ) as free
     where not reference.is_bound
+        -- One that is not valid can be bound once it is.
+        and not (reference.is_special and reference.is_valid)
         and child.relkind = 'r'
         and parent.relkind = 'r'
         and not tenancy.has_index(side.indexed, array['org_id'] || side.column_names, side.is_unique)
@@ -227,7 +257,8 @@ from (
 group by wanted.relation;
 comment on view tenancy.binding_index_lines is
 'The indexes that composite foreign keys of each table need and that are missing, as lines to run, each outside a transaction. One that'
-' several tables need stands at each. Select them for all tables at once, and then call tenancy.enable_binding.';
+' several tables need stands at each. Where a build was interrupted, the line drops what it left, and then comes the one that builds it.'
+' Select them for all tables at once, and then call tenancy.enable_binding.';
 
 create or replace function tenancy.binding_obstacle(
     target regclass, constraint_name name, out problem text, out state text, out needs_indexes boolean

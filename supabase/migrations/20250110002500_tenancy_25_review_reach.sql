@@ -5,54 +5,6 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace view tenancy.views_over_tables as
-with recursive read_by as materialized (
-    select distinct dependency.refobjid as relation, rule.ev_class as view_oid
-    from pg_catalog.pg_depend as dependency
-    join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid
-    join pg_catalog.pg_class as viewed
-        on viewed.oid = rule.ev_class
-        and viewed.relkind in ('v', 'm')
-    where dependency.classid = 'pg_catalog.pg_rewrite'::regclass
-        and dependency.refclassid = 'pg_catalog.pg_class'::regclass
-        and dependency.refobjid <> rule.ev_class
-    union
-    -- By a query that is given as text, with the rights of whoever refreshes it.
-    select member.relation, viewed.oid
-    from pg_catalog.pg_class as viewed
-    cross join lateral pg_get_viewdef(viewed.oid) as its (text)
-    join tenancy.table_members as member
-        on member.scope = 'org'
-        and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)', '\\\1', 'g'))
-    where viewed.relkind = 'm'
-),
-reached (relation, root, is_direct) as (
-    select read_by.view_oid, table_members.root, true
-    from tenancy.table_members
-    join read_by on read_by.relation = table_members.relation
-    where table_members.scope = 'org'
-    union
-    select read_by.view_oid, reached.root, false
-    from reached
-    join read_by on read_by.relation = reached.relation
-)
-select
-    reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name,
-    reached.root, root.qualified_name as table_name,
-    viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner,
-    coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker,
-    bool_or(reached.is_direct) as is_direct
-from reached
-join pg_catalog.pg_class as viewed on viewed.oid = reached.relation
-join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace
-join tenancy.application_tables as root on root.relation = reached.root
-where namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
-group by
-    reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace,
-    viewed.relowner, viewed.reloptions;
-comment on view tenancy.views_over_tables is
-'Every view and materialized view that reads an org-scoped table, itself (is_direct) or through other views, with that table.';
-
 create or replace view tenancy.function_calls as
 with code as materialized (
     select application_functions.oid, application_functions.name, application_functions.source, application_functions.schema_names
@@ -76,6 +28,87 @@ join callee
 comment on view tenancy.function_calls is
 'Which functions of the application the text of a function or a cron job (caller NULL) calls; without schema only where its search path'
 ' leads there. Of several with one name, each.';
+
+create or replace view tenancy.views_over_tables as
+with recursive read_by as materialized (
+    select distinct dependency.refobjid as relation, rule.ev_class as view_oid
+    from pg_catalog.pg_depend as dependency
+    join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid
+    join pg_catalog.pg_class as viewed
+        on viewed.oid = rule.ev_class
+        and viewed.relkind in ('v', 'm')
+    where dependency.classid = 'pg_catalog.pg_rewrite'::regclass
+        and dependency.refclassid = 'pg_catalog.pg_class'::regclass
+        and dependency.refobjid <> rule.ev_class
+    union
+    -- By a query that is given as text, with the rights of whoever refreshes it.
+    select member.relation, viewed.oid
+    from pg_catalog.pg_class as viewed
+    cross join lateral pg_get_viewdef(viewed.oid) as its (text)
+    join tenancy.table_members as member
+        on member.scope = 'org'
+        and its.text ~* format('_to_xml\w*\([^;]*(?<![\w$])%s(?![\w$])', regexp_replace(member.relname, '(\W)', '\\\1', 'g'))
+    where viewed.relkind = 'm'
+),
+code as materialized (
+    select application_functions.oid, application_functions.line
+    from tenancy.application_functions
+    where application_functions.oid is not null
+),
+call as materialized (
+    select function_calls.caller, function_calls.callee
+    from tenancy.function_calls
+    where function_calls.caller is not null
+),
+called (view_oid, function) as (
+    select rule.ev_class, dependency.refobjid
+    from pg_catalog.pg_depend as dependency
+    join pg_catalog.pg_rewrite as rule on rule.oid = dependency.objid
+    join code on code.oid = dependency.refobjid
+    where dependency.classid = 'pg_catalog.pg_rewrite'::regclass and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
+    union
+    select called.view_oid, call.callee
+    from called
+    join call on call.caller = called.function
+),
+reached (relation, root, is_direct) as (
+    select read_by.view_oid, table_members.root, true
+    from tenancy.table_members
+    join read_by on read_by.relation = table_members.relation
+    where table_members.scope = 'org'
+    union
+    -- By a function: in a view that runs as who asks, in a materialized one as who refreshes it.
+    select called.view_oid, member.root, false
+    from called
+    join pg_catalog.pg_class as viewed on viewed.oid = called.view_oid and viewed.relkind in ('v', 'm')
+    join code on code.oid = called.function
+    join tenancy.table_members as member on member.scope = 'org'
+    join pg_catalog.pg_namespace as namespace on namespace.oid = member.relnamespace
+    where code.line ~* format(
+        '\m(?:from|join|table) (?:only )?(?:"?%s"? ?\. ?)?"?%s"?(?![\w$"]| ?\.)', regexp_replace(namespace.nspname, '(\W)', '\\\1', 'g'),
+        regexp_replace(member.relname, '(\W)', '\\\1', 'g')
+    )
+    union
+    select read_by.view_oid, reached.root, false
+    from reached
+    join read_by on read_by.relation = reached.relation
+)
+select
+    reached.relation::regclass as relation, format('%I.%I', namespace.nspname, viewed.relname) as qualified_name,
+    reached.root, root.qualified_name as table_name,
+    viewed.relkind, viewed.relname, viewed.relnamespace, viewed.relowner,
+    coalesce(viewed.reloptions::text ~* 'security_invoker=(true|on|yes|1)\M', false) as is_invoker,
+    bool_or(reached.is_direct) as is_direct
+from reached
+join pg_catalog.pg_class as viewed on viewed.oid = reached.relation
+join pg_catalog.pg_namespace as namespace on namespace.oid = viewed.relnamespace
+join tenancy.application_tables as root on root.relation = reached.root
+where namespace.nspname <> all ((select settings.platform_schemas from tenancy.settings)::text[])
+group by
+    reached.relation, reached.root, root.qualified_name, namespace.nspname, viewed.relkind, viewed.relname, viewed.relnamespace,
+    viewed.relowner, viewed.reloptions;
+comment on view tenancy.views_over_tables is
+'Every view and materialized view that reads an org-scoped table, itself (is_direct) or through other views or functions, with that table.';
 
 create or replace view tenancy.table_mentions as
 with code as materialized (
@@ -170,41 +203,6 @@ where not role.rolsuper
     and pg_has_role(role.oid, to_regrole('postgres'), 'usage') is not true
     and pg_has_role(role.oid, to_regrole('service_role'), 'usage') is not true;
 comment on view tenancy.api_roles is 'Whom the API lets in, or may: no superuser, none of the platform''s own, and none that is as good as these.';
-
-create or replace view tenancy.metadata_readers as
-with recursive code as materialized (
-    select application_functions.oid, application_functions.name, application_functions.source_with_text as text
-    from tenancy.application_functions
-    where application_functions.kind = 'function'
-),
-call as materialized (
-    select function_calls.caller, function_calls.callee
-    from tenancy.function_calls
-),
-policy_call as materialized (
-    select dependency.objid as policy_oid, dependency.refobjid as function
-    from pg_catalog.pg_depend as dependency
-    where dependency.classid = 'pg_catalog.pg_policy'::regclass
-        and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
-),
-run (policy_oid, function) as (
-    select policy_call.policy_oid, policy_call.function
-    from policy_call
-    union
-    select run.policy_oid, call.callee
-    from run
-    join call on call.caller = run.function
-)
-select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text
-from pg_catalog.pg_policy as policy
-cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node)
-where its.node is not null
-union all
-select run.policy_oid, code.name, code.text
-from run
-join code on code.oid = run.function;
-comment on view tenancy.metadata_readers is
-'What every policy asks, as text without comments: its own expressions (function NULL), and the functions that it calls, directly or not.';
 
 create or replace view tenancy.policy_arms as
 with recursive clause as materialized (

@@ -13,22 +13,25 @@ with recursive code as materialized (
         function.proallargtypes is not null or row_type.is_own as has_columns,
         coalesce('org_id' = any (function.proargnames), false) or coalesce(row_type.has_org_id, false) as returns_org_id,
         regexp_replace(application_functions.source_with_text, '\s+', ' ', 'g') as line_with_text,
-        -- What RETURN QUERY EXECUTE is given stands where it is given, TABLE t is what it stands for, and rows of t that are made of JSON have a name.
+        -- RETURN QUERY EXECUTE is what it is given, TABLE t what it stands for, rows of t that are made of JSON have a name, and (r).* is r.*.
         regexp_replace(
             regexp_replace(
-                concat_ws(
-                    '; ', application_functions.line,
-                    (
-                        select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ')
-                        from regexp_matches(
-                            application_functions.source_with_text,
-                            $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
-                        ) as given (part)
-                    )
+                regexp_replace(
+                    concat_ws(
+                        '; ', application_functions.line,
+                        (
+                            select string_agg('return query ' || regexp_replace(coalesce(given.part[1], given.part[2]), '\s+', ' ', 'g'), '; ')
+                            from regexp_matches(
+                                application_functions.source_with_text,
+                                $re$\mreturn\s+query\s+execute\s+(?:format\s*\(\s*)?(?:e?'((?:[^']|'')*)'|\$\w*\$([^$]*)\$)$re$, 'gi'
+                            ) as given (part)
+                        )
+                    ),
+                    '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi'
                 ),
-                '(^ ?|[;()] ?|\m(?:query|union|all|except|intersect|as|atomic|begin) |\minto [\w$".]+ )table (?:only )?(?=[a-z_"])', '\1select * from ', 'gi'
+                '\mjsonb?_populate_record(?:set)? ?\( ?(?:null ?:: ?|cast ?\( ?null as )(?:[\w$"]+ ?\. ?)?"?([\w$]+)"?(?: ?\))? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi'
             ),
-            '\mjsonb?_populate_record(?:set)? ?\( ?null ?:: ?(?:[\w$"]+ ?\. ?)?"?([\w$]+)"? ?,(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)', '"rows of \1"', 'gi'
+            '\( ?("[^"]+"|[a-z_$][\w$]*) ?\) ?\. ?\*', '\1.*', 'gi'
         ) as line
     from tenancy.application_functions
     left join pg_catalog.pg_proc as function on function.oid = application_functions.oid
@@ -36,10 +39,7 @@ with recursive code as materialized (
     left join lateral (
         select
             type.typtype = 'c' and class.relkind = 'c' as is_own,
-            exists (
-                select from pg_catalog.pg_attribute as column_
-                where column_.attrelid = class.oid and column_.attname = 'org_id'
-            ) as has_org_id
+            exists (select from pg_catalog.pg_attribute as column_ where column_.attrelid = class.oid and column_.attname = 'org_id') as has_org_id
         from pg_catalog.pg_type as type
         join pg_catalog.pg_class as class on class.oid = type.typrelid
         where type.oid = function.prorettype
@@ -82,16 +82,16 @@ whole (oid, name, schema_names, line, root, table_name, relname, pattern, is_rel
         join code on code.oid = pg_trigger.tgfoid
         where its.name is not null
         union
-        select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, '(?:old|new|\$\d+)', false
+        select code.oid, code.name, code.schema_names, code.line, given.root, given.table_name, null, format('(?:old|new|\$\d+%s)', '|' || given.name), false
         from (
-            select pg_trigger.tgfoid as function, member.root, member.table_name
+            select pg_trigger.tgfoid as function, member.root, member.table_name, null as name
             from member
             join pg_catalog.pg_trigger on pg_trigger.tgrelid = member.relation
             union
-            select function.oid, member.root, member.table_name
+            select function.oid, member.root, member.table_name, substring(function.proargnames[argument.position] from '^\w+$')
             from code as of_row
             join pg_catalog.pg_proc as function on function.oid = of_row.oid
-            cross join unnest(function.proargtypes) as argument (type)
+            cross join unnest(function.proargtypes::oid[]) with ordinality as argument (type, position)
             join pg_catalog.pg_type as type on type.oid = argument.type
             join member on member.relation = type.typrelid
         ) as given
@@ -260,21 +260,21 @@ select distinct
         case when answer.is_record then 'org_id in every list at its calls' else 'drop it and create it with org_id among those that it returns' end
     )
 from answer
-join whole
-    on whole.oid = answer.oid
-    and whole.is_relation
-cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?([\w$]+)"? ?\. ?)?\*', 'g') as star (part)
+join whole on whole.oid = answer.oid
+cross join lateral regexp_matches(answer.column_list, '(?:^|,) ?(?:"?((?:rows of )?[\w$]+)"? ?\. ?)?\*', 'g') as star (part)
 where (answer.has_columns or answer.is_record)
     and not answer.returns_org_id
     and not answer.is_parsed
-    and (
-        answer.statement ~* concat(
+    and case
+        -- All of a row is all of its columns, too.
+        when not whole.is_relation then answer.column_list ~* format('(?:^|,) ?%s ?\. ?\*', replace(whole.pattern, '(?![\w$"])', ''))
+        else answer.statement ~* concat(
             '(\m(from|join|update|insert into) +(lateral +)?(only |as )?|, ?)', whole.pattern,
             case when lower(star.part[1]) <> whole.relname then format(' (as )?"?%s"?(?![\w$"])', star.part[1]) end
         )
         -- Or all columns of a query of all columns that has no name.
         or answer.column_list ~ '^ ?\*' and answer.line ~* ('\mfrom \( ?select ([\w$"]+ ?\. ?)?\* from (only )?' || whole.pattern)
-    )
+    end
 union all
 -- By EXECUTE, of a table whose name stands elsewhere in the text, or is that of the trigger.
 select distinct

@@ -5,6 +5,41 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
+create or replace view tenancy.metadata_readers as
+with recursive code as materialized (
+    select application_functions.oid, application_functions.name, application_functions.source_with_text as text
+    from tenancy.application_functions
+    where application_functions.kind = 'function'
+),
+call as materialized (
+    select function_calls.caller, function_calls.callee
+    from tenancy.function_calls
+),
+policy_call as materialized (
+    select dependency.objid as policy_oid, dependency.refobjid as function
+    from pg_catalog.pg_depend as dependency
+    where dependency.classid = 'pg_catalog.pg_policy'::regclass
+        and dependency.refclassid = 'pg_catalog.pg_proc'::regclass
+),
+run (policy_oid, function) as (
+    select policy_call.policy_oid, policy_call.function
+    from policy_call
+    union
+    select run.policy_oid, call.callee
+    from run
+    join call on call.caller = run.function
+)
+select policy.oid as policy_oid, null::text as function, pg_get_expr(its.node, policy.polrelid) as text
+from pg_catalog.pg_policy as policy
+cross join lateral (values (policy.polqual), (policy.polwithcheck)) as its (node)
+where its.node is not null
+union all
+select run.policy_oid, code.name, code.text
+from run
+join code on code.oid = run.function;
+comment on view tenancy.metadata_readers is
+'What every policy asks, as text without comments: its own expressions (function NULL), and the functions that it calls, directly or not.';
+
 create or replace view tenancy.review_policies as
 with member as materialized (
     select

@@ -191,7 +191,13 @@ mapping_findings as (
             (
                 'users_left_out', case when counted_mapping.rows > 0 then 'decide' else 'stops' end, case when settings.new_users is distinct from 'default' then counted_mapping.left_out end, 'users',
                 'in no organization: neither the mapping nor app_metadata.org_id says one',
-                'place them in the mapping, or choose with tenancy.enable_new_users; rows of theirs that nothing else decides go to the default organization'
+                format(
+                    '%s; rows of theirs that nothing else decides go to the default organization',
+                    case
+                        when settings.new_users = 'personal' then 'above the check in the list''s file: select tenancy.create_personal_organizations()'
+                        else 'place them in the mapping, or choose with tenancy.enable_new_users'
+                    end
+                )
             ),
             (
                 'user_conflict', 'decide', counted_mapping.elsewhere, 'users',
@@ -210,7 +216,7 @@ mapping_findings as (
     where found.number > 0
 ),
 {{views: application_functions sign_up_writes sign_up_findings push_findings}}
-{{views: isolation_policies api_privileges views_over_tables function_calls table_mentions api_roles metadata_readers review_shapes review_breaks policy_arms review_policies review_leaks review_deletion review_choices review}}
+{{views: isolation_policies api_privileges function_calls views_over_tables table_mentions api_roles review_shapes review_breaks policy_arms metadata_readers review_policies review_leaks review_deletion review_choices review}}
 blockers as (
     select
         format('pid %s', session.pid) as object,

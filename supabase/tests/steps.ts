@@ -36,7 +36,7 @@ export async function runAllPhases(sql: Sql): Promise<void> {
 
 /** The lines for indexes in the message of a refusal, which are to be run as they are. */
 export const indexLines = (error: PostgresError | undefined) =>
-  error?.message.match(/^create .*index concurrently .*;$/gm) ?? [];
+  error?.message.match(/^(?:create (?:unique )?|drop )index concurrently .*;$/gm) ?? [];
 
 /** Binds a table's foreign keys as the documentation says, and runs the lines that it is told to. Returns those. */
 export async function bind(sql: Sql, relation: string): Promise<string[]> {

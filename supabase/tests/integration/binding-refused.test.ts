@@ -1,11 +1,11 @@
 import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { refusal, refusalOf, rehearse } from "../attempts.ts";
-import { cloneDatabase, type Database } from "../databases.ts";
+import { cloneDatabase, type Database, runAsSuperuser } from "../databases.ts";
 import { north, south } from "../organizations.ts";
 import { describeCrossing, findCrossing, listCrossing, readReferences, uncross } from "../references.ts";
 import { describeSchema } from "../schema.ts";
-import { bind, dropApplication } from "../steps.ts";
+import { bind, dropApplication, indexLines } from "../steps.ts";
 
 describe("rows that reference another organization's", () => {
   let database: Database;
@@ -103,7 +103,7 @@ describe("foreign keys that cannot be bound", () => {
     ["not valid", "foreign key (port_id) references harbour.ports (id) not valid"],
     ["on update set null", "foreign key (port_id) references harbour.ports (id) on update set null"],
     ["on update set default", "foreign key (port_id) references harbour.ports (id) on update set default"],
-  ])("are such as are %s: they are refused and stay as they are", async (_kind, definition) => {
+  ])("are such as are %s: they are refused and stay as they are", async (kind, definition) => {
     await rehearse(sql, async () => {
       await sql.unsafe(`
         create table harbour.cranes (id integer primary key, port_id integer);
@@ -116,8 +116,51 @@ describe("foreign keys that cannot be bound", () => {
           code: "0A000",
           constraint_name: "strange",
         });
+      // No index helps them, except one that can be validated first.
+      expect(await sql`select from tenancy.binding_index_lines where relation = 'harbour.cranes'::regclass`)
+        .toHaveLength(kind === "not valid" ? 1 : 0);
       expect(await describeSchema(sql)).toEqual(before);
     });
+  });
+
+  test("are none for lack of an index, whose line builds one however often it runs, and whatever has its name", async () => {
+    const [home, longer] = ["home_port_id", `second_${"home_".repeat(9)}port_id`];
+    await sql.unsafe(`
+      create table harbour.boats (
+        id integer primary key, ${home} integer references harbour.ports (id), ${longer} integer references harbour.ports (id)
+      );
+      create table harbour.rafts (idx_boats integer);
+      create index idx_boats_org_id_home_port_id on harbour.rafts (idx_boats);
+      insert into tenancy.registry (schema_name, table_name, scope, reason) values ('harbour', 'rafts', 'excluded', 'a test');
+      select tenancy.onboard('harbour.boats');
+    `).simple();
+    const lines = async () => indexLines(await refusal(sql`select tenancy.enable_binding('harbour.boats')`));
+    const indexes = async () =>
+      (await sql`select indexrelid::regclass::text as name from pg_index where indrelid = 'harbour.boats'::regclass order by 1`)
+        .map(({ name }) => name as string);
+    const before = await indexes();
+    const told = await lines();
+    expect(told.filter((line) => line.includes("harbour.boats"))).toEqual([
+      `create index concurrently if not exists idx2_boats_org_id_${home} on harbour.boats (org_id, ${home});`,
+      expect.stringMatching(
+        `^create index concurrently if not exists idx_[0-9a-f]{8}_boats_org_id_second_[a-z_]+ on harbour\\.boats \\(org_id, ${longer}\\);$`,
+      ),
+    ]);
+    for (const line of [...told, ...told]) await sql.unsafe(line);
+    expect(await indexes()).toHaveLength(before.length + 2);
+
+    // A build that was interrupted leaves an index that is not valid, which "if not exists" takes for one.
+    const broken = `harbour.idx2_boats_org_id_${home}`;
+    await runAsSuperuser(
+      database.name,
+      `update pg_index set indisvalid = false where indexrelid = '${broken}'::regclass`,
+    );
+    expect(await bind(sql, "harbour.boats")).toEqual([
+      `drop index concurrently if exists ${broken};`,
+      told.find((line) => line.includes("idx2_")),
+    ]);
+    await sql`drop table harbour.boats, harbour.rafts`;
+    await sql`delete from tenancy.registry where table_name in ('boats', 'rafts')`;
   });
 
   test.each([

@@ -84,8 +84,8 @@ describe("foreign keys that are bound to the organization", () => {
     const error = await refusal(sql`select tenancy.enable_binding('public.hallucination_flags')`);
     expect(error).toMatchObject({ code: "55000" });
     expect(indexLines(error)).toEqual(expect.arrayContaining([
-      "create unique index concurrently on public.call_tracking (org_id, id);",
-      "create index concurrently on public.hallucination_flags (org_id, call_tracking_id);",
+      "create unique index concurrently if not exists idx_call_tracking_org_id_id_key on public.call_tracking (org_id, id);",
+      "create index concurrently if not exists idx_hallucination_flags_org_id_call_tracking_id on public.hallucination_flags (org_id, call_tracking_id);",
     ]));
     expect(await describeSchema(sql)).toEqual(schemaBefore);
     lines.push(...(await bind(sql, "public.hallucination_flags")));

@@ -24,6 +24,12 @@ const moreTables = `
   insert into tenancy.registry (schema_name, table_name, scope, priority)
   values ('harbour', 'Ports', 'org', 'secondary'), ('harbour', 'ships', 'org', 'secondary'), ('harbour', 'voyages', 'org', 'secondary');
   update tenancy.registry set org_from = '{}' where table_name = 'voyages';
+  create table harbour.companies (id uuid primary key references public.organizations (id) on delete cascade, name text);
+  create table harbour.people (id integer primary key, user_id uuid references auth.users (id));
+  create table harbour.crews (person_id integer references harbour.people (id), company_id uuid references harbour.companies (id) on delete cascade);
+  insert into tenancy.registry (schema_name, table_name, scope, reason)
+  values ('harbour', 'companies', 'excluded', 'the organizations'), ('harbour', 'people', 'excluded', 'user-specific'),
+    ('harbour', 'crews', 'excluded', 'who is in which');
   select tenancy.onboard('harbour."Ports"');
   select tenancy.onboard('harbour.ships');
   select tenancy.onboard('harbour.voyages');
@@ -51,6 +57,9 @@ const rows = `
   insert into public.leads (user_id, campaign_id, full_name, phone_number, tags, custom_fields, org_id)
   select '${ben}', id, 'lead', n, array['a,b', '"'], '{"n": [1]}', org_id from public.campaigns, generate_series(1, 5) as n where org_id = '${third}';
   insert into public.payments (user_id, customer_id, amount, org_id) values ('${ada}', '${cid}', 1.5, '${third}');
+  insert into harbour.companies (id, name) select id, name from public.organizations;
+  insert into harbour.people values (1, '${ada}');
+  insert into harbour.crews values (1, '${third}');
   insert into harbour."Ports" (id, org_id) values (1, '${third}');
   insert into harbour.ships (flagship_id, port_id, name, length, built, span, flag, org_id)
   values (2, 1, 'it''s', 0.1::float8 + 0.2, '2024-02-29 12:00+05', '1 mon 2 days', '\\xff00', '${third}'), (null, 1, 'b', 'NaN', null, null, '', '${third}');
@@ -104,6 +113,10 @@ describe("an organization is taken to another database", () => {
     expect(code, output).toBe(0);
     expect(output).toContain("of 2 users");
     expect(output).toMatch(/public\.agents +public\.voice_options +1 +agents_voice_option_id_fkey/);
+    const [, leftOut = ""] = output.split("No row of these is in it");
+    expect(leftOut).toMatch(/harbour\.crews +harbour\.companies, harbour\.people +who is in which/);
+    expect(leftOut).toMatch(/public\.voice_options +global reference data/);
+    expect(leftOut).not.toMatch(/^(?:harbour\.(?:companies|people)|public\.(?:profiles|leads))/m);
     const { tables, users } = manifestOf("whole");
     expect(users).toEqual([ada, ben]);
     const counts = Object.fromEntries(
@@ -113,6 +126,8 @@ describe("an organization is taken to another database", () => {
       "auth.identities": 2,
       "auth.users": 2,
       'harbour."Ports"': 1,
+      "harbour.companies": 1,
+      "harbour.people": 1,
       "harbour.ships": 2,
       "harbour.voyages": 3,
       "public.agents": 1,
@@ -183,10 +198,18 @@ describe("an organization is taken to another database", () => {
     expect(await readState(target.sql, `org_id = '${third}'`)).toEqual(exported);
     expect(await readState(target.sql, `org_id <> '${third}'`)).toEqual(others);
     for (
-      const table of ["public.profiles", "public.customers", "auth.users", "auth.identities", "tenancy.memberships"]
+      const table of [
+        "public.profiles",
+        "public.customers",
+        "harbour.companies",
+        "harbour.people",
+        "auth.users",
+        "auth.identities",
+        "tenancy.memberships",
+      ]
     ) {
       const query =
-        `select to_jsonb(row) as row from ${table} as row where to_jsonb(row)::text ~ '${ada}|${ben}' order by row::text`;
+        `select to_jsonb(row) as row from ${table} as row where to_jsonb(row)::text ~ '${ada}|${ben}|${third}' order by row::text`;
       expect(await target.sql.unsafe(query), table).toEqual(await source.sql.unsafe(query));
     }
     const [placed] = await target.sql`select tenancy.org_of(${ada}) as ada, tenancy.org_of(${ben}) as ben`;
@@ -204,7 +227,14 @@ describe("an organization is taken to another database", () => {
       expect.stringContaining("leave them as they are: --without public.profiles"),
     ]);
     expect(refused.output).not.toContain("public.leads has");
-    const withoutPersonal = ["--without", "public.profiles", "--without", "public.customers"];
+    const withoutPersonal = [
+      "--without",
+      "public.profiles",
+      "--without",
+      "public.customers",
+      "--without",
+      "harbour.people",
+    ];
     await target
       .sql`update tenancy.user_orgs set org_id = (select default_org_id from tenancy.settings) where user_id = ${ada}`;
     const elsewhere = await load("without_users", ...withoutPersonal);

@@ -138,7 +138,11 @@ describe("db reset", () => {
       where scope = 'org' and not relrowsecurity
     `;
     await migrated.drop();
-    return block.replace("do $$", () => `${[...open, ...lines].map(({ line }) => line).join("\n")}\n\ndo $$`);
+    expect(block).toContain("-- The index lines");
+    return block.replace(
+      "-- The index lines",
+      (place) => `${[...open, ...lines].map(({ line }) => line).join("\n")}\n${place}`,
+    );
   }
 
   beforeAll(async () => {

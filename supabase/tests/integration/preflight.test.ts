@@ -5,8 +5,9 @@ import { copyProject, readList } from "../../local/project-copy.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { applyMigrations, tryMigrations } from "../apply-migrations.ts";
 import { cloneDatabase, runAsSuperuser } from "../databases.ts";
-import { askPreflight, preflightFile } from "../preflight.ts";
+import { askPreflight, type Pasted, preflightFile } from "../preflight.ts";
 import { withResolvers } from "../promises.ts";
+import { addUsers, numberedUsers } from "../users.ts";
 
 type Database = Awaited<ReturnType<typeof cloneDatabase>>;
 
@@ -245,6 +246,24 @@ describe("the preflight", () => {
         " mapping, their token stays",
     }]);
     expect(await ask("id <> md5('moved')::uuid")).toEqual([]);
+  });
+
+  test("says how to place the users whom the mapping leaves out, which depends on what new users get", async () => {
+    const database = await cloneDatabase("preflight_left_out", "postgres");
+    open.push(database);
+    await addUsers(database.sql, numberedUsers(2));
+    const ask = async (pasted: Pasted) =>
+      (await askPreflight(database.sql, pasted)).filter(({ code }) => code === "users_left_out").map((
+        { topic, to_do },
+      ) => `${topic}: ${to_do}`);
+    expect(await ask({ newUsers: "personal" })).toEqual([
+      expect.stringMatching(/^refused: .*select tenancy\.create_personal_organizations\(\);/),
+    ]);
+    expect(await ask({ newUsers: "application" })).toEqual([
+      expect.stringMatching(/^refused: place them in the mapping/),
+    ]);
+    expect(await ask({ newUsers: "personal", mapping: "select id, md5('A')::uuid from auth.users" })).toEqual([]);
+    expect(await ask({ newUsers: "default" })).toEqual([]);
   });
 
   test("names who is in the way now, and what that holds", async () => {

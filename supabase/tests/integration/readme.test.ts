@@ -105,8 +105,12 @@ describe("the documentation's SQL", () => {
     const refusal = await sql.unsafe(block).catch((error: PostgresError) => error);
     expect(refusal).toMatchObject({ code: "55000" });
     const lines = indexLines(refusal as PostgresError);
-    expect(lines).toContain("create unique index concurrently on public.calls (org_id, id);");
-    expect(lines).toContain("create index concurrently on public.call_tracking (org_id, call_id);");
+    expect(lines).toContain(
+      "create unique index concurrently if not exists idx_calls_org_id_id_key on public.calls (org_id, id);",
+    );
+    expect(lines).toContain(
+      "create index concurrently if not exists idx_call_tracking_org_id_call_id on public.call_tracking (org_id, call_id);",
+    );
     for (const line of lines) await sql.unsafe(line);
     await sql.unsafe(block);
     const [bound] = await sql`

@@ -45,8 +45,8 @@ select throws_ok(
     '55000',
     E'harbour.docks has foreign keys that cannot be bound; all others of it are:\nits_ship: it needs indexes'
     '\nRun these, each outside a transaction, then call again; they are those of all tables:'
-    '\ncreate index concurrently on harbour.docks (org_id, ship_id);'
-    '\ncreate unique index concurrently on harbour.ships (org_id, id);'
+    '\ncreate index concurrently if not exists idx_docks_org_id_ship_id on harbour.docks (org_id, ship_id);'
+    '\ncreate unique index concurrently if not exists idx_ships_org_id_id_key on harbour.ships (org_id, id);'
     '\nOnce a key is bound, supabase-js no longer embeds by its column, as call:call_id(*); call:calls(*) and call:calls!<foreign key>(*) go on.',
     'the message has the indexes that a bound foreign key needs'
 );

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(61);
+select plan(70);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -71,6 +71,14 @@ values
     ('by RETURNING', 'whole_rows_copied', 'void', 'plpgsql', 'declare r harbour.ships; begin delete from harbour.ships where name = user_id::text returning * into r; insert into harbour.ships_log select r.*, now(); end'),
     ('unless its columns are named', null, 'void', 'plpgsql', 'declare r harbour.ships; begin select * into r from harbour.ships limit 1; insert into harbour.ships_old values (r.id, r.user_id, r.name); end'),
     ('a table of the session that is made like it gets the same', null, 'void', 'plpgsql', 'begin create temp table kept (like harbour.ships) on commit drop; insert into kept select * from harbour.ships; end'),
+    ('a row that is made of JSON has all columns', 'function_row_shape', 'short', 'sql', 'select (jsonb_populate_record(null::harbour.ships, ''{}'')).*'),
+    ('also by RETURN QUERY, of several', 'function_row_shape', 'short', 'plpgsql', 'begin return query select (json_populate_recordset(null::ships, ''[]'')).*; end'),
+    ('with CAST', 'function_row_shape', 'short', 'sql', 'select (jsonb_populate_record(cast(null as harbour.ships), ''{}'')).*'),
+    ('unless they are named', null, 'short', 'sql', 'select made.id, made.user_id, (jsonb_populate_record(null::harbour.ships, ''{}'')).name from jsonb_populate_record(null::harbour.ships, ''{}'') as made'),
+    ('or it is one of a table without org_id', null, 'short', 'sql', 'select (jsonb_populate_record(null::harbour.ships_old, ''{}'')).*'),
+    ('so has the row of a table in parentheses', 'function_row_shape', 'short', 'sql', 'select (s).* from harbour.ships as s'),
+    ('or a variable', 'function_row_shape', 'short', 'plpgsql', 'declare r harbour.ships; begin select * into r from harbour.ships limit 1; return query select r.*; end'),
+    ('unless it is one of another table', null, 'short', 'plpgsql', 'declare r harbour.ships_old; begin select * into r from harbour.ships_old limit 1; return query select (r).*; end'),
     ('but not one that is made like its archive', 'whole_rows_copied', 'void', 'plpgsql', 'begin create temp table kept (like harbour.ships_old) on commit drop; insert into kept select * from harbour.ships; end');
 insert into tried (what, code, language, body, events)
 values
@@ -99,8 +107,11 @@ begin
     end if;
 end
 $function$;
-select is(count(pg_temp.make(tried)), 59::bigint, 'the functions are there')
+select is(count(pg_temp.make(tried)), 67::bigint, 'the functions are there')
 from tried;
+
+create function harbour.all_of(s harbour.ships) returns table (id uuid, user_id uuid, name text) language sql as 'select s.*';
+create function harbour.some_of(s harbour.ships) returns table (id uuid, user_id uuid, name text) language sql as 'select s.id, s.user_id, s.name';
 
 create temporary table found as
 select object, string_agg(distinct code, ', ') as codes, bool_and(problem like 'probably %') as is_probably
@@ -111,6 +122,11 @@ select is(found.codes, tried.code, tried.what)
 from tried
 left join found on found.object = format('harbour.tried_%s()', tried.number)
 order by tried.number;
+select results_eq(
+    $$ select object collate "default", codes collate "default" from found where object like '%_of(harbour.ships)' $$,
+    $$ values ('harbour.all_of(harbour.ships)', 'function_row_shape') $$,
+    'an argument that is a row has all columns, unless they are named'
+);
 select is_empty($$ select * from found where not is_probably $$, 'what is found in text is probably so');
 
 select * from finish();

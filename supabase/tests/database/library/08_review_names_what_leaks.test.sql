@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(60);
+select plan(63);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -116,6 +116,22 @@ create materialized view harbour.ship_names as select query_to_xml('select name 
 grant select on harbour.ship_names to authenticated;
 select is(pg_temp.found('materialized_view'), 'leaks harbour.ship_names harbour.ships', 'one that is given as text is a query');
 drop materialized view harbour.ship_names;
+create function harbour.names_of_ships() returns setof text language sql set search_path = harbour as 'select name from ships';
+create function harbour.all_names() returns setof text language plpgsql as 'begin return query select * from harbour.names_of_ships(); end';
+create view harbour.ship_names_view as select * from harbour.all_names() as name;
+grant select on harbour.ship_names_view to authenticated;
+select is(pg_temp.found('view_without_security_invoker'), null, 'a function in a view runs as who asks: that leaks nothing');
+create materialized view harbour.ship_names as select * from harbour.ship_names_view;
+grant select on harbour.ship_names to authenticated;
+select is(pg_temp.found('materialized_view'), 'leaks harbour.ship_names harbour.ships', 'in a materialized one it has run as who refreshed that');
+drop materialized view harbour.ship_names;
+create or replace function harbour.names_of_ships() returns setof text language sql set search_path = harbour as 'select name from lighthouses -- from ships';
+create materialized view harbour.ship_names as select * from harbour.names_of_ships() as ships (name);
+grant select on harbour.ship_names to authenticated;
+select is(pg_temp.found('materialized_view'), null, 'unless it reads another table');
+drop materialized view harbour.ship_names;
+drop view harbour.ship_names_view;
+drop function harbour.all_names(), harbour.names_of_ships();
 
 -- Functions.
 create function harbour.count_ships()
