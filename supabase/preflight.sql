@@ -77,10 +77,12 @@ chosen (new_users) as (
     to_regclass('public.organizations') ), unkeyed as materialized ( select named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory
     as category, coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0),
     type.oid) = 'uuid'::regtype as is_uuid, lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~
-    '^((app|public)_)?(users?|(user_)?profiles?)$' as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not
-    column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from
-    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any
-    (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
+    '^((app|public)_)?(users?|(user_)?profiles?)$' and not exists ( select from unique_columns join pg_catalog.pg_attribute as its on its.attrelid = unique_columns.relation and its.attnum =
+    unique_columns.attnum where unique_columns.relation = named.relation and ( its.attname = 'user_id' or exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid =
+    named.relation and reference.confrelid = to_regclass('auth.users') and reference.conkey = array[its.attnum] ) ) ) as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid
+    = named.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and
+    named.relation is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype =
+    'f' and column_.attnum = any (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
     'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
     ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
     '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
@@ -149,8 +151,9 @@ chosen (new_users) as (
     format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row, coalesce(own.columns, '{}') as user_columns from classified left join joined
     on joined.relation = classified.relation cross join lateral ( select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid from hanging
     where hanging.relation = classified.relation ) as held cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons,
-    string_agg(distinct evident.reason, '; ' order by evident.reason) filter (where evident.is_guess) as guesses from evident where evident.relation = classified.relation ) as evidence cross join lateral
-    ( select looked.columns, case when looked.columns is not null or evidence.reasons is null then looked.columns || hint.columns || case when looked.columns is not null then array( select distinct
+    string_agg(distinct evident.reason, '; ' order by evident.reason) filter ( where evident.is_guess and not exists ( select from evident as sure where sure.relation = evident.relation and not
+    sure.is_guess and evident.reason = sure.reason || ', which may have one' ) ) as guesses from evident where evident.relation = classified.relation ) as evidence cross join lateral ( select
+    looked.columns, case when looked.columns is not null or evidence.reasons is null then looked.columns || hint.columns || case when looked.columns is not null then array( select distinct
     array_to_string(reference.column_names, ', ') from reference left join classified as parent on parent.relation = reference.parent where reference.relation = classified.relation and not
     reference.is_period and (parent.scope = 'org' or parent.relation in (select evident.relation from evident where not evident.is_guess) or reference.parent in (to_regclass('auth.users'),
     to_regclass('public.organizations'))) ) end end as entries from ( select array_agg(looked_at.column_name order by looked_at.attnum) as columns from looked_at where looked_at.relation =
@@ -1105,8 +1108,10 @@ chosen (new_users) as (
     'read app_metadata of request.jwt.claims alone, as in the migration ending in _create_organizations.sql' from application_functions as function where function.oid =
     to_regprocedure('public.auth_org_id()') and function.source_with_text ~* $re$(\muser_metadata\M|\mraw_user_meta_data\M|request\.(headers?|cookies?)\M|current_setting\s*\(\s*'(?!request\.jwt\.))$re$
     union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format( 'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s',
-    clause.table_name, claim.name, ', in ' || min(asked.function) ), 'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid =
-    clause.policy_oid cross join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
+    clause.table_name, claim.name, ', in ' || min(asked.function) ), case when claim.name ~* 'org|tenant|company|team|workspace|account' then
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata' else
+    format('take auth.jwt() -> ''app_metadata'' ->> %L in its place, which no user writes; or let a token hook set it', claim.name) end from clause join asked on asked.policy_oid = clause.policy_oid cross
+    join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
     '(?:\mjwt\(\)(?: AS jwt)?|request\.jwt\.claims''(?:::text)?(?:, true)? ?\))[ )]*(?:::jsonb?)?[ )]*(?:#?->>? ?|#>>? ?|\[|, ?)(?:VARIADIC ARRAY\[)?''\{?"?([\w-]+)'
     '|request\.jwt\.claim\.([\w-]+)', 'gi' ) as part (found) ) as claim where claim.name not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr', 'session_id', 'email', 'phone',
     'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists (select from claim_hook where strpos(claim_hook.text, claim.name) > 0) group by clause.policy_oid, clause.name,

@@ -227,7 +227,14 @@ cross join lateral (
 cross join lateral (
     select
         string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons,
-        string_agg(distinct evident.reason, '; ' order by evident.reason) filter (where evident.is_guess) as guesses
+        string_agg(distinct evident.reason, '; ' order by evident.reason) filter (
+            where evident.is_guess
+                -- A parent that has one for sure.
+                and not exists (
+                    select from evident as sure
+                    where sure.relation = evident.relation and not sure.is_guess and evident.reason = sure.reason || ', which may have one'
+                )
+        ) as guesses
     from evident
     where evident.relation = classified.relation
 ) as evidence
