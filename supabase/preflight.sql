@@ -77,10 +77,12 @@ chosen (new_users) as (
     to_regclass('public.organizations') ), unkeyed as materialized ( select named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory
     as category, coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0),
     type.oid) = 'uuid'::regtype as is_uuid, lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~
-    '^((app|public)_)?(users?|(user_)?profiles?)$' as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not
-    column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from
-    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any
-    (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
+    '^((app|public)_)?(users?|(user_)?profiles?)$' and not exists ( select from unique_columns join pg_catalog.pg_attribute as its on its.attrelid = unique_columns.relation and its.attnum =
+    unique_columns.attnum where unique_columns.relation = named.relation and ( its.attname = 'user_id' or exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid =
+    named.relation and reference.confrelid = to_regclass('auth.users') and reference.conkey = array[its.attnum] ) ) ) as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid
+    = named.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and
+    named.relation is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype =
+    'f' and column_.attnum = any (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
     'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
     ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
     '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
@@ -137,27 +139,31 @@ chosen (new_users) as (
     parent.relation <> holder.relation and parent.scope is distinct from 'org' and parent.relation not in (select user_tables.relation from user_tables) where holder.relation in (select
     user_tables.relation from user_tables) or exists ( select from pg_catalog.pg_index as index join reference as to_user on to_user.relation = index.indrelid and (to_user.parent =
     to_regclass('auth.users') or to_user.parent in (select user_tables.relation from user_tables)) where index.indrelid = holder.relation and index.indisunique and index.indkey::smallint[] @>
-    (to_user.attnums || belonging.attnums) and index.indkey::smallint[] <@ (to_user.attnums || belonging.attnums) ) group by belonging.parent, parent.qualified_name ), hanging (relation, reason, has_uuid)
-    as ( select candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name), joined.has_uuid from joined join reference on reference.parent =
-    joined.relation join classified as candidate on candidate.relation = reference.relation and candidate.relation <> joined.relation and candidate.scope is null union select candidate.relation,
-    format('references %s', parent.qualified_name), hanging.has_uuid from hanging join classified as parent on parent.relation = hanging.relation join reference on reference.parent = hanging.relation join
-    classified as candidate on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ) select classified.relation, classified.schema_name,
-    classified.table_name, classified.qualified_name, case when evidence.reasons is not null then 'org' when evidence.guesses is null and held.has_uuid is not true then 'excluded' end as suggested_scope,
-    coalesce( nullif( concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', evidence.guesses, case when evidence.reasons is null then held.reasons end), '')), '' ), case when joined.has_uuid then
-    'is what users are in by ' || joined.holder_name || ': each of its rows may be an organization' end, 'has nothing that says whose its rows are' ) as reason,
-    format('(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name, classified.table_name, coalesce(quote_literal(own.entries::text), 'null')) as org_row,
-    format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as excluded_row, coalesce(own.columns, '{}') as user_columns from classified left join joined
-    on joined.relation = classified.relation cross join lateral ( select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid from hanging
-    where hanging.relation = classified.relation ) as held cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons,
-    string_agg(distinct evident.reason, '; ' order by evident.reason) filter (where evident.is_guess) as guesses from evident where evident.relation = classified.relation ) as evidence cross join lateral
-    ( select looked.columns, case when looked.columns is not null or evidence.reasons is null then looked.columns || hint.columns || case when looked.columns is not null then array( select distinct
-    array_to_string(reference.column_names, ', ') from reference left join classified as parent on parent.relation = reference.parent where reference.relation = classified.relation and not
-    reference.is_period and (parent.scope = 'org' or parent.relation in (select evident.relation from evident where not evident.is_guess) or reference.parent in (to_regclass('auth.users'),
-    to_regclass('public.organizations'))) ) end end as entries from ( select array_agg(looked_at.column_name order by looked_at.attnum) as columns from looked_at where looked_at.relation =
-    classified.relation and looked_at.user_count > 0 ) as looked cross join ( select array_agg(hinted.column_name order by hinted.attnum) as columns from hinted where hinted.relation = classified.relation
-    and hinted.parent = to_regclass('auth.users') ) as hint ) as own where classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity,
-    unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when
-    unclassified_tables.suggested_scope = 'excluded' then format(
+    (to_user.attnums || belonging.attnums) and index.indkey::smallint[] <@ (to_user.attnums || belonging.attnums) ) group by belonging.parent, parent.qualified_name ), named as ( select
+    reference.confrelid::regclass as relation, min(holder.qualified_name) as holder_name from pg_catalog.pg_constraint as reference join classified as holder on holder.relation = reference.conrelid join
+    pg_catalog.pg_attribute as org_id on org_id.attrelid = reference.conrelid and array[org_id.attnum] = reference.conkey and org_id.attname = 'org_id' and org_id.atttypid = 'uuid'::regtype where
+    reference.contype = 'f' and reference.conrelid <> reference.confrelid group by reference.confrelid ), hanging (relation, reason, has_uuid) as ( select candidate.relation,
+    format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name), joined.has_uuid from joined join reference on reference.parent = joined.relation join classified as
+    candidate on candidate.relation = reference.relation and candidate.relation <> joined.relation and candidate.scope is null union select candidate.relation, format('references %s',
+    parent.qualified_name), hanging.has_uuid from hanging join classified as parent on parent.relation = hanging.relation join reference on reference.parent = hanging.relation join classified as candidate
+    on candidate.relation = reference.relation and candidate.relation <> hanging.relation and candidate.scope is null ) select classified.relation, classified.schema_name, classified.table_name,
+    classified.qualified_name, case when named.relation is not null then 'excluded' when evidence.reasons is not null then 'org' when evidence.guesses is null and held.has_uuid is not true then 'excluded'
+    end as suggested_scope, coalesce( 'is what org_id of ' || named.holder_name || ' references: each of its rows may be an organization', nullif( concat_ws('; but ', evidence.reasons,
+    nullif(concat_ws('; ', evidence.guesses, case when evidence.reasons is null then held.reasons end), '')), '' ), case when joined.has_uuid then 'is what users are in by ' || joined.holder_name ||
+    ': each of its rows may be an organization' end, 'has nothing that says whose its rows are' ) as reason, format('(%L, %L, ''org'', ''secondary'', null, %s)', classified.schema_name,
+    classified.table_name, coalesce(quote_literal(own.entries::text), 'null')) as org_row, format('(%L, %L, ''excluded'', null, ''<why not>'', null)', classified.schema_name, classified.table_name) as
+    excluded_row, coalesce(own.columns, '{}') as user_columns from classified left join joined on joined.relation = classified.relation left join named on named.relation = classified.relation cross join
+    lateral ( select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid from hanging where hanging.relation = classified.relation ) as held
+    cross join lateral ( select string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons, string_agg(distinct evident.reason, '; ' order by
+    evident.reason) filter ( where evident.is_guess and not exists ( select from evident as sure where sure.relation = evident.relation and not sure.is_guess and evident.reason = sure.reason ||
+    ', which may have one' ) ) as guesses from evident where evident.relation = classified.relation ) as evidence cross join lateral ( select looked.columns, case when looked.columns is not null or
+    evidence.reasons is null then looked.columns || hint.columns || case when looked.columns is not null then array( select distinct array_to_string(reference.column_names, ', ') from reference left join
+    classified as parent on parent.relation = reference.parent where reference.relation = classified.relation and not reference.is_period and (parent.scope = 'org' or parent.relation in (select
+    evident.relation from evident where not evident.is_guess) or reference.parent in (to_regclass('auth.users'), to_regclass('public.organizations'))) ) end end as entries from ( select
+    array_agg(looked_at.column_name order by looked_at.attnum) as columns from looked_at where looked_at.relation = classified.relation and looked_at.user_count > 0 ) as looked cross join ( select
+    array_agg(hinted.column_name order by hinted.attnum) as columns from hinted where hinted.relation = classified.relation and hinted.parent = to_regclass('auth.users') ) as hint ) as own where
+    classified.scope is null), registry_findings as (select 'unclassified_table' as code, 'stops' as severity, unclassified_tables.qualified_name as object, unclassified_tables.qualified_name as
+    table_name, format('is not classified: it %s', unclassified_tables.reason) as problem, case when unclassified_tables.suggested_scope = 'excluded' then format(
     'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if its rows belong to organizations, %s', unclassified_tables.excluded_row,
     unclassified_tables.org_row ) else format( 'add %s to tenancy.registry, in the migration ending in _EDIT_list_of_tables.sql or in one of your own, or, if it is not to have org_id, %s',
     unclassified_tables.org_row, unclassified_tables.excluded_row ) end as remedy from unclassified_tables union all select case when registered_tables.is_dropped then 'dropped_table' when
@@ -531,10 +537,11 @@ chosen (new_users) as (
     format('has a foreign key %I from org_id that is not to public.organizations (id) on delete cascade', stranger.conname), format('alter table %s drop constraint %I', candidate.qualified_name,
     stranger.conname) from candidate join pg_catalog.pg_constraint as stranger on stranger.conrelid = candidate.relation and stranger.contype = 'f' and stranger.conkey = array[candidate.attnum] cross join
     lateral (select pg_get_constraintdef(stranger.oid)) as its (definition) where stranger.confdeltype <> 'c' or its.definition ~ 'NOT ENFORCED' or exists (select from pg_catalog.pg_attribute where
-    attrelid = to_regclass('public.organizations') and attname = 'id') and (stranger.confrelid <> to_regclass('public.organizations') or its.definition !~ 'organizations\(id\)') ) as found),
-    userless_organizations as (with naming as materialized ( select source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root,
-    source_paths.entry) as named from source_paths join sources on sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind =
-    'organization' and source_paths.hops = 0 and exists (select from organizations_id) ), inhabited as materialized ( select query_to_xml( format(
+    attrelid = to_regclass('public.organizations') and attname = 'id') and (stranger.confrelid <> to_regclass('public.organizations') or its.definition !~ 'organizations\(id\)') or
+    to_regclass('public.organizations') is null and stranger.confrelid in (select registered_tables.relation from registered_tables) ) as found), userless_organizations as (with naming as materialized (
+    select source_paths.root, source_paths.entry, format('public.organizations as named join %s as todo on todo.%I = named.id', source_paths.root, source_paths.entry) as named from source_paths join
+    sources on sources.root = source_paths.root and sources.entry = source_paths.entry and sources.kind = source_paths.kind where source_paths.kind = 'organization' and source_paths.hops = 0 and exists
+    (select from organizations_id) ), inhabited as materialized ( select query_to_xml( format(
     $sql$
                     with inhabited (id) as (
                         select organizations.id from public.organizations where organizations.id = any (%1$L)
@@ -1114,8 +1121,10 @@ chosen (new_users) as (
     'read app_metadata of request.jwt.claims alone, as in the migration ending in _create_organizations.sql' from application_functions as function where function.oid =
     to_regprocedure('public.auth_org_id()') and function.source_with_text ~* $re$(\muser_metadata\M|\mraw_user_meta_data\M|request\.(headers?|cookies?)\M|current_setting\s*\(\s*'(?!request\.jwt\.))$re$
     union all select 'policy_on_unset_claim', 'leaks', clause.name, clause.table_name, format( 'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s',
-    clause.table_name, claim.name, ', in ' || min(asked.function) ), 'take (select public.auth_org_id()) in its place: the organization of app_metadata' from clause join asked on asked.policy_oid =
-    clause.policy_oid cross join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
+    clause.table_name, claim.name, ', in ' || min(asked.function) ), case when claim.name ~* 'org|tenant|company|team|workspace|account' then
+    'take (select public.auth_org_id()) in its place: the organization of app_metadata' else
+    format('take auth.jwt() -> ''app_metadata'' ->> %L in its place, which no user writes; or let a token hook set it', claim.name) end from clause join asked on asked.policy_oid = clause.policy_oid cross
+    join lateral ( select coalesce(part.found[1], part.found[2]) as name from regexp_matches( regexp_replace(asked.text, '\s+', ' ', 'g'),
     '(?:\mjwt\(\)(?: AS jwt)?|request\.jwt\.claims''(?:::text)?(?:, true)? ?\))[ )]*(?:::jsonb?)?[ )]*(?:#?->>? ?|#>>? ?|\[|, ?)(?:VARIADIC ARRAY\[)?''\{?"?([\w-]+)'
     '|request\.jwt\.claim\.([\w-]+)', 'gi' ) as part (found) ) as claim where claim.name not in ( 'iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti', 'role', 'aal', 'amr', 'session_id', 'email', 'phone',
     'is_anonymous', 'app_metadata', 'user_metadata', 'ref' ) and not exists (select from claim_hook where strpos(claim_hook.text, claim.name) > 0) group by clause.policy_oid, clause.name,

@@ -208,7 +208,25 @@ unkeyed as materialized (
         coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users,
         coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
         lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word,
-        column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' as is_user_key
+        column_.attnum is not distinct from named.attnum
+        and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$'
+        -- Unless another column, of which a user has one row, says which user it is.
+        and not exists (
+            select from tenancy.unique_columns
+            join pg_catalog.pg_attribute as its
+                on its.attrelid = unique_columns.relation
+                and its.attnum = unique_columns.attnum
+            where unique_columns.relation = named.relation
+                and (
+                    its.attname = 'user_id'
+                    or exists (
+                        select from pg_catalog.pg_constraint as reference
+                        where reference.conrelid = named.relation
+                            and reference.confrelid = to_regclass('auth.users')
+                            and reference.conkey = array[its.attnum]
+                    )
+                )
+        ) as is_user_key
     from named
     join pg_catalog.pg_attribute as column_
         on column_.attrelid = named.relation

@@ -185,6 +185,19 @@ joined as (
         )
     group by belonging.parent, parent.qualified_name
 ),
+-- What a column org_id references.
+named as (
+    select reference.confrelid::regclass as relation, min(holder.qualified_name) as holder_name
+    from pg_catalog.pg_constraint as reference
+    join classified as holder on holder.relation = reference.conrelid
+    join pg_catalog.pg_attribute as org_id
+        on org_id.attrelid = reference.conrelid
+        and array[org_id.attnum] = reference.conkey
+        and org_id.attname = 'org_id'
+        and org_id.atttypid = 'uuid'::regtype
+    where reference.contype = 'f' and reference.conrelid <> reference.confrelid
+    group by reference.confrelid
+),
 hanging (relation, reason, has_uuid) as (
     select
         candidate.relation, format('references %s, which users are in by %s', joined.qualified_name, joined.holder_name), joined.has_uuid
@@ -206,8 +219,13 @@ hanging (relation, reason, has_uuid) as (
 )
 select
     classified.relation, classified.schema_name, classified.table_name, classified.qualified_name,
-    case when evidence.reasons is not null then 'org' when evidence.guesses is null and held.has_uuid is not true then 'excluded' end as suggested_scope,
+    case
+        when named.relation is not null then 'excluded'
+        when evidence.reasons is not null then 'org'
+        when evidence.guesses is null and held.has_uuid is not true then 'excluded'
+    end as suggested_scope,
     coalesce(
+        'is what org_id of ' || named.holder_name || ' references: each of its rows may be an organization',
         nullif(
             concat_ws('; but ', evidence.reasons, nullif(concat_ws('; ', evidence.guesses, case when evidence.reasons is null then held.reasons end), '')), ''
         ),
@@ -219,6 +237,7 @@ select
     coalesce(own.columns, '{}') as user_columns
 from classified
 left join joined on joined.relation = classified.relation
+left join named on named.relation = classified.relation
 cross join lateral (
     select string_agg(distinct hanging.reason, ', ' order by hanging.reason) as reasons, bool_or(hanging.has_uuid) as has_uuid
     from hanging
@@ -227,7 +246,14 @@ cross join lateral (
 cross join lateral (
     select
         string_agg(distinct evident.reason, ', ' order by evident.reason) filter (where not evident.is_guess) as reasons,
-        string_agg(distinct evident.reason, '; ' order by evident.reason) filter (where evident.is_guess) as guesses
+        string_agg(distinct evident.reason, '; ' order by evident.reason) filter (
+            where evident.is_guess
+                -- A parent that has one for sure.
+                and not exists (
+                    select from evident as sure
+                    where sure.relation = evident.relation and not sure.is_guess and evident.reason = sure.reason || ', which may have one'
+                )
+        ) as guesses
     from evident
     where evident.relation = classified.relation
 ) as evidence

@@ -239,6 +239,9 @@ from (
         -- Where that is gone or has no id, it is what is to be put right.
         or exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('public.organizations') and attname = 'id')
             and (stranger.confrelid <> to_regclass('public.organizations') or its.definition !~ 'organizations\(id\)')
+        -- Before the first push there is none.
+        or to_regclass('public.organizations') is null
+            and stranger.confrelid in (select registered_tables.relation from tenancy.registered_tables)
 ) as found;
 comment on view tenancy.org_id_findings is 'What a table has of org_id already that is not what it should be.';
 

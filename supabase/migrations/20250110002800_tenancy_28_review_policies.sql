@@ -223,7 +223,10 @@ select
         'is a policy of %s that reads the claim %s at the top of the token, where probably nobody sets it%s', clause.table_name,
         claim.name, ', in ' || min(asked.function)
     ),
-    'take (select public.auth_org_id()) in its place: the organization of app_metadata'
+    case
+        when claim.name ~* 'org|tenant|company|team|workspace|account' then 'take (select public.auth_org_id()) in its place: the organization of app_metadata'
+        else format('take auth.jwt() -> ''app_metadata'' ->> %L in its place, which no user writes; or let a token hook set it', claim.name)
+    end
 from clause
 join asked on asked.policy_oid = clause.policy_oid
 cross join lateral (

@@ -171,6 +171,19 @@ describe("the preflight", () => {
     expect(output.match(/\[[a-z_]+\](?= \(SQLSTATE|$)/gm)).toHaveLength(refused.length);
   });
 
+  test("names an org_id that references another table, before there are organizations", async () => {
+    const database = await clone("preflight_other_organizations");
+    await database.sql.unsafe(`
+      create table public.orgs (id uuid primary key);
+      alter table public.contacts add column org_id uuid references public.orgs (id) on delete cascade;
+    `).simple();
+    const list = `${readList()}('public', 'orgs', 'excluded', null, 'a test', null),`;
+    const refused = about(await askPreflight(database.sql, { list }), "refused");
+    expect(refused.map(({ object, code }) => `${object} ${code}`)).toEqual(["public.contacts org_id_foreign_key"]);
+    await database.sql.unsafe(refused[0]?.to_do ?? "");
+    expect(about(await askPreflight(database.sql, { list }), "refused")).toEqual([]);
+  });
+
   test.each([
     ["numbers", "id bigint primary key, name text"],
     ["text", "id text primary key, name text"],

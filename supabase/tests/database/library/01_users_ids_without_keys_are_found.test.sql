@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(17);
+select plan(19);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -46,6 +46,35 @@ select is(pg_temp.found('posts'), 'org {} null)', 'and what references it follow
 insert into harbour.posts (id, author, written)
 values (1, '00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002');
 select is(pg_temp.found('posts'), 'org {written} ''{written,author}'')', 'where there is a key besides, the row to add names both');
+
+create schema pier;
+create table pier.profiles (id uuid primary key default gen_random_uuid(), user_id uuid not null unique references auth.users (id));
+create table pier.users (id uuid primary key, auth_user uuid unique references auth.users (id), name text);
+create table pier.user_profiles (id uuid primary key, invited_by uuid references auth.users (id));
+insert into pier.profiles (user_id)
+values ('00000000-0000-4000-8000-000000000001');
+select results_eq(
+    $$
+        select table_name collate "default", reason collate "default"
+        from tenancy.unclassified_tables
+        where schema_name = 'pier'
+        order by table_name
+    $$,
+    $$
+        values
+            ('profiles', 'has the column user_id'),
+            (
+                'user_profiles', 'references auth.users in invited_by; but has id, probably users'' ids: if so, name it in org_from, or first alter table'
+                ' pier.user_profiles add foreign key (id) references auth.users (id) not valid'
+            ),
+            ('users', 'references auth.users in auth_user')
+    $$,
+    'the key of a profile is a user only where no other column says which user it is'
+);
+drop schema pier cascade;
+create table harbour.tugs (id integer primary key, user_id uuid, uid uuid);
+create table harbour.tows (id integer primary key, tug_id integer references harbour.tugs (id));
+select is(pg_temp.reason('tows'), 'references harbour.tugs', 'a table that has one for sure is not said to be one that may have one');
 
 -- By their names, where there are no values.
 create table harbour.notes (id integer primary key, uid uuid);

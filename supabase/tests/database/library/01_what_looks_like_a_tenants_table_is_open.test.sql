@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(12);
+select plan(14);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -68,6 +68,17 @@ select is(
     'excluded: has nothing that says whose its rows are',
     'a row that names both, and is not the only one, does not'
 );
+
+create table harbour.fleets (id uuid primary key, created_by uuid references auth.users (id));
+create table harbour.buoys (id integer primary key, org_id uuid references harbour.fleets (id) on delete cascade);
+create table harbour.docks (id uuid primary key, created_by uuid references auth.users (id));
+create table harbour.cranes (id integer primary key, dock_id uuid references harbour.docks (id) on delete cascade);
+select is(
+    pg_temp.suggested('harbour.fleets'),
+    'excluded: is what org_id of harbour.buoys references: each of its rows may be an organization',
+    'what an org_id references may be the organizations, though each row has an owner'
+);
+select is(pg_temp.suggested('harbour.docks'), 'org: references auth.users in created_by', 'what another column references is not');
 
 -- Tools that cannot reference the schema auth leave users' ids without a key.
 create table harbour.workspaces (id uuid primary key, workspace_owner uuid, name text);

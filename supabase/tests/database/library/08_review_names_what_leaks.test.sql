@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(63);
+select plan(64);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -266,6 +266,13 @@ select is(
     pg_temp.found('policy_on_user_metadata'), 'leaks "of function''s tenant" harbour.cargo', 'nor in a function that a policy asks'
 );
 select is(pg_temp.found('policy_on_unset_claim'), 'leaks "of top tenant" harbour.cargo', 'nor is a claim that nobody sets');
+create policy "of officers" on harbour.cargo to authenticated using (auth.jwt() ->> 'user_role' = 'officer');
+select is(
+    (select remedy from tenancy.review_leaks where code = 'policy_on_unset_claim' and object = '"of officers"'),
+    'take auth.jwt() -> ''app_metadata'' ->> ''user_role'' in its place, which no user writes; or let a token hook set it',
+    'a role is no organization'
+);
+drop policy "of officers" on harbour.cargo;
 create function harbour.add_claims(event jsonb)
 returns jsonb
 language sql
