@@ -13,8 +13,7 @@ comment on schema tenancy is
 
 create schema if not exists org_migration;
 revoke all on schema org_migration from public, anon, authenticated, service_role;
-comment on schema org_migration is
-'The machinery of the move from user_id to org_id: lock rules, steps, backfill, undo. For the owner of the database only.';
+comment on schema org_migration is 'The machinery of the move from user_id to org_id: lock rules, steps, backfill, undo. For the owner of the database only.';
 
 create table if not exists tenancy.settings (
     only_row boolean primary key default true check (only_row),
@@ -33,6 +32,7 @@ create table if not exists tenancy.settings (
     new_users_anonymous boolean not null default false,
     org_role boolean not null default false,
     token_hook boolean not null default false,
+    memberships_followed boolean not null default false,
     rows_decided_at timestamptz,
     small_table_bytes bigint not null default 8388608 check (small_table_bytes >= 0),
     platform_schemas text[] not null default array[
@@ -59,6 +59,7 @@ comment on column tenancy.settings.new_users is 'Which organization users get wh
 comment on column tenancy.settings.new_users_anonymous is 'True: new_users counts for anonymous users too. Set by tenancy.enable_new_users.';
 comment on column tenancy.settings.org_role is 'True: tokens have the role of the active membership as app_metadata.org_role, see tenancy.add_org_id_to_token.';
 comment on column tenancy.settings.token_hook is 'True: the Auth server calls tenancy.add_org_id_to_token. Set by tenancy.enable_token_hook.';
+comment on column tenancy.settings.memberships_followed is 'True: tenancy.memberships follows a table of the application. Set by tenancy.enable_memberships.';
 comment on column tenancy.settings.rows_decided_at is 'Users who were there at this time have their rows where these were decided. NULL: org_migration knows it, or no row is decided yet.';
 comment on column tenancy.settings.small_table_bytes is 'Up to this size tenancy.onboard takes a table through all phases under one lock: 8 MB is about a second.';
 comment on column tenancy.settings.platform_schemas is 'Schemas of the platform, and of tools that make their own tables, which are not the application''s. Add yours:'
@@ -394,7 +395,6 @@ begin
     end if;
 end
 $function$;
-comment on function org_migration.assert_foundation() is
-'Raises object_not_in_prerequisite_state with the rows of tenancy.foundation_findings in the message.';
+comment on function org_migration.assert_foundation() is 'Raises object_not_in_prerequisite_state with the rows of tenancy.foundation_findings in the message.';
 
 select org_migration.assert_foundation();

@@ -288,7 +288,7 @@ from (
         (
             'tenancy.settings',
             'only_row,default_org_id,lock_timeout_ms,lock_attempts,batch_target_ms,batch_wal_mb,wal_mb_per_second,scan_mb_per_second,'
-            'backfill_rows_per_second,paused,pause_limit_minutes,fill_org_id,new_users,new_users_anonymous,org_role,token_hook,rows_decided_at,'
+            'backfill_rows_per_second,paused,pause_limit_minutes,fill_org_id,new_users,new_users_anonymous,org_role,token_hook,memberships_followed,rows_decided_at,'
             'small_table_bytes,platform_schemas'
         ),
         (
@@ -338,12 +338,45 @@ cross join tenancy.required_organization_columns as required
 where settings.new_users = 'personal' and required.column_names is not null
 union all
 select
-    'memberships_not_followed', 'stops', its.tgrelid::regclass::text, null,
-    'is what memberships follow, and they miss its changes: a trigger of tenancy.enable_memberships is off or gone, as with a column of its',
-    'call that again, with the columns as they are now: it copies what was missed; or select tenancy.disable_memberships()'
-from pg_catalog.pg_trigger as its
-where its.tgfoid = to_regprocedure('tenancy.copy_membership()') and its.tgparentid = 0
+    'memberships_not_followed', 'stops', coalesce(its.tgrelid::regclass::text, 'tenancy.memberships'), null,
+    case
+        when its.tgrelid is null
+            then 'follow no table any more: the one that they followed was dropped, or made again, or the triggers of tenancy.enable_memberships were'
+        else 'is what memberships follow, and they miss its changes: a trigger of tenancy.enable_memberships is off or gone, as with a column of its'
+    end,
+    'call that again, with the table and the columns as they are now: it copies what was missed; or select tenancy.disable_memberships()'
+from tenancy.settings
+left join pg_catalog.pg_trigger as its on its.tgfoid = to_regprocedure('tenancy.copy_membership()') and its.tgparentid = 0
+where settings.memberships_followed
 group by its.tgrelid
-having count(*) filter (where its.tgenabled in ('O', 'A')) < 2;
+having count(*) filter (where its.tgenabled in ('O', 'A')) < 2
+union all
+select
+    'library_changed', 'stops', ours.name, null,
+    format('has lost a trigger that calls %s, or it is off', ours.called), 'enable it, or restore it'
+from (
+    values
+        ('tenancy.memberships', 'tenancy.follow_membership()', 2),
+        ('tenancy.memberships', 'tenancy.follow_lost_membership()', 1),
+        ('tenancy.new_tables', 'tenancy.check_new_tables()', 1)
+) as ours (name, called, needed)
+where to_regclass(ours.name) is not null
+    and ours.needed > (
+        select count(*)
+        from pg_catalog.pg_trigger as its
+        where its.tgrelid = to_regclass(ours.name) and its.tgfoid = to_regprocedure(ours.called) and its.tgenabled in ('O', 'A')
+    )
+union all
+select
+    'library_changed', 'stops', class.oid::regclass::text, null,
+    format('can be written to by %s, which decides about organizations then', string_agg(role.rolname, ', ' order by role.rolname)),
+    'revoke all on schema tenancy from public, anon, authenticated, service_role'
+from pg_catalog.pg_class as class
+join pg_catalog.pg_roles as role on role.rolname in ('anon', 'authenticated', 'service_role')
+where class.relnamespace = 'tenancy'::regnamespace
+    and class.relkind = 'r'
+    and has_schema_privilege(role.oid, class.relnamespace, 'usage')
+    and has_table_privilege(role.oid, class.oid, 'insert, update, delete, truncate')
+group by class.oid;
 comment on view tenancy.library_findings is
-'What has become of what the functions of tenancy rely on: the columns of its own tables, auth.users, and what follows the application''s memberships.';
+'What has become of what the functions of tenancy rely on: the columns, triggers and privileges of its own tables, auth.users, and what follows the application''s memberships.';

@@ -136,8 +136,7 @@ begin
     end if;
 end
 $function$;
-comment on function tenancy.switch_organization(uuid) is
-'Makes one of the caller''s organizations the active one: the next token has it, after supabase.auth.refreshSession(). Raises'
+comment on function tenancy.switch_organization(uuid) is 'Makes one of the caller''s organizations the active one: the next token has it, after supabase.auth.refreshSession(). Raises'
 ' insufficient_privilege (42501) for any other, whether there is such an organization or not. Called through public.switch_organization.';
 
 create or replace function tenancy.my_organizations()
@@ -256,8 +255,7 @@ begin
     execute format('grant execute on function public.%s to authenticated', signature);
 end
 $function$;
-comment on function tenancy.create_api_function(text, text, text, text) is
-'Creates a function in public that authenticated may call. Raises duplicate_function where another one has its name and parameters.';
+comment on function tenancy.create_api_function(text, text, text, text) is 'Creates a function in public that authenticated may call. Raises duplicate_function where another one has its name and parameters.';
 
 create or replace function tenancy.enable_memberships(
     source regclass default null, user_column name default 'user_id', org_column name default 'org_id', role_column name default null
@@ -283,6 +281,7 @@ begin
             ' for each statement execute function tenancy.copy_membership()',
             source, user_column, org_column, ', ' || quote_ident(role_column)
         );
+        update tenancy.settings set memberships_followed = true where not memberships_followed;
         -- Nobody writes to it from here on: what came meanwhile.
         perform tenancy.copy_memberships(source, user_column, org_column, role_column);
     end if;
@@ -323,6 +322,7 @@ begin
     loop
         execute format('drop function %s', ours.name);
     end loop;
+    update tenancy.settings set memberships_followed = false where memberships_followed;
     -- Which nobody loses: no trigger of a row fires.
     truncate tenancy.memberships;
 end
