@@ -13,8 +13,7 @@ comment on schema tenancy is
 
 create schema if not exists org_migration;
 revoke all on schema org_migration from public, anon, authenticated, service_role;
-comment on schema org_migration is
-'The machinery of the move from user_id to org_id: lock rules, steps, backfill, undo. For the owner of the database only.';
+comment on schema org_migration is 'The machinery of the move from user_id to org_id: lock rules, steps, backfill, undo. For the owner of the database only.';
 
 create table if not exists tenancy.settings (
     only_row boolean primary key default true check (only_row),
@@ -394,7 +393,6 @@ begin
     end if;
 end
 $function$;
-comment on function org_migration.assert_foundation() is
-'Raises object_not_in_prerequisite_state with the rows of tenancy.foundation_findings in the message.';
+comment on function org_migration.assert_foundation() is 'Raises object_not_in_prerequisite_state with the rows of tenancy.foundation_findings in the message.';
 
 select org_migration.assert_foundation();

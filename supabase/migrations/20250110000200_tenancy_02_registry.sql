@@ -348,6 +348,34 @@ cross join lateral (
     from pg_catalog.pg_trigger as its
     where its.tgfoid = to_regprocedure('tenancy.copy_membership()') and its.tgparentid = 0
 ) as followed
-where settings.memberships_of is not null and followed.at_work < 2;
+where settings.memberships_of is not null and followed.at_work < 2
+union all
+select
+    'library_changed', 'stops', ours.name, null,
+    format('has lost a trigger that calls %s, or it is off', ours.called), 'enable it, or restore it'
+from (
+    values
+        ('tenancy.memberships', 'tenancy.follow_membership()', 2),
+        ('tenancy.memberships', 'tenancy.follow_lost_membership()', 1),
+        ('tenancy.new_tables', 'tenancy.check_new_tables()', 1)
+) as ours (name, called, needed)
+where to_regclass(ours.name) is not null
+    and ours.needed > (
+        select count(*)
+        from pg_catalog.pg_trigger as its
+        where its.tgrelid = to_regclass(ours.name) and its.tgfoid = to_regprocedure(ours.called) and its.tgenabled in ('O', 'A')
+    )
+union all
+select
+    'library_changed', 'stops', class.oid::regclass::text, null,
+    format('can be written to by %s, which decides about organizations then', string_agg(role.rolname, ', ' order by role.rolname)),
+    'revoke all on schema tenancy from public, anon, authenticated, service_role'
+from pg_catalog.pg_class as class
+join pg_catalog.pg_roles as role on role.rolname in ('anon', 'authenticated', 'service_role')
+where class.relnamespace = 'tenancy'::regnamespace
+    and class.relkind = 'r'
+    and has_schema_privilege(role.oid, class.relnamespace, 'usage')
+    and has_table_privilege(role.oid, class.oid, 'insert, update, delete, truncate')
+group by class.oid;
 comment on view tenancy.library_findings is
-'What has become of what the functions of tenancy rely on: the columns of its own tables, auth.users, and what follows the application''s memberships.';
+'What has become of what the functions of tenancy rely on: the columns, triggers and privileges of its own tables, auth.users, and what follows the application''s memberships.';
