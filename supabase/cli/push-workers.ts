@@ -6,6 +6,18 @@ import { notThereYet } from "./push-now.ts";
 
 const mostWorkers = 16;
 
+/** How long a session works before it looks if it is still wanted, so that its way to the server counts once and not for each batch. */
+const turnMs = 1000;
+
+const turn = `
+  do $$
+  declare
+    ends_at constant timestamptz := clock_timestamp() + interval '${turnMs} milliseconds';
+  begin
+    while clock_timestamp() < ends_at and org_migration.help() loop commit; end loop;
+  end $$
+`;
+
 /** Takes `--workers N` out of the options, since the CLI does not know it. Throws where N is no number from 1 to 16. */
 export function takeWorkers(parameters: string[]): { workers: number; rest: string[] } {
   const at = parameters.findIndex((parameter) => /^--workers(=|$)/.test(parameter));
@@ -19,7 +31,7 @@ export function takeWorkers(parameters: string[]): { workers: number; rest: stri
   return { workers, rest: parameters.toSpliced(at, inline ? 1 : 2) };
 }
 
-/** Works on what a push shares, batch after batch, while there is something, until the signal is aborted; a batch under way ends first. */
+/** Works on what a push shares, turn after turn, while there is something, until the signal is aborted; a turn under way ends first. */
 async function help(url: string, signal: AbortSignal, failed: (reason: string) => void): Promise<void> {
   const sql = connectLive(url, { connection: { application_name: "npm run push, worker" } });
   let isNew = true;
@@ -33,8 +45,10 @@ async function help(url: string, signal: AbortSignal, failed: (reason: string) =
         `;
         isNew = false;
       }
-      const [helped] = await sql<{ worked: boolean }[]>`select org_migration.help() as worked`;
-      if (!helped?.worked) pause = 50;
+      const began = performance.now();
+      await sql.unsafe(turn);
+      // It ended before its time: there was nothing to share.
+      if (performance.now() - began < turnMs) pause = 50;
     } catch (error) {
       isNew = true;
       pause = 1000;
