@@ -51,9 +51,14 @@ const help = async (sql: Sql) => (await sql`select org_migration.help() as worke
 /** One turn of the loop of one step. */
 const turn = async (sql: Sql, step: string) => await sql`select tenancy.advance(${step})`;
 
-async function expectAllRight(sql: Sql): Promise<void> {
+/** Of all tables: the oracle takes one that is not named for no organization's, and its owners for those of what references it. */
+async function expectRowsRight(sql: Sql): Promise<void> {
   const tables = await sql`select table_name from tenancy.org_scoped_tables`;
   expect(await findWrongRows(sql, tables.map((row) => row["table_name"] as string), defaultOrgId)).toEqual([]);
+}
+
+async function expectAllRight(sql: Sql): Promise<void> {
+  await expectRowsRight(sql);
   expect(await sql`select * from tenancy.verify() where not passed and check_name <> 'users'`).toEqual([]);
   const [counted] = await sql`
     select
@@ -189,7 +194,7 @@ describe("a range of a large table", () => {
     expect(await pushing`select count(*)::integer as rows from public.call_logs where org_id is null`).toEqual([{
       rows: 0,
     }]);
-    expect(await findWrongRows(pushing, ["call_logs"], defaultOrgId)).toEqual([]);
+    await expectRowsRight(pushing);
     const [counted] = await pushing`
       select sum(rows_updated)::integer = (select count(*) from public.call_logs) as once
       from org_migration.backfills where relation = 'public.call_logs'::regclass
