@@ -43,7 +43,7 @@ async function prepareSessions(name: string, rows: number) {
   await advance(pushing, "count", "column default", "filler");
   const helping = connect(database.url);
   beside.push(helping);
-  return { pushing, helping };
+  return { pushing, helping, url: database.url };
 }
 
 const pidOf = async (sql: Sql) => (await sql`select pg_backend_pid() as pid`)[0]?.["pid"] as number;
@@ -152,6 +152,23 @@ const isWaiting = (sql: Sql) =>
   sql`select pg_advisory_lock_shared(hashtext('org_migration'), hashtext('waits for others'))`;
 const isNotWaiting = (sql: Sql) =>
   sql`select pg_advisory_unlock_shared(hashtext('org_migration'), hashtext('waits for others'))`;
+
+describe("a session that helps", () => {
+  test("ends with its turn when it is no longer wanted, and leaves the rest", async () => {
+    const { pushing, url } = await prepareSessions("workers_end", 100_000);
+    // By this all rows of the large table take half a minute at least, on any machine.
+    await pushing`update tenancy.settings set wal_mb_per_second = 1`;
+    await turn(pushing, "backfill");
+    const { failures } = await withWorkers(1, url, async () => {
+      while (!(await rangesOf(pushing))[0]?.pid) await new Promise((resolve) => setTimeout(resolve, 20));
+    });
+    expect(failures).toEqual([]);
+    const [left] = await pushing`
+      select exists (select from public.call_logs where org_id is null) as some
+    `;
+    expect(left).toEqual({ some: true });
+  });
+});
 
 describe("a range of a large table", () => {
   /** Goes on, in batches of 90 blocks, until the condition holds of its first range. */
