@@ -255,9 +255,9 @@ chosen (new_users) as (
     ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
     ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
     ' then (users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text)::pg_catalog.uuid end'
-    ' where users.id operator(pg_catalog.=) case when user_%1$s.user_id is null then %2$s end) as claim_%1$s on true', ordered.ordinal, replace(ordered.expression, '{source}', named.alias) ) else '' end
-    as joins, case when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id, case
-    ordered.kind when 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
+    ' where users.id operator(pg_catalog.=) case when user_%1$s.user_id is null then %2$s end offset 0) as claim_%1$s on true', ordered.ordinal, replace(ordered.expression, '{source}', named.alias) ) else
+    '' end as joins, case when ordered.kind = 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id)', ordered.ordinal) else replace(ordered.expression, '{source}', named.alias) end as org_id,
+    case ordered.kind when 'owner' then format('coalesce(user_%1$s.org_id, claim_%1$s.id) is not null', ordered.ordinal) when 'organization' then format('source_%s.id is not null', ordered.ordinal) else
     format('source_%s.ctid is not null', ordered.ordinal) end as condition, case when ordered.kind = 'owner' then replace(ordered.expression, '{source}', named.alias) end as user_id from ordered cross
     join lateral (select format('source_%s', ordered.ordinal) as alias) as named), sources as (select * from possible_sources), following_tables as (with recursive followed (relation) as ( select
     org_id_columns.relation from org_id_columns where org_id_columns.is_root and org_id_columns.attnum is not null union select sources.root from sources where sources.kind = 'organization' union select

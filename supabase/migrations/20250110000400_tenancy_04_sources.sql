@@ -251,7 +251,7 @@ select
         ' when users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text operator(pg_catalog.~*)'
         ' ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''::pg_catalog.text'
         ' then (users.raw_app_meta_data operator(pg_catalog.->>) ''org_id''::pg_catalog.text)::pg_catalog.uuid end'
-        ' where users.id operator(pg_catalog.=) case when user_%1$s.user_id is null then %2$s end) as claim_%1$s on true',
+        ' where users.id operator(pg_catalog.=) case when user_%1$s.user_id is null then %2$s end offset 0) as claim_%1$s on true',
         ordered.ordinal, replace(ordered.expression, '{source}', named.alias)
     ) else '' end as joins,
     case

@@ -332,15 +332,15 @@ begin
     if begins then
         perform org_migration.enter_loop(current_loop);
     end if;
-    if (select settings.paused from tenancy.settings)
+    if (select settings.paused from tenancy.settings) then
         -- On a fresh database, in CI or a preview branch, there is nobody to wait for.
-        and exists (
+        if exists (
             select from tenancy.org_id_columns
             where org_id_columns.is_leaf and pg_relation_size(org_id_columns.relation) > 0
-        )
-    then
-        perform org_migration.wait_while_paused();
-        return true;
+        ) then
+            perform org_migration.wait_while_paused();
+            return true;
+        end if;
     end if;
     perform org_migration.end_pause();
 

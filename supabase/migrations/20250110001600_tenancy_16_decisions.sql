@@ -164,8 +164,7 @@ returns text language sql stable security invoker set search_path = '' as $funct
                 todo.ctid as row_id,
                 %1$s as org_id,
                 %2$s as is_orphan,
-                case when %3$s then %4$s end as conflict_key,
-                case when %3$s then %5$s end as candidates
+                case when %3$s then pg_catalog.jsonb_build_array(%4$s, %5$s) end as conflict
             from %6$s as todo %7$s
         $sql$,
         case when last_resort then rules.last_org_id else rules.org_id end,
@@ -178,7 +177,8 @@ returns text language sql stable security invoker set search_path = '' as $funct
     where rules.root = coalesce(pg_partition_root(target), target)
 $function$;
 comment on function org_migration.decision_query(regclass, boolean) is
-'The query that decides rows by org_migration.rules: row_id, org_id, is_orphan, conflict_key (the primary key), candidates; a where clause is to follow.';
+'The query that decides rows by org_migration.rules: row_id, org_id, is_orphan, conflict (the primary key, and what each source says; NULL where'
+' they agree); a where clause is to follow.';
 
 create or replace function tenancy.count_sources(target regclass)
 returns table (entry text, rows bigint, conflicts bigint)
@@ -216,21 +216,30 @@ comment on function tenancy.count_sources(regclass) is
 'How many rows of an org-scoped table each source decides (entry, as in registry.org_from; NULL: nothing does), and in how many of them the'
 ' sources name several organizations. It reads the whole table and its parents'' rows. No row for any other table.';
 
-create or replace function org_migration.batch_statement(target regclass, decision text, batch_rows text, skip_locked boolean)
+create or replace function org_migration.find_rows(batch_rows text)
+returns tid[] language plpgsql volatile security invoker set search_path = '' set enable_seqscan = off set jit = off as $function$
+declare
+    row_ids tid[];
+begin
+    execute format('select array(%s)', batch_rows)
+    into row_ids;
+    return row_ids;
+end
+$function$;
+comment on function org_migration.find_rows(text) is 'What batch_rows, a query, returns: the ctid of each row of a batch.';
+
+create or replace function org_migration.batch_statement(target regclass, decision text, skip_locked boolean)
 returns text language sql stable security invoker set search_path = '' as $function$
     select format(
         $dml$
-            with found as materialized (
-                select array(%2$s) as row_ids
-            ),
-            written as (
-                update %4$s as todo
+            with written as (
+                update %3$s as todo
                 set org_id = decision.org_id
                 -- Not a CTE, of which each row would be stored, and stored again as a whole in case it has changed meanwhile.
                 from (
                     %1$s
-                    where todo.ctid operator(pg_catalog.=) any ((select found.row_ids from found)::pg_catalog.tid[])
-                    %3$s
+                    where todo.ctid operator(pg_catalog.=) any ($1)
+                    %2$s
                 ) as decision
                 -- Where the row has changed meanwhile, PostgreSQL before 17.7 looks at its new version without asking for its
                 -- ctid again, unless in words that it does not take for a scan key.
@@ -238,13 +247,15 @@ returns text language sql stable security invoker set search_path = '' as $funct
                     and (todo.ctid <> decision.row_id) is not true
                     and todo.org_id is null
                     and decision.org_id is not null
-                returning decision.org_id, decision.is_orphan, decision.conflict_key, decision.candidates
+                returning decision.org_id, decision.is_orphan, decision.conflict
             ),
             reported as (
                 insert into org_migration.backfill_conflicts (relation, row_key, org_id, candidates)
-                select %4$L::pg_catalog.regclass, written.conflict_key, written.org_id, written.candidates
+                select
+                    %3$L::pg_catalog.regclass, written.conflict operator(pg_catalog.->) 0, written.org_id,
+                    written.conflict operator(pg_catalog.->) 1
                 from written
-                where written.conflict_key is not null
+                where written.conflict is not null
                 returning true
             ),
             named_organization as materialized (
@@ -260,29 +271,33 @@ returns text language sql stable security invoker set search_path = '' as $funct
             )
             select
                 coalesce(pg_catalog.sum(named_organization.rows), 0),
-                (select pg_catalog.cardinality(found.row_ids) from found),
                 coalesce(pg_catalog.sum(named_organization.orphans), 0),
                 (select pg_catalog.count(*) from reported),
                 pg_catalog.count(*) - (select pg_catalog.count(*) from locked_organization)
             from named_organization
         $dml$,
-        decision, batch_rows,
+        decision,
         case when skip_locked then 'for no key update of todo skip locked' end,
         target
     )
 $function$;
-comment on function org_migration.batch_statement(regclass, text, text, boolean) is
-'The UPDATE of one batch, in words that mean the same under any search_path. Foreign keys do not fire, so it holds the organizations'
+comment on function org_migration.batch_statement(regclass, text, boolean) is
+'The UPDATE of one batch, of the rows whose ctid is in $1, in words that mean the same under any search_path. Foreign keys do not fire, so it holds the organizations'
 ' that it gave rows to; its last number is how many of those are gone.';
 
+-- Owners and parents come as a rule from memory, where a page costs what five of its rows do, and each row is a lookup by index or, for a parent
+-- of fewer rows than about five times those of the batch, a hash table of it all, which takes half as long (as measured). The planner sees which if
+-- these are its costs, if $1 tells it how many rows there are, and if it decides all of them before it meets the table again.
 create or replace function org_migration.backfill_rows(
     target regclass, decision text, batch_rows text, skip_locked boolean default false,
     out updated bigint, out left_over bigint, out orphans bigint, out conflicts bigint, out triggers_fired boolean
 )
-language plpgsql volatile security invoker set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $function$
+language plpgsql volatile security invoker
+set search_path = '' set seq_page_cost = 0.05 set random_page_cost = 0.05 set cpu_operator_cost = 0.0015
+set from_collapse_limit = 1 set enable_mergejoin = off set jit = off as $function$
 declare
-    statement constant text := org_migration.batch_statement(target, decision, batch_rows, skip_locked);
-    found_rows bigint;
+    statement constant text := org_migration.batch_statement(target, decision, skip_locked);
+    row_ids constant tid[] := org_migration.find_rows(batch_rows);
     vanished_organizations bigint;
 begin
     triggers_fired := false;
@@ -298,8 +313,9 @@ begin
     -- Functions of the application, in its checks and indexes, look for their tables where its own sessions do.
     set local search_path to default;
     execute statement
-    into updated, found_rows, orphans, conflicts, vanished_organizations;
-    left_over := found_rows - updated;
+    into updated, orphans, conflicts, vanished_organizations
+    using row_ids;
+    left_over := cardinality(row_ids) - updated;
     set local search_path = '';
 
     if vanished_organizations > 0 then

@@ -58,28 +58,30 @@ comment on column org_migration.backfills.next_batch_at is 'Not before then, so 
 comment on column org_migration.backfills.decision is 'The query of org_migration.decision_query, kept for session_pid, which runs the backfill.';
 
 create or replace function org_migration.backfill_done(backfill org_migration.backfills)
-returns double precision language sql immutable security invoker set search_path = '' as $function$
-    select case
-        when backfill.state in ('catalog', 'finished') then 1
-        when backfill.end_block = 0 then 0
-        when backfill.sweep > 0 then 1 - part.left_before_sweep * (1 - 0.99 * backfill.next_block / backfill.end_block)
-        when backfill.pass = 1 then part.of_pass * part.first_pass
-        else part.first_pass + (1 - part.first_pass) * part.of_others
-    end
-    from (
-        select
-            passes.of_pass,
-            (
-                backfill.pass_ends[backfill.pass - 1] - backfill.pass_ends[1]
-                + passes.of_pass * (backfill.pass_ends[backfill.pass] - backfill.pass_ends[backfill.pass - 1])
-            ) / nullif(backfill.pass_ends[backfill.passes] - backfill.pass_ends[1], 0) as of_others,
-            2.8 * (backfill.pass_ends[1] - 1)
-                / (1.8 * (backfill.pass_ends[1] - 1) + backfill.pass_ends[backfill.passes] - 1)::double precision as first_pass,
-            case when backfill.passes > 0 then 0.02 else 1 end * (0.01 ^ (backfill.sweep - 1))::double precision as left_before_sweep
-        from (
-            select (backfill.next_block - backfill.first_block)::double precision / nullif(backfill.end_block - backfill.first_block, 0) as of_pass
-        ) as passes
-    ) as part
+returns double precision language plpgsql immutable security invoker set search_path = '' as $function$
+declare
+    blocks constant double precision := backfill.end_block - backfill.first_block;
+    rows_of_first_pass constant double precision := backfill.pass_ends[1] - 1;
+    rows_of_page constant double precision := backfill.pass_ends[backfill.passes] - 1;
+    of_pass double precision;
+    first_pass double precision;
+begin
+    if backfill.state in ('catalog', 'finished') then
+        return 1;
+    elsif backfill.sweep > 0 then
+        return 1 - case when backfill.passes > 0 then 0.02 else 1 end * 0.01 ^ (backfill.sweep - 1)
+            * (1 - coalesce(0.99 * backfill.next_block / nullif(backfill.end_block, 0), 0));
+    end if;
+    of_pass := (backfill.next_block - backfill.first_block) / blocks;
+    first_pass := 2.8 * rows_of_first_pass / (1.8 * rows_of_first_pass + rows_of_page);
+    if backfill.pass = 1 then
+        return of_pass * first_pass;
+    end if;
+    return first_pass + (1 - first_pass) * (
+        backfill.pass_ends[backfill.pass - 1] - 1 - rows_of_first_pass
+        + of_pass * (backfill.pass_ends[backfill.pass] - backfill.pass_ends[backfill.pass - 1])
+    ) / (rows_of_page - rows_of_first_pass);
+end
 $function$;
 comment on function org_migration.backfill_done(org_migration.backfills) is
 'How much of a range is done, or by a sweep of the whole table, from 0 to 1, as shares of the time that it takes. The rows of the'
@@ -321,7 +323,8 @@ create or replace function org_migration.start_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     block_count constant bigint := pg_relation_size(target) / current_setting('block_size')::bigint;
-    -- Of 128 MB at most, so that their pages are still in memory for the next pass and are written to disk once.
+    -- So that a range's pages are still in memory for the next pass and are written to disk once.
+    blocks_in_memory constant bigint := least(greatest(pg_size_bytes(current_setting('shared_buffers')) / 4, 134217728), 268435456) / 8192;
     ranges integer := 0;
     ends integer[] := '{}';
     new_state text;
@@ -344,7 +347,7 @@ begin
     where org_id.attrelid = target and org_id.attname = 'org_id' and not org_id.attisdropped;
 
     if block_count >= 1000 and new_state = 'waiting' then
-        ranges := ceil(block_count / 16384.0);
+        ranges := ceil(block_count / blocks_in_memory::numeric);
         ends := org_migration.pass_ends(org_migration.lines_per_page(target, block_count));
     end if;
     insert into org_migration.backfills (relation, number, state, end_block, passes, sweep, finished_at)
@@ -372,8 +375,8 @@ begin
 end
 $function$;
 comment on function org_migration.start_backfill(regclass) is
-'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of 2048'
-' to 16384 blocks, all of one size, with the passes of org_migration.pass_ends each first.';
+'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of one'
+' size, of 256 MB at most and of no more than a quarter of shared_buffers, or 128 MB where that is more, with the passes of org_migration.pass_ends each first.';
 
 create or replace function org_migration.finish_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$
