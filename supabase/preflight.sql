@@ -43,7 +43,7 @@ chosen (new_users) as (
 ),
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net',
     'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
-    scan_mb_per_second, 75000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id, org_from, joins) as
+    scan_mb_per_second, 125000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id, org_from, joins) as
     (select null::regclass, null::boolean, null::text[], null::text where false), backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false), fillers (table_oid,
     form) as (select null::oid, null::text where false), memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
     gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as

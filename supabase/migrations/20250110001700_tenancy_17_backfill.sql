@@ -73,7 +73,7 @@ begin
             * (1 - coalesce(0.99 * backfill.next_block / nullif(backfill.end_block, 0), 0));
     end if;
     of_pass := (backfill.next_block - backfill.first_block) / blocks;
-    first_pass := 2.8 * rows_of_first_pass / (1.8 * rows_of_first_pass + rows_of_page);
+    first_pass := 3.3 * rows_of_first_pass / (2.3 * rows_of_first_pass + rows_of_page);
     if backfill.pass = 1 then
         return of_pass * first_pass;
     end if;
@@ -85,7 +85,7 @@ end
 $function$;
 comment on function org_migration.backfill_done(org_migration.backfills) is
 'How much of a range is done, or by a sweep of the whole table, from 0 to 1, as shares of the time that it takes. The rows of the'
-' first pass take 2.8 times as long as the others, since they go to other pages (as measured); the sweep after the passes looks at everything'
+' first pass take 3.3 times as long as the others, since they go to other pages (as measured); the sweep after the passes looks at everything'
 ' and finds next to nothing.';
 
 create or replace view org_migration.backfill_progress as

@@ -14,7 +14,7 @@ returns integer language sql volatile set search_path = '' as $$
 $$;
 select is(pg_temp.next_size(0, 0), 200, 'after a batch that took no time and wrote little the next is twice as large');
 select is(pg_temp.next_size(100000, 0), 50, 'after one that took too long it is half as large');
-update tenancy.settings set batch_wal_mb = 2;
+update tenancy.settings set batch_wal_mb = 4;
 select is(pg_temp.next_size(0, 8000000), 50, 'after one that wrote too much WAL as well, however short it was');
 
 -- One after the other, of a page of 47 rows that have 169 bytes and grow by 20.
@@ -46,7 +46,7 @@ alter table tenancy.settings drop constraint settings_batch_wal_mb_check;
 update tenancy.settings set batch_wal_mb = -1;
 select org_migration.backfill('public.hulls');
 select is(current_setting('synchronous_commit'), 'local', 'while it does not, the backfill waits and not the application');
-update tenancy.settings set batch_wal_mb = 2;
+update tenancy.settings set batch_wal_mb = 4;
 
 create function pg_temp.run() returns void language plpgsql as $$ begin while org_migration.backfill('public.hulls') loop null; end loop; end $$;
 select pg_temp.run();
