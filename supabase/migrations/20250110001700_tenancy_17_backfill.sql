@@ -60,7 +60,6 @@ comment on column org_migration.backfills.decision is 'The query of org_migratio
 create or replace function org_migration.backfill_done(backfill org_migration.backfills)
 returns double precision language plpgsql immutable security invoker set search_path = '' as $function$
 declare
-    blocks constant double precision := backfill.end_block - backfill.first_block;
     rows_of_first_pass constant double precision := backfill.pass_ends[1] - 1;
     rows_of_page constant double precision := backfill.pass_ends[backfill.passes] - 1;
     of_pass double precision;
@@ -72,7 +71,7 @@ begin
         return 1 - case when backfill.passes > 0 then 0.02 else 1 end * 0.01 ^ (backfill.sweep - 1)
             * (1 - coalesce(0.99 * backfill.next_block / nullif(backfill.end_block, 0), 0));
     end if;
-    of_pass := (backfill.next_block - backfill.first_block) / blocks;
+    of_pass := (backfill.next_block - backfill.first_block)::double precision / (backfill.end_block - backfill.first_block);
     first_pass := 3.3 * rows_of_first_pass / (2.3 * rows_of_first_pass + rows_of_page);
     if backfill.pass = 1 then
         return of_pass * first_pass;
@@ -346,9 +345,10 @@ begin
     cross join tenancy.settings
     where org_id.attrelid = target and org_id.attname = 'org_id' and not org_id.attisdropped;
 
-    if block_count >= 1000 and new_state = 'waiting' then
+    if block_count >= 128 and new_state = 'waiting' then
         ranges := ceil(block_count / blocks_in_memory::numeric);
-        ends := org_migration.pass_ends(org_migration.lines_per_page(target, block_count));
+        -- On a small table passes cost more than they save.
+        ends := case when block_count < 1000 then '{2}' else org_migration.pass_ends(org_migration.lines_per_page(target, block_count)) end;
     end if;
     insert into org_migration.backfills (relation, number, state, end_block, passes, sweep, finished_at)
     values (
@@ -375,8 +375,8 @@ begin
 end
 $function$;
 comment on function org_migration.start_backfill(regclass) is
-'Opens the table''s rows. A table of fewer than 1000 blocks (8 MB) is swept at once; a larger one gets ranges of one'
-' size, of 256 MB at most and of no more than a quarter of shared_buffers, or 128 MB where that is more, with the passes of org_migration.pass_ends each first.';
+'Opens the table''s rows. A table of fewer than 128 blocks (1 MB) is swept at once; a larger one gets ranges of one size first, of 256 MB at most and'
+' no more than a quarter of shared_buffers, or 128 MB where that is more, and from 1000 blocks (8 MB) on the passes of org_migration.pass_ends.';
 
 create or replace function org_migration.finish_backfill(target regclass)
 returns void language plpgsql volatile security invoker set search_path = '' as $function$

@@ -81,7 +81,7 @@ declare
     end_block constant bigint := least(
         backfill.next_block + least(
             backfill.batch_blocks,
-            case when backfill.sweep = 0 then greatest((backfill.end_block - backfill.first_block) / 4, 1) end
+            case when backfill.sweep = 0 then (backfill.end_block - backfill.first_block + 3) / 4 end
         ),
         backfill.end_block
     );
@@ -143,7 +143,7 @@ begin
     if backfill.state <> 'running' or backfill.sweep > 0
         -- Of the last pass what is done is done.
         or (backfill.pass = backfill.passes and not second_half)
-        or middle - backfill.first_block < 512
+        or middle - backfill.first_block < (case when backfill.passes > 1 then 512 else 64 end)
         or not exists (
             select from pg_catalog.pg_locks as waiting
             where waiting.locktype = 'advisory'

@@ -239,6 +239,29 @@ describe("a range of a large table", () => {
     expect(after - before, "no more than the batch has done").toBeLessThan(0.1);
   });
 
+  test("is a smaller table's, which has no passes, and is halved as well", async () => {
+    const { pushing, helping } = await prepareSessions("halved_small", 30_000);
+    const [own, other] = [await pidOf(pushing), await pidOf(helping)];
+    await isWaiting(helping);
+    const [half] = await untilFirst(pushing, (range) => range.pid === own);
+    const [{ blocks } = { blocks: 0 }] = await pushing<{ blocks: number }[]>`
+      select (pg_relation_size('public.call_logs') / 8192)::integer as blocks
+    `;
+    expect(blocks).toBeLessThan(1000);
+    const middle = half?.end as number;
+    const ranges = await rangesOf(pushing);
+    expect(ranges).toMatchObject([{ first: 0, pass: 1, pid: own }, {
+      first: middle,
+      next: middle,
+      pass: 1,
+      pid: null,
+    }]);
+    await isNotWaiting(helping);
+    while ((await rangesOf(helping))[1]?.pid !== other) expect(await help(helping)).toBe(true);
+    await advance(pushing, "backfill");
+    await expectRowsRight(pushing);
+  });
+
   test("stays whole where a pass over its half would be too short", async () => {
     const { pushing, helping } = await prepareSessions("not_halved", 30_000);
     await pushing.unsafe(inRanges("public.call_logs", 1)).simple();
