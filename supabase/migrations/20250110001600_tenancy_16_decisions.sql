@@ -282,8 +282,8 @@ returns text language sql stable security invoker set search_path = '' as $funct
     )
 $function$;
 comment on function org_migration.batch_statement(regclass, text, boolean) is
-'The UPDATE of one batch, of the rows whose ctid is in $1, in words that mean the same under any search_path. Foreign keys do not fire, so it holds the organizations'
-' that it gave rows to; its last number is how many of those are gone.';
+'The UPDATE of one batch, of the rows whose ctid is in $1, in words that mean the same under any search_path. Foreign keys do not fire, so it'
+' holds the organizations that it gave rows to; its last number is how many of those are gone.';
 
 -- Owners and parents come as a rule from memory, where a page costs what five of its rows do, and each row is a lookup by index or, for a parent
 -- of fewer rows than about five times those of the batch, a hash table of it all, which takes half as long (as measured). The planner sees which if

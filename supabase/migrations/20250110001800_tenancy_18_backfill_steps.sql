@@ -40,21 +40,19 @@ $function$;
 comment on function org_migration.batch_rows(org_migration.backfills, bigint) is
 'The query of the rows of a batch, their ctid: of a range of blocks, in a pass those between two places of every page, in a sweep all without org_id.';
 
-create or replace function org_migration.count_skipped(backfill org_migration.backfills, end_block bigint)
+create or replace function org_migration.count_skipped(decision text, batch_rows text)
 returns bigint language plpgsql stable security invoker
 set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $function$
 declare
     skipped bigint;
 begin
-    execute format(
-        'select count(rest.org_id) from (%s where todo.ctid operator(pg_catalog.=) any (array(%s))) as rest',
-        backfill.decision, org_migration.batch_rows(backfill, end_block)
-    )
-    into skipped;
+    execute format('select count(rest.org_id) from (%s where todo.ctid operator(pg_catalog.=) any ($1)) as rest', decision)
+    into skipped
+    using org_migration.find_rows(batch_rows);
     return skipped;
 end
 $function$;
-comment on function org_migration.count_skipped(org_migration.backfills, bigint) is
+comment on function org_migration.count_skipped(text, text) is
 'How many rows of a batch of a sweep are still without org_id because others held them, and not because their parent has none.';
 
 create or replace function org_migration.note_pace(
@@ -101,7 +99,7 @@ begin
             end if;
             batch := org_migration.backfill_rows(backfill.relation, backfill.decision, batch_rows, true);
             if backfill.sweep > 0 then
-                skipped := org_migration.count_skipped(backfill, end_block);
+                skipped := org_migration.count_skipped(backfill.decision, batch_rows);
                 backfill.rows_skipped := backfill.rows_skipped + skipped;
                 batch.left_over := greatest(batch.left_over - skipped, 0);
             end if;
