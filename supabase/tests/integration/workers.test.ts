@@ -271,6 +271,31 @@ describe("a range of a large table", () => {
   });
 });
 
+describe("a row that another session holds", () => {
+  /** Goes on until the first sweep over the large table has ended. */
+  async function untilSwept(sql: Sql) {
+    for (;;) {
+      await turn(sql, "backfill");
+      const [swept] = await sql`
+        select state, sweep from org_migration.backfills
+        where relation = 'public.call_logs'::regclass and number = 0 and (sweep > 1 or state = 'finished')
+      `;
+      if (swept) return swept;
+    }
+  }
+
+  test("is waited for in the end, and not taken for one that nobody can decide", async () => {
+    // In ranges, after which the sweep meets this row alone.
+    const { pushing, helping } = await prepareSessions("held_row", 30_000);
+    await helping`begin`;
+    await helping`select from public.call_logs order by id limit 1 for update`;
+    expect(await untilSwept(pushing)).toEqual({ state: "running", sweep: 2 });
+    await helping`rollback`;
+    await advance(pushing, "backfill");
+    await expectRowsRight(pushing);
+  });
+});
+
 describe("the validations of a push", () => {
   const valid = async (sql: Sql) =>
     (await sql`select table_name from tenancy.log where part = 'foreign_key_valid' order by id`).map((row) =>
