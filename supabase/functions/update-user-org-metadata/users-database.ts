@@ -1,4 +1,5 @@
 import postgres, { type ReservedSql } from "postgres";
+import { systemTiming } from "./timing.ts";
 import type {
   ClaimedUser,
   Outcome,
@@ -116,16 +117,33 @@ export async function openUsers(databaseUrl: string): Promise<Users> {
       const pages = connection<UserProblem[]>`
         select user_id, outcome, reason from tenancy.user_problems where run_id = ${runId} order by user_id
       `.cursor(500)[Symbol.asyncIterator]();
-      for (;;) {
-        const page = await unlessLost(() => pages.next());
-        if (page.done) return;
-        yield page.value;
+      try {
+        for (;;) {
+          const page = await unlessLost(() => pages.next());
+          if (page.done) return;
+          yield page.value;
+        }
+      } finally {
+        // Whoever stops reading leaves a cursor open, and the connection answers nothing else until it is closed.
+        if (!isLost) await pages.return?.();
       }
     },
     close: async () => {
-      if (!isLost) connection.release();
+      if (!isLost) {
+        // The server may end the session, and free its lock, a moment after the connection is closed.
+        await waitAtMost(5000, ask`select pg_advisory_unlock_all()`);
+        connection.release();
+      }
       // A lost connection has nothing to wait for, and postgres.js waits for the query that was under way.
       await sql.end({ timeout: isLost ? 0 : 5 });
     },
   };
+}
+
+/** Waits for the end of a promise, whether it fails or not, for so many milliseconds at most. */
+async function waitAtMost(milliseconds: number, promise: Promise<unknown>): Promise<void> {
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  promise.then(end, end);
+  await systemTiming.sleep(milliseconds, ended.signal);
 }
