@@ -21,7 +21,7 @@ create table if not exists tenancy.settings (
     lock_timeout_ms integer not null default 100 check (lock_timeout_ms between 1 and 10000),
     lock_attempts integer not null default 60 check (lock_attempts > 0),
     batch_target_ms integer not null default 100 check (batch_target_ms between 1 and 10000),
-    batch_wal_mb numeric not null default 4 check (batch_wal_mb > 0),
+    batch_wal_mb numeric not null default 8 check (batch_wal_mb > 0),
     wal_mb_per_second numeric check (wal_mb_per_second > 0),
     scan_mb_per_second integer not null default 200 check (scan_mb_per_second > 0),
     backfill_rows_per_second integer not null default 125000 check (backfill_rows_per_second > 0),

@@ -46,7 +46,7 @@ alter table tenancy.settings drop constraint settings_batch_wal_mb_check;
 update tenancy.settings set batch_wal_mb = -1;
 select org_migration.backfill('public.hulls');
 select is(current_setting('synchronous_commit'), 'local', 'while it does not, the backfill waits and not the application');
-update tenancy.settings set batch_wal_mb = 4;
+update tenancy.settings set batch_wal_mb = default;
 
 create function pg_temp.run() returns void language plpgsql as $$ begin while org_migration.backfill('public.hulls') loop null; end loop; end $$;
 select pg_temp.run();
