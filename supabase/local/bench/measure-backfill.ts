@@ -2,14 +2,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect, createDatabase, dropDatabase } from "../databases.ts";
 import type { PostgresServer } from "../postgres.ts";
 import { copyProject } from "../project-copy.ts";
-import { readProcess } from "./processes.ts";
 import { compareStates, type Growth, keepPhase1, type Kind, mapping, readState, runLoops, table } from "./shared.ts";
 
 export interface Backfill extends Growth {
   /** Rows per second. */
   rate: number;
-  /** Of its session; NaN where the system does not tell. */
-  cpuSeconds: number;
 }
 
 /** warm: the pages are in memory, and in the WAL already. cold: neither, as in a table that rests. */
@@ -70,8 +67,6 @@ export async function measureBackfill(server: PostgresServer, kind: Kind, state:
     `;
     seconds = spent?.["seconds"] as number;
   }
-  const [session] = await sql`select pg_backend_pid() as pid`;
-  const { cpuSeconds } = readProcess(session?.["pid"] as number);
   const [left] = await sql`select count(*)::integer as rows from ${sql(table)} where org_id is null`;
   if (left?.["rows"] !== 0) throw new Error(`${left?.["rows"]} rows without organization after the backfill`);
   // A statement of less than a second has not said yet what it updated.
@@ -80,7 +75,7 @@ export async function measureBackfill(server: PostgresServer, kind: Kind, state:
   const after = await readState(sql);
   await sql.end();
   await dropDatabase(server.port, name);
-  return { ...compareStates(before, after), rate: rows / seconds, cpuSeconds };
+  return { ...compareStates(before, after), rate: rows / seconds };
 }
 
 export interface Least {
