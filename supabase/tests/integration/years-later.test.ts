@@ -165,11 +165,11 @@ describe("tenancy.verify(), years later", () => {
 
   test("its owner, who is not ours, can make a partition", async () => {
     await rehearse(sql, async () => {
-      await runAsSuperuser(database.name, "create role harbour_master; grant harbour_master to postgres");
+      await runAsSuperuser(database.name, "create role pier_master; grant pier_master to postgres");
       try {
         await sql.unsafe(`
-          grant all on schema pier to harbour_master;
-          alter table pier.visits owner to harbour_master
+          grant all on schema pier to pier_master;
+          alter table pier.visits owner to pier_master
         `).simple();
         const unguarded = (await failures(sql)).map(({ failed }) => failed);
         expect(unguarded).toEqual(
@@ -178,12 +178,12 @@ describe("tenancy.verify(), years later", () => {
         await advance(sql, "filler", "guard guard_move guard_statement");
         expect(await failures(sql)).toEqual([]);
         await sql.unsafe(
-          "set local role harbour_master; create table pier.visits_2026 partition of pier.visits for values in (2026)",
+          "set local role pier_master; create table pier.visits_2026 partition of pier.visits for values in (2026)",
         )
           .simple();
       } finally {
         await sql`rollback`;
-        await runAsSuperuser(database.name, "drop role harbour_master");
+        await runAsSuperuser(database.name, "drop role pier_master");
       }
     });
   });
