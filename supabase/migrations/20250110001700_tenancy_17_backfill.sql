@@ -295,7 +295,7 @@ comment on function org_migration.pass_ends(integer) is
 ' many as there is room for, less each time, as every row grows. As few rows in the first pass as sixteen passes allow.';
 
 create or replace function org_migration.lines_per_page(target regclass, block_count bigint)
-returns integer language plpgsql stable security invoker set search_path = '' set enable_seqscan = off as $function$
+returns integer language plpgsql stable security invoker set search_path = '' set enable_seqscan = off set jit = off as $function$
 declare
     lines integer;
 begin

@@ -42,7 +42,7 @@ comment on function org_migration.batch_rows(org_migration.backfills, bigint) is
 
 create or replace function org_migration.count_skipped(decision text, batch_rows text)
 returns bigint language plpgsql stable security invoker
-set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $function$
+set search_path = '' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $function$
 declare
     skipped bigint;
 begin

@@ -116,7 +116,7 @@ returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text,
 -- as a whole, also where it was empty when the plan was made.
 language plpgsql stable security invoker
 set search_path = '' set plan_cache_mode = force_generic_plan
-set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set enable_seqscan = off as $function$
+set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set enable_seqscan = off set jit = off as $function$
 #variable_conflict use_column
 declare
     default_org_id constant uuid := (select settings.default_org_id from tenancy.settings);

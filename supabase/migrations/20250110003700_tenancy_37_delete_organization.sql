@@ -112,7 +112,7 @@ comment on view tenancy.deletion_paths is
 create or replace function tenancy.organization_rows(org_id uuid, application_triggers boolean default true)
 returns table (table_name text, row_count bigint, what text, refuses boolean)
 -- What has just been written is not in the statistics: a loop over rows that are thought few may read a table for each of many.
-language plpgsql stable security invoker set search_path = '' set enable_nestloop = off as $function$
+language plpgsql stable security invoker set search_path = '' set enable_nestloop = off set jit = off as $function$
 declare
     counted record;
 begin
