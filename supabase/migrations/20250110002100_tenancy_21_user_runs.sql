@@ -112,8 +112,8 @@ comment on function tenancy.start_user_run(uuid, text, uuid, boolean, text) is
 
 create or replace function tenancy.next_users(run tenancy.user_metadata_runs, page_size integer)
 returns table (user_id uuid, current_value jsonb, new_value jsonb, outcome text, reason text)
--- One plan for all pages, which takes longer to make than a page of 100 users to read. By indexes alone, in their order: no page reads a table
--- as a whole, also where it was empty when the plan was made.
+-- One plan for all pages, which takes longer to make than a page of 100 users to read. By indexes alone, in their order, and one user after the
+-- other: no page reads a table as a whole, also where that was almost empty when the plan was made.
 language plpgsql stable security invoker
 set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set enable_seqscan = off set jit = off as $function$
@@ -133,7 +133,15 @@ begin
                 else coalesce(lacking.obstacle, 'pending')
             end,
             lacking.reason
-        from tenancy.users_without_org as lacking
+        from auth.users
+        cross join lateral (
+            select
+                lacking.user_id, lacking.current_value, lacking.org_id, lacking.obstacle, lacking.is_anonymous,
+                case when lacking.obstacle is not null then lacking.reason end as reason
+            from tenancy.users_without_org as lacking
+            where lacking.user_id = users.id
+            offset 0
+        ) as lacking
         cross join lateral (
             -- No join, or it is one by run alone as long as nothing is known of a table that was empty a moment ago.
             select (
@@ -146,28 +154,35 @@ begin
                 where (audit.run_id, audit.user_id) = (run.run_id, lacking.user_id)
             ) as state
         ) as before
-        where lacking.user_id > run.last_user_id
+        where users.id > run.last_user_id
             and (lacking.org_id is not null or lacking.obstacle = 'conflict')
             and (run.anonymous = 'include' or lacking.is_anonymous = (run.anonymous = 'only'))
             and before.state is distinct from 'settled'
             and (run.only_org_id is null or lacking.org_id = run.only_org_id or before.state = 'too late')
-        order by lacking.user_id
+        order by users.id
         limit page_size;
         return;
     end if;
     return query
     select
-        users_to_revert.user_id, users_to_revert.current_value, users_to_revert.new_value,
-        coalesce(users_to_revert.obstacle, 'pending'), users_to_revert.reason
-    from tenancy.users_to_revert
-    where users_to_revert.run_id = run.reverted_run_id
-        and users_to_revert.user_id > run.last_user_id
+        changed.user_id, changed.current_value, changed.new_value, coalesce(changed.obstacle, 'pending'), changed.reason
+    from tenancy.user_metadata_audit as written
+    cross join lateral (
+        select
+            users_to_revert.user_id, users_to_revert.current_value, users_to_revert.new_value, users_to_revert.obstacle,
+            case when users_to_revert.obstacle is not null then users_to_revert.reason end as reason
+        from tenancy.users_to_revert
+        where (users_to_revert.run_id, users_to_revert.user_id) = (written.run_id, written.user_id)
+        offset 0
+    ) as changed
+    where written.run_id = run.reverted_run_id
+        and written.user_id > run.last_user_id
         and (
             select audit.outcome in ('conflict', 'unreachable', 'failed')
             from tenancy.user_metadata_audit as audit
-            where (audit.run_id, audit.user_id) = (run.run_id, users_to_revert.user_id)
+            where (audit.run_id, audit.user_id) = (run.run_id, written.user_id)
         ) is not true
-    order by users_to_revert.user_id
+    order by written.user_id
     limit page_size;
 end
 $function$;

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(22);
+select plan(24);
 -- Whoever is there belongs to the default organization.
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -230,29 +230,40 @@ select isnt(
 );
 
 -- However many users a run has behind it, a page costs what it has, also by a plan that was made when the tables were small.
-create function pg_temp.next_page() returns bigint language sql as $function$
-    select count(*)
-    from tenancy.next_users((select runs from tenancy.user_metadata_runs as runs where runs.run_id = (select id from run)), 100)
+create function pg_temp.read_page(run uuid, out users bigint, out rows_read bigint) language plpgsql as $function$
+declare
+    rows_before bigint;
+begin
+    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0)) into rows_before
+    from pg_stat_xact_all_tables as tables
+    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass);
+
+    select count(*) into users
+    from tenancy.next_users((select runs from tenancy.user_metadata_runs as runs where runs.run_id = run), 100);
+
+    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0)) - rows_before into rows_read
+    from pg_stat_xact_all_tables as tables
+    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass);
+end
 $function$;
-analyze auth.users, tenancy.user_orgs, tenancy.user_metadata_audit;
-select pg_temp.next_page();
+create temp table revert as
+select tenancy.start_user_run(reverted_run_id => run.id) as id from run;
+analyze auth.users, tenancy.user_orgs, tenancy.user_metadata_runs, tenancy.user_metadata_audit;
+select pg_temp.read_page(run.id) from (select id from run union all select id from revert) as run;
 select pg_temp.add_user(number, '{}') from generate_series(1001, 4000) as number;
 insert into tenancy.user_orgs (user_id, org_id)
 select pg_temp.id_of(number), 'b0000000-0000-4000-8000-000000000003' from generate_series(1001, 4000) as number;
 update run set id = tenancy.start_user_run('b0000000-0000-4000-8000-000000000003');
 select tenancy.write_users(id, 2000) from run;
-create function pg_temp.rows_read() returns bigint language sql as $function$
-    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0))
-    from pg_stat_xact_all_tables as tables
-    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass)
-$function$;
 create temp table page as
-select pg_temp.rows_read() as before, 0 as users, 0::bigint as rows_read;
-update page
-set users = pg_temp.next_page();
-update page set rows_read = pg_temp.rows_read() - page.before;
-select is((select users from page), 100, 'a page late in a run');
+select page.* from run cross join lateral pg_temp.read_page(run.id) as page;
+select is((select users from page), 100::bigint, 'a page late in a run');
 select cmp_ok((select rows_read from page), '<', 1000::bigint, 'reads no table as a whole');
+update revert set id = tenancy.start_user_run(reverted_run_id => run.id) from run;
+update tenancy.user_metadata_runs set last_user_id = pg_temp.id_of(2000) where run_id = (select id from revert);
+update page set (users, rows_read) = (select page.users, page.rows_read from revert cross join lateral pg_temp.read_page(revert.id) as page);
+select is((select users from page), 100::bigint, 'nor does a page');
+select cmp_ok((select rows_read from page), '<', 1000::bigint, 'late in a revert');
 
 select * from finish();
 rollback;
