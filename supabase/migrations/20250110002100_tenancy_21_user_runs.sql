@@ -135,11 +135,9 @@ begin
             lacking.reason
         from auth.users
         cross join lateral (
-            select
-                lacking.user_id, lacking.current_value, lacking.org_id, lacking.obstacle, lacking.is_anonymous,
-                case when lacking.obstacle is not null then lacking.reason end as reason
-            from tenancy.users_without_org as lacking
-            where lacking.user_id = users.id
+            select users_without_org.*
+            from tenancy.users_without_org
+            where users_without_org.user_id = users.id
             offset 0
         ) as lacking
         cross join lateral (
@@ -168,9 +166,7 @@ begin
         changed.user_id, changed.current_value, changed.new_value, coalesce(changed.obstacle, 'pending'), changed.reason
     from tenancy.user_metadata_audit as written
     cross join lateral (
-        select
-            users_to_revert.user_id, users_to_revert.current_value, users_to_revert.new_value, users_to_revert.obstacle,
-            case when users_to_revert.obstacle is not null then users_to_revert.reason end as reason
+        select users_to_revert.*
         from tenancy.users_to_revert
         where (users_to_revert.run_id, users_to_revert.user_id) = (written.run_id, written.user_id)
         offset 0
