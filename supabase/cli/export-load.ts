@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import type { TransactionSql } from "postgres";
 import { UsageError } from "./command-line.ts";
+import { copyIn } from "./copy.ts";
 import { type Manifest, readManifest, type WrittenTable } from "./export-manifest.ts";
-import { columnList, condition, findMissing, prepareSession, readColumns, readRows } from "./export-tables.ts";
+import { columnList, condition, findMissing, prepareSession, readColumns, readRows, rowsOf } from "./export-tables.ts";
 import { closeLive, connectLive } from "./live-database.ts";
 
 /** Loads a folder that was exported, in one transaction: all of it, or nothing. Returns what is in it. */
@@ -35,11 +35,12 @@ export async function loadExport(url: string, options: { folder: string; without
       // Checks of the application look for its functions where its own sessions do.
       await transaction`set local search_path to default`;
       for (const table of tables) {
-        const target = await transaction.unsafe(`copy ${table.name} (${columnList(table)}) from stdin`).writable();
-        await pipeline(createReadStream(join(folder, table.file)), target);
+        const source = createReadStream(join(folder, table.file));
+        await copyIn(transaction, `copy ${table.name} (${columnList(table)}) from stdin`, source);
       }
       await transaction`set local search_path = ''`;
       await verifyRows(transaction, manifest, tables);
+      for (const table of tables) await refuseDuplicates(transaction, manifest, table);
       await refuseMissing(transaction, manifest, tables);
       for (const table of tables) await advanceSequences(transaction, table);
     });
@@ -84,7 +85,9 @@ async function refuseTaken(
   const taken: string[] = [];
   for (const table of tables) {
     const [held] = await sql.unsafe<{ rows: number }[]>(
-      `select count(*)::integer as rows from ${table.name} as held where ${condition(table, "held", { org, users })}`,
+      `select count(*)::integer as rows from ${rowsOf(table)} as held where ${
+        condition(table, "held", { org, users })
+      }`,
     );
     if (held && held.rows > 0) {
       const wayOut = table.kind === "personal" || table.kind === "account"
@@ -94,8 +97,15 @@ async function refuseTaken(
     }
   }
   const [placed] = await sql<{ users: number }[]>`
-    select count(*)::integer as users from tenancy.user_orgs
-    where user_id = any (${active}::text[]::uuid[]) and org_id is not null
+    select count(*)::integer as users
+    from unnest(${active}::text[]::uuid[]) as member (id)
+    left join tenancy.user_orgs on user_orgs.user_id = member.id
+    left join auth.users on users.id = member.id
+    -- Not those who are only where everybody is.
+    where case
+      when user_orgs.user_id is not null then user_orgs.org_id is not null
+      else tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is not null
+    end
   `;
   if (placed && placed.users > 0) {
     taken.push(
@@ -136,18 +146,73 @@ async function refuseMissing(sql: TransactionSql, manifest: Manifest, tables: Wr
   throw new Error(`what the rows reference is missing, so load it first:\n${lines.join("\n")}`);
 }
 
-/** Numbers that are given out from now on come after those that were loaded. */
-async function advanceSequences(sql: TransactionSql, { name, columns }: WrittenTable): Promise<void> {
-  for (const { name: column } of columns) {
-    const [owned] = await sql<
-      { sequence: string | null }[]
-    >`select pg_get_serial_sequence(${name}, ${column}) as sequence`;
-    if (!owned?.sequence) continue;
+/** Refuses keys that are taken, where the table looks for them at the end of a transaction: by a trigger, and none fires. */
+async function refuseDuplicates(sql: TransactionSql, manifest: Manifest, table: WrittenTable): Promise<void> {
+  const { name } = table;
+  const constraints = await sql<{ constraint: string; kind: string; columns: string; matches: string | null }[]>`
+    select
+      its.conname as constraint, its.contype as kind,
+      (select string_agg(quote_ident(attname), ', ') from pg_attribute where attrelid = its.conrelid and attnum = any (its.conkey)) as columns,
+      (
+        select string_agg(
+          format('(held.%1$I operator(%2$I.%3$s) other.%1$I', attribute.attname, namespace.nspname, equality.oprname)
+          || case when pg_index.indnullsnotdistinct then format(' or held.%1$I is null and other.%1$I is null', attribute.attname) else '' end
+          || ')',
+          ' and '
+        )
+        from unnest(its.conkey, pg_index.indclass::oid[]) as key_ (attnum, class)
+        join pg_attribute as attribute on attribute.attrelid = its.conrelid and attribute.attnum = key_.attnum
+        join pg_opclass as class on class.oid = key_.class
+        join pg_amop as member
+          on member.amopfamily = class.opcfamily and member.amopstrategy = 3
+          and (member.amoplefttype, member.amoprighttype) = (class.opcintype, class.opcintype)
+        join pg_operator as equality on equality.oid = member.amopopr
+        join pg_namespace as namespace on namespace.oid = equality.oprnamespace
+      ) as matches
+    from pg_constraint as its
+    join pg_index on pg_index.indexrelid = its.conindid
+    where its.conrelid = to_regclass(${name}) and its.contype in ('p', 'u', 'x') and its.condeferrable
+  `;
+  for (const { constraint, kind, columns, matches } of constraints) {
+    if (kind === "x") {
+      throw new Error(
+        `${name} has ${constraint}, an exclusion constraint that is deferrable, which a load cannot check`,
+      );
+    }
+    const [held] = await sql.unsafe<{ rows: number }[]>(`
+      select count(*)::integer as rows from ${name} as held
+      where ${condition(table, "held", manifest)}
+        and exists (select from ${name} as other where ${matches} and (other.tableoid, other.ctid) <> (held.tableoid, held.ctid))
+    `);
+    if (held && held.rows > 0) {
+      throw new Error(
+        `${name} would have ${held.rows} rows with a key (${columns}) that others have too (${constraint})`,
+      );
+    }
+  }
+}
+
+/** Numbers that are given out from now on come after those that were loaded, of every sequence that a column has its numbers from. */
+async function advanceSequences(sql: TransactionSql, { name }: WrittenTable): Promise<void> {
+  const owned = await sql<{ column: string; sequence: string }[]>`
+    select distinct quote_ident(attribute.attname) as column, format('%I.%I', namespace.nspname, sequence.relname) as sequence
+    from pg_attribute as attribute
+    left join pg_attrdef as its_default on its_default.adrelid = attribute.attrelid and its_default.adnum = attribute.attnum
+    join pg_depend as link
+      on link.classid = 'pg_attrdef'::regclass and link.objid = its_default.oid and link.refclassid = 'pg_class'::regclass
+      or link.refclassid = 'pg_class'::regclass and link.refobjid = attribute.attrelid and link.refobjsubid = attribute.attnum
+        and link.classid = 'pg_class'::regclass and link.deptype in ('a', 'i')
+    join pg_class as sequence
+      on sequence.oid = case when link.classid = 'pg_attrdef'::regclass then link.refobjid else link.objid end and sequence.relkind = 'S'
+    join pg_namespace as namespace on namespace.oid = sequence.relnamespace
+    where attribute.attrelid = to_regclass(${name}) and attribute.atttypid = any ('{int2,int4,int8,numeric}'::regtype[])
+  `;
+  for (const { column, sequence } of owned) {
     await sql.unsafe(`
-      select setval('${owned.sequence.replaceAll("'", "''")}', loaded.highest)
-      from (select max("${column.replaceAll('"', '""')}")::bigint as highest from ${name}) as loaded
-      cross join ${owned.sequence} as sequence
-      where loaded.highest > sequence.last_value
+      select setval('${sequence.replaceAll("'", "''")}', loaded.highest)
+      from (select max(${column})::bigint as highest from ${name}) as loaded
+      cross join ${sequence} as sequence
+      where loaded.highest >= sequence.last_value
     `);
   }
 }

@@ -14,6 +14,8 @@ export interface Column {
 export interface ExportedTable {
   /** Quoted, with its schema. */
   name: string;
+  /** The rows of tables that inherit from it are not its own. */
+  only: boolean;
   kind: Kind;
   columns: Column[];
   /** The column that says whose a row is: the organization's, or a user's. */

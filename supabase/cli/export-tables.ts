@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { TransactionSql } from "postgres";
+import { copyOut } from "./copy.ts";
 import type { Column, ExportedTable, Kind } from "./export-manifest.ts";
 
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
@@ -22,7 +23,7 @@ export async function prepareSession(sql: TransactionSql): Promise<void> {
 
 /** The tables that an organization's rows are in, in the order in which they are to be loaded. */
 export async function findTables(sql: TransactionSql, withUsers: boolean): Promise<ExportedTable[]> {
-  const rows = await sql<{ name: string; kind: Kind; owner: string; key: string[] }[]>`
+  const rows = await sql<{ name: string; only: boolean; kind: Kind; owner: string; key: string[] }[]>`
     with listed (relation, kind, owner, place, position) as (
       select 'auth.users'::regclass, 'account', 'id', 1, 1 where ${withUsers}
       union all
@@ -49,7 +50,7 @@ export async function findTables(sql: TransactionSql, withUsers: boolean): Promi
         from tenancy.application_tables
         join tenancy.owner_columns on owner_columns.relation = application_tables.relation
         where application_tables.scope = 'excluded'
-        order by application_tables.relation, not owner_columns.is_not_null, owner_columns.rank, owner_columns.attnum
+        order by application_tables.relation, owner_columns.rank, not owner_columns.is_not_null, owner_columns.attnum
       ) as personal
       union all
       select org_scoped_tables.relation, 'org-scoped', 'org_id', 4, org_scoped_tables.position from tenancy.org_scoped_tables
@@ -59,7 +60,7 @@ export async function findTables(sql: TransactionSql, withUsers: boolean): Promi
       select 'tenancy.user_orgs'::regclass, 'membership', 'org_id', 5, 2
     )
     select
-      format('%I.%I', namespace.nspname, class.relname) as name, listed.kind, listed.owner,
+      format('%I.%I', namespace.nspname, class.relname) as name, class.relkind <> 'p' as only, listed.kind, listed.owner,
       array(
         select attribute.attname::text
         from pg_index
@@ -126,6 +127,9 @@ export async function readColumns(sql: TransactionSql, table: string): Promise<C
 export const columnList = ({ columns }: ExportedTable): string =>
   columns.filter(({ generated }) => !generated).map(({ name }) => quote(name)).join(", ");
 
+/** What its own rows are read from. */
+export const rowsOf = ({ name, only }: ExportedTable): string => `${only ? "only " : ""}${name}`;
+
 /** The condition for a row, named so, to be the organization's. */
 export function condition(
   { kind, owner }: ExportedTable,
@@ -134,7 +138,7 @@ export function condition(
 ): string {
   const column = `${row}.${quote(owner)}`;
   return kind === "personal" || kind === "account"
-    ? `${column}::text = any (array[${scope.users.map(literal).join(", ")}]::text[])`
+    ? `lower(${column}::text) = any (array[${scope.users.map(literal).join(", ")}]::text[])`
     : `${column} = ${literal(scope.org)}`;
 }
 
@@ -149,18 +153,17 @@ export async function readRows(
     ? table.key
     : table.columns.filter(({ generated }) => !generated).map(({ name }) => name);
   const order = key.map((name) => `held.${quote(name)}::text collate "C"`).join(", ");
-  const query = `copy (select ${columnList(table)} from ${table.name} as held where ${
+  const query = `copy (select ${columnList(table)} from ${rowsOf(table)} as held where ${
     condition(table, "held", scope)
   } order by ${order}) to stdout`;
   const hash = createHash("sha256");
   let rows = 0;
-  for await (const chunk of await sql.unsafe(query).readable()) {
-    const bytes = chunk as Buffer;
-    hash.update(bytes);
+  await copyOut(sql, query, async (chunk) => {
+    hash.update(chunk);
     // Each row ends with a line feed, and within one it is written as \n.
-    for (const byte of bytes) if (byte === 10) rows++;
-    await onChunk(bytes);
-  }
+    for (const byte of chunk) if (byte === 10) rows++;
+    await onChunk(chunk);
+  });
   return { rows, sha256: hash.digest("hex") };
 }
 
@@ -191,7 +194,14 @@ export async function findMissing(
       ) as present,
       (
         select string_agg(
-          format('parent.%I operator(%I.%s) child.%I', parent_column.attname, operator_schema.nspname, equality.oprname, child_column.attname), ' and '
+          format(
+            'parent.%I operator(%I.%s) child.%I%s', parent_column.attname, operator_schema.nspname, equality.oprname, child_column.attname,
+            case
+              when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
+                then ' collate ' || parent_column.attcollation::regcollation::text
+            end
+          ),
+          ' and '
         )
         from unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
         join pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
@@ -218,7 +228,7 @@ export async function findMissing(
       ? " and false"
       : "";
     const [counted] = await sql.unsafe<{ rows: number }[]>(`
-      select count(*)::integer as rows from ${table} as child
+      select count(*)::integer as rows from ${rowsOf(child)} as child
       where ${condition(child, "child", scope)} and ${present}
         and not exists (select from ${parent} as parent where ${matches}${reached})
     `);

@@ -10,7 +10,7 @@ import { cloneDatabase, type Database } from "../databases.ts";
 const third = "c0000000-0000-4000-8000-000000000003";
 const [ada, ben, cid] = [1, 2, 3].map((n) => `d0000000-0000-4000-8000-00000000000${n}`) as [string, string, string];
 
-/** Tables that the call-centre application has not: of a self-reference, a circle, partitions, generated columns, numbers. */
+/** Tables that the call-centre application has not: of a self-reference, a circle, partitions, generated columns, numbers, inheritance. */
 const moreTables = `
   create schema harbour;
   create table harbour."Ports" (id integer primary key, main_ship_id integer, user_id uuid);
@@ -22,17 +22,31 @@ const moreTables = `
   create table harbour.voyages_old partition of harbour.voyages for values from (minvalue) to ('2025-01-01');
   create table harbour.voyages_new partition of harbour.voyages default;
   insert into tenancy.registry (schema_name, table_name, scope, priority)
-  values ('harbour', 'Ports', 'org', 'secondary'), ('harbour', 'ships', 'org', 'secondary'), ('harbour', 'voyages', 'org', 'secondary');
+  values ('harbour', 'Ports', 'org', 'secondary'), ('harbour', 'ships', 'org', 'secondary'), ('harbour', 'voyages', 'org', 'secondary'),
+    ('harbour', 'berths', 'org', 'secondary'), ('harbour', 'terms', 'org', 'secondary'), ('harbour', 'bills', 'org', 'secondary');
   update tenancy.registry set org_from = '{}' where table_name = 'voyages';
   create table harbour.companies (id uuid primary key references public.organizations (id) on delete cascade, name text);
   create table harbour.people (id integer primary key, user_id uuid references auth.users (id));
+  create table harbour.papers (id integer primary key, user_id text, updated_by uuid not null references auth.users (id));
+  create table harbour.visas (country text) inherits (harbour.papers);
+  create table harbour.berths (id integer primary key, number integer unique deferrable initially deferred, user_id uuid);
+  create table harbour.terms (code text collate "POSIX" primary key, days integer, user_id uuid);
+  create sequence harbour.bill_number;
+  create table harbour.bills (
+    id serial primary key, number bigint default nextval('harbour.bill_number'), terms text collate "C", text text, user_id uuid
+  );
   create table harbour.crews (person_id integer references harbour.people (id), company_id uuid references harbour.companies (id) on delete cascade);
   insert into tenancy.registry (schema_name, table_name, scope, reason)
   values ('harbour', 'companies', 'excluded', 'the organizations'), ('harbour', 'people', 'excluded', 'user-specific'),
-    ('harbour', 'crews', 'excluded', 'who is in which');
+    ('harbour', 'crews', 'excluded', 'who is in which'), ('harbour', 'papers', 'excluded', 'user-specific'),
+    ('harbour', 'visas', 'excluded', 'user-specific');
   select tenancy.onboard('harbour."Ports"');
   select tenancy.onboard('harbour.ships');
   select tenancy.onboard('harbour.voyages');
+  select tenancy.onboard('harbour.berths');
+  select tenancy.onboard('harbour.terms');
+  select tenancy.onboard('harbour.bills');
+  alter table harbour.bills add foreign key (terms) references harbour.terms (code);
   alter table harbour."Ports" add foreign key (main_ship_id) references harbour.ships (id);
   alter table harbour.ships add foreign key (flagship_id) references harbour.ships (id), add foreign key (port_id) references harbour."Ports" (id);
   alter table harbour.voyages add foreign key (ship_id) references harbour.ships (id);
@@ -59,6 +73,11 @@ const rows = `
   insert into public.payments (user_id, customer_id, amount, org_id) values ('${ada}', '${cid}', 1.5, '${third}');
   insert into harbour.companies (id, name) select id, name from public.organizations;
   insert into harbour.people values (1, '${ada}');
+  insert into harbour.papers values (1, upper('${ada}'), '${ben}'), (2, (select id from auth.users where id not in ('${ada}', '${ben}') limit 1), '${ben}');
+  insert into harbour.visas values (3, '${ben}', '${ada}', 'NL');
+  insert into harbour.berths (id, number, org_id) values (1, 7, '${third}');
+  insert into harbour.terms (code, days, org_id) values ('net', 30, '${third}');
+  insert into harbour.bills (terms, text, org_id) values ('net', 'the first', '${third}');
   insert into harbour.crews values (1, '${third}');
   insert into harbour."Ports" (id, org_id) values (1, '${third}');
   insert into harbour.ships (flagship_id, port_id, name, length, built, span, flag, org_id)
@@ -126,9 +145,14 @@ describe("an organization is taken to another database", () => {
       "auth.identities": 2,
       "auth.users": 2,
       'harbour."Ports"': 1,
+      "harbour.berths": 1,
+      "harbour.bills": 1,
       "harbour.companies": 1,
+      "harbour.papers": 1,
       "harbour.people": 1,
       "harbour.ships": 2,
+      "harbour.terms": 1,
+      "harbour.visas": 1,
       "harbour.voyages": 3,
       "public.agents": 1,
       "public.campaigns": 1,
@@ -188,13 +212,24 @@ describe("an organization is taken to another database", () => {
     ]);
   });
 
+  test.each([
+    ["at once", "insert into harbour.terms (code, days, org_id) values ('net', 10, $1)", "harbour.terms", "terms_pkey"],
+    ["at the end", "insert into harbour.berths (id, number, org_id) values (2, 7, $1)", "harbour.berths", "(number)"],
+  ])("refused where a key is taken that is looked for %s", async (_when, insert, table, key) => {
+    const [{ org } = { org: "" }] = await target.sql`select default_org_id as org from tenancy.settings`;
+    await target.sql.unsafe(insert, [org as string]);
+    const { code, output } = await load("whole");
+    await target.sql.unsafe(`delete from ${table}`);
+    expect([code, output]).toEqual([1, expect.stringContaining(key)]);
+  });
+
   test("loaded, equal to the last byte, without a trigger having fired, and once", async () => {
     await target.sql`insert into public.voice_options (id, provider, voice_name) values (${cid}, 'p', 'v')`;
     const others = await readState(target.sql, `org_id <> '${third}'`);
     const { code, output } = await load("whole");
     expect(code, output).toBe(0);
     const exported = await readState(source.sql, `org_id = '${third}'`);
-    expect(Object.keys(exported)).toHaveLength(8);
+    expect(Object.keys(exported)).toHaveLength(11);
     expect(await readState(target.sql, `org_id = '${third}'`)).toEqual(exported);
     expect(await readState(target.sql, `org_id <> '${third}'`)).toEqual(others);
     for (
@@ -203,6 +238,7 @@ describe("an organization is taken to another database", () => {
         "public.customers",
         "harbour.companies",
         "harbour.people",
+        "harbour.visas",
         "auth.users",
         "auth.identities",
         "tenancy.memberships",
@@ -216,7 +252,22 @@ describe("an organization is taken to another database", () => {
     expect(placed).toEqual({ ada: third, ben: third });
     const [next] = await target.sql`insert into harbour.ships (name, org_id) values ('next', ${third}) returning id`;
     expect(Number(next?.["id"])).toBe(3);
+    const bill = await target.sql`insert into harbour.bills (org_id) values (${third}) returning id, number::integer`;
+    expect(bill).toEqual([{ id: 2, number: 2 }]);
     expect((await load("whole")).output).toContain(`the organization ${third} is in this database already`);
+  });
+
+  test("of any size, over a connection that is not encrypted", async () => {
+    const [{ org } = { org: "" }] = await source.sql`select default_org_id as org from tenancy.settings`;
+    for (const kilobytes of [24, 70, 250, 1000]) {
+      await source.sql`delete from harbour.bills where org_id = ${org}`;
+      await source.sql`
+        insert into harbour.bills (text, org_id) select repeat('x', 500), ${org} from generate_series(1, ${kilobytes}::integer * 2)
+      `;
+      const out = join(folder, `of_${kilobytes}`);
+      const { code, output } = await run("--db-url", source.url, "--org", org, "--out", out);
+      expect(code, output).toBe(0);
+    }
   });
 
   test("loaded beside users who have signed up there, with what they have there left as it is", async () => {
@@ -227,14 +278,8 @@ describe("an organization is taken to another database", () => {
       expect.stringContaining("leave them as they are: --without public.profiles"),
     ]);
     expect(refused.output).not.toContain("public.leads has");
-    const withoutPersonal = [
-      "--without",
-      "public.profiles",
-      "--without",
-      "public.customers",
-      "--without",
-      "harbour.people",
-    ];
+    const withoutPersonal = ["public.profiles", "public.customers", "harbour.people", "harbour.papers", "harbour.visas"]
+      .flatMap((table) => ["--without", table]);
     await target
       .sql`update tenancy.user_orgs set org_id = (select default_org_id from tenancy.settings) where user_id = ${ada}`;
     const elsewhere = await load("without_users", ...withoutPersonal);
@@ -242,7 +287,14 @@ describe("an organization is taken to another database", () => {
       1,
       expect.stringContaining("1 users of the organization are in another one here"),
     ]);
-    await target.sql`update tenancy.user_orgs set org_id = null where user_id = ${ada}`;
+    await target.sql`delete from tenancy.user_orgs where user_id = ${ada}`;
+    await target.sql`
+      update auth.users set raw_app_meta_data = jsonb_build_object('org_id', (select default_org_id from tenancy.settings))
+      where id = ${ada}
+    `;
+    const byClaim = await load("without_users", ...withoutPersonal);
+    expect([byClaim.code, byClaim.output]).toEqual([elsewhere.code, elsewhere.output]);
+    await target.sql`insert into tenancy.user_orgs (user_id, org_id) values (${ada}, null)`;
     const { code, output } = await load("without_users", ...withoutPersonal);
     expect(code, output).toBe(0);
     const [placed] = await target.sql`select tenancy.org_of(${ada}) as ada`;
