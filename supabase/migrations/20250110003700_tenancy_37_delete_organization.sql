@@ -85,6 +85,17 @@ path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, c
     where path.action = 'c'
         and not path.is_scoped
         and path.child <> 'public.organizations'::regclass
+),
+above (child, parent) as (
+    -- The tables, up to the last, whose rows keep or take along those of which.
+    select reference.child, reference.parent
+    from reference
+    where reference.is_scoped and reference.action in ('a', 'r', 'c')
+    union
+    select above.child, reference.parent
+    from above
+    join reference on reference.child = above.parent
+    where reference.is_scoped and reference.action in ('a', 'r', 'c')
 )
 select
     path.root::regclass as root, path.constraint_name, path.child::regclass as child, found.kind, path.is_indexed,
@@ -95,7 +106,13 @@ cross join lateral (
     where path.is_scoped and not (path.has_org_id and path.depth = 1)
     union all
     select 'first', ' and below%1$s.org_id = $1 and (below%1$s.tableoid, below%1$s.ctid) <> (gone.tableoid, gone.ctid)'
-    where path.is_scoped and path.depth = 1 and path.action in ('a', 'r')
+    where path.is_scoped
+        and path.depth = 1
+        and (
+            path.action in ('a', 'r')
+            -- Those that go along go first as well, since others may hold them. In a circle nothing could be first.
+            or path.action = 'c' and not exists (select from above where (above.child, above.parent) = (path.root, path.child))
+        )
     union all
     select 'stranger', case when path.action in ('n', 'd') then ' and below%s.id is distinct from $1' else '' end
     where path.child = 'public.organizations'::regclass

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(38);
+select plan(40);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -266,6 +266,27 @@ select throws_like(
 );
 select lives_ok($$ select pg_temp.delete_organization(7) $$, 'one that nothing references goes');
 select lives_ok($$ select pg_temp.delete_organization(6) $$, 'and then that one');
+
+-- What goes along may be held by what goes along as well.
+create table harbour.workspaces (id integer primary key, default_page_id integer, user_id uuid);
+create table harbour.folders (id integer primary key, workspace_id integer, user_id uuid);
+create table harbour.pages (id integer primary key, folder_id integer, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+values ('harbour', 'workspaces', 'org', 'secondary'), ('harbour', 'folders', 'org', 'secondary'), ('harbour', 'pages', 'org', 'secondary');
+select tenancy.onboard(format('harbour.%I', name)::regclass)
+from unnest(array['workspaces', 'folders', 'pages']) as name;
+alter table harbour.folders add constraint folder_of foreign key (workspace_id) references harbour.workspaces (id) on delete cascade;
+alter table harbour.pages add constraint page_of foreign key (folder_id) references harbour.folders (id);
+alter table harbour.workspaces add constraint default_page foreign key (default_page_id) references harbour.pages (id) on delete set null;
+insert into public.organizations (id, name) values (pg_temp.org(6), 'Organization 6');
+insert into harbour.workspaces (id, org_id) select number, pg_temp.org(6) from generate_series(1, 3) as number;
+insert into harbour.folders (id, workspace_id, org_id) select number, number, pg_temp.org(6) from generate_series(1, 3) as number;
+insert into harbour.pages (id, folder_id, org_id) select number, number, pg_temp.org(6) from generate_series(1, 3) as number;
+update harbour.workspaces set default_page_id = id;
+select is(pg_temp.delete_organization(6) > 0, true, 'rows that are held by others are not taken along before those');
+select is(
+    (select count(*) from harbour.pages) + (select count(*) from harbour.folders) + (select count(*) from harbour.workspaces), 0::bigint, 'and all go'
+);
 
 select * from finish();
 rollback;
