@@ -1,11 +1,14 @@
 /** COPY through postgres.js (3.4.9), which reports neither the end of every answer nor every error: https://github.com/porsager/postgres. */
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { TransactionSql } from "postgres";
+import type { Sql } from "postgres";
+
+/** A connection that does nothing else meanwhile, as within a transaction. */
+type Connection = Pick<Sql, "unsafe">;
 
 /** Passes on what `copy … to stdout` answers, chunk by chunk. Reads to the end also where `onChunk` throws, and throws that error then. */
 export async function copyOut(
-  sql: TransactionSql,
+  sql: Connection,
   query: string,
   onChunk: (chunk: Buffer) => Promise<void> | void,
 ): Promise<void> {
@@ -25,7 +28,7 @@ export async function copyOut(
 }
 
 /** Sends what it reads to `copy … from stdin`. Throws what the server says of it. */
-export async function copyIn(sql: TransactionSql, query: string, source: Readable): Promise<void> {
+export async function copyIn(sql: Connection, query: string, source: Readable): Promise<void> {
   const copying = sql.unsafe(query);
   // It settles the query when the stream opens, and tells nobody of an error that comes after the last byte.
   const settled = copying as unknown as { reject(error: unknown): void };

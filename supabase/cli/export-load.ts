@@ -149,6 +149,7 @@ async function refuseMissing(sql: TransactionSql, manifest: Manifest, tables: Wr
 /** Refuses keys that are taken, where the table looks for them at the end of a transaction: by a trigger, and none fires. */
 async function refuseDuplicates(sql: TransactionSql, manifest: Manifest, table: WrittenTable): Promise<void> {
   const { name } = table;
+  const rows = rowsOf(table);
   const constraints = await sql<{ constraint: string; kind: string; columns: string; matches: string | null }[]>`
     select
       its.conname as constraint, its.contype as kind,
@@ -180,9 +181,9 @@ async function refuseDuplicates(sql: TransactionSql, manifest: Manifest, table: 
       );
     }
     const [held] = await sql.unsafe<{ rows: number }[]>(`
-      select count(*)::integer as rows from ${name} as held
+      select count(*)::integer as rows from ${rows} as held
       where ${condition(table, "held", manifest)}
-        and exists (select from ${name} as other where ${matches} and (other.tableoid, other.ctid) <> (held.tableoid, held.ctid))
+        and exists (select from ${rows} as other where ${matches} and (other.tableoid, other.ctid) <> (held.tableoid, held.ctid))
     `);
     if (held && held.rows > 0) {
       throw new Error(
@@ -205,7 +206,8 @@ async function advanceSequences(sql: TransactionSql, { name }: WrittenTable): Pr
     join pg_class as sequence
       on sequence.oid = case when link.classid = 'pg_attrdef'::regclass then link.refobjid else link.objid end and sequence.relkind = 'S'
     join pg_namespace as namespace on namespace.oid = sequence.relnamespace
-    where attribute.attrelid = to_regclass(${name}) and attribute.atttypid = any ('{int2,int4,int8,numeric}'::regtype[])
+    join pg_type as type on type.oid = attribute.atttypid and type.typcategory = 'N'
+    where attribute.attrelid = to_regclass(${name})
   `;
   for (const { column, sequence } of owned) {
     await sql.unsafe(`

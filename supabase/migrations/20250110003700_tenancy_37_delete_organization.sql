@@ -86,16 +86,18 @@ path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, c
         and not path.is_scoped
         and path.child <> 'public.organizations'::regclass
 ),
-above (child, parent) as (
-    -- The tables, up to the last, whose rows keep or take along those of which.
+kept_or_taken (child, parent) as (
     select reference.child, reference.parent
     from reference
     where reference.is_scoped and reference.action in ('a', 'r', 'c')
+),
+above (child, parent) as (
+    -- The same, up to the last.
+    select kept_or_taken.child, kept_or_taken.parent from kept_or_taken
     union
-    select above.child, reference.parent
+    select above.child, kept_or_taken.parent
     from above
-    join reference on reference.child = above.parent
-    where reference.is_scoped and reference.action in ('a', 'r', 'c')
+    join kept_or_taken on kept_or_taken.child = above.parent
 )
 select
     path.root::regclass as root, path.constraint_name, path.child::regclass as child, found.kind, path.is_indexed,

@@ -1,4 +1,6 @@
+import { Readable } from "node:stream";
 import type { Sql } from "postgres";
+import { copyIn, copyOut } from "../cli/copy.ts";
 import { refusal } from "./attempts.ts";
 import type { Intruder } from "./intruder-identities.ts";
 import { type Callable, readCallables, readRelations, readTables, type Relation } from "./intruder-targets.ts";
@@ -240,10 +242,9 @@ class Intrusion {
   async #copyOut({ name, readable }: Relation): Promise<boolean> {
     if (!readable.includes("org_id")) return false;
     return await this.#within(async () => {
-      const source = await this.#sql.unsafe(`copy ${name} (org_id) to stdout`).readable();
-      const lines: string[] = [];
-      for await (const chunk of source) lines.push(...String(chunk).split("\n"));
-      return lines.some((line) => line !== "" && line !== this.#intruder.orgId);
+      let text = "";
+      await copyOut(this.#sql, `copy ${name} (org_id) to stdout`, (chunk) => void (text += String(chunk)));
+      return text.split("\n").some((line) => line !== "" && line !== this.#intruder.orgId);
     });
   }
 
@@ -255,12 +256,8 @@ class Intrusion {
       from jsonb_populate_record(null::${relation.name}, ${quote(JSON.stringify(row))})
     `);
     return await this.#within(async () => {
-      const target = await this.#sql.unsafe(
-        `copy ${relation.name} (${columns.map(({ name }) => `"${name}"`).join(", ")}) from stdin`,
-      ).writable();
-      await new Promise<void>((resolve, reject) => {
-        target.on("error", reject).on("finish", resolve).on("close", resolve).end(`${line?.values}\n`);
-      });
+      const statement = `copy ${relation.name} (${columns.map(({ name }) => `"${name}"`).join(", ")}) from stdin`;
+      await copyIn(this.#sql, statement, Readable.from([`${line?.values}\n`]));
       await this.#sql`reset role`;
       return differences(this.#before, await this.#digest()).length > 0;
     });

@@ -32,8 +32,9 @@ const moreTables = `
   create table harbour.berths (id integer primary key, number integer unique deferrable initially deferred, user_id uuid);
   create table harbour.terms (code text collate "POSIX" primary key, days integer, user_id uuid);
   create sequence harbour.bill_number;
+  create domain harbour.count as bigint;
   create table harbour.bills (
-    id serial primary key, number bigint default nextval('harbour.bill_number'), terms text collate "C", text text, user_id uuid
+    id serial primary key, number harbour.count default nextval('harbour.bill_number'), terms text collate "C", text text, user_id uuid
   );
   create table harbour.crews (person_id integer references harbour.people (id), company_id uuid references harbour.companies (id) on delete cascade);
   insert into tenancy.registry (schema_name, table_name, scope, reason)
@@ -221,6 +222,13 @@ describe("an organization is taken to another database", () => {
     const { code, output } = await load("whole");
     await target.sql.unsafe(`delete from ${table}`);
     expect([code, output]).toEqual([1, expect.stringContaining(key)]);
+  });
+
+  test("refused where an exclusion constraint is deferrable, which nothing could check", async () => {
+    await target.sql`alter table harbour.berths add constraint apart exclude (number with =) deferrable`;
+    const { code, output } = await load("whole");
+    await target.sql`alter table harbour.berths drop constraint apart`;
+    expect([code, output]).toEqual([1, expect.stringContaining("harbour.berths has apart, an exclusion constraint")]);
   });
 
   test("loaded, equal to the last byte, without a trigger having fired, and once", async () => {

@@ -1,6 +1,7 @@
-import type { PostgresError } from "postgres";
+import { Readable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { rehearse } from "../attempts.ts";
+import { copyIn } from "../../cli/copy.ts";
+import { refusal, rehearse } from "../attempts.ts";
 import type { Database } from "../databases.ts";
 import { createHarbour, listTables, ownOrgId, readRows, type Role, roles, targets, thirdOrgId } from "../harbour.ts";
 import { advance } from "../steps.ts";
@@ -30,7 +31,6 @@ describe("org_id of a row", () => {
       claims: string,
       way: { sql: string; lines?: string },
       filler: boolean,
-      refused = false,
     ) =>
       await rehearse(database.sql, async () => {
         const { sql } = database;
@@ -44,9 +44,9 @@ describe("org_id of a row", () => {
         await sql`select set_config('request.jwt.claims', ${claims}, true)`;
         await sql`savepoint attempt`;
         await sql`set local role ${sql(role)}`;
-        const error = way.lines === undefined
-          ? await sql.unsafe(way.sql).then(() => undefined, (thrown: PostgresError) => thrown)
-          : await copy(way.sql, way.lines, refused);
+        const error = await refusal(
+          way.lines === undefined ? sql.unsafe(way.sql) : copyIn(sql, way.sql, Readable.from([way.lines])),
+        );
         if (error) await sql`rollback to attempt`;
         await sql`set local role postgres`;
         return {
@@ -54,16 +54,6 @@ describe("org_id of a row", () => {
           inserted: (await readRows(database.sql)).filter((found) => found["id"] === 7).map((found) => found["org_id"]),
         };
       });
-    /** An error comes while the stream is open; the driver gives it to nobody once the stream has ended. */
-    const copy = async (statement: string, lines: string, refused: boolean): Promise<PostgresError | undefined> => {
-      const stream = await database.sql.unsafe(statement).writable();
-      return await new Promise((resolve) => {
-        stream.once("error", resolve);
-        stream.once("finish", () => resolve(undefined));
-        if (refused) stream.write(lines);
-        else stream.end(lines);
-      });
-    };
     const claimOf = (orgId: string) => JSON.stringify({ app_metadata: { org_id: orgId } });
 
     /** Each way, its row without organization, and the same with one. */
@@ -152,7 +142,7 @@ describe("org_id of a row", () => {
     test.each(insertions)(
       "%s is refused, and goes through with an organization",
       async (_name, { way, relation, role }) => {
-        const refused = await insert(role, way.claims.without, way.without(relation), false, true);
+        const refused = await insert(role, way.claims.without, way.without(relation), false);
         expect(refused.error).toMatchObject({ code: "23502", column_name: "org_id", schema_name: "harbour" });
         expect(refused.inserted).toEqual([]);
         const accepted = await insert(role, way.claims.with, way.with(relation), false);

@@ -230,20 +230,18 @@ select isnt(
 );
 
 -- However many users a run has behind it, a page costs what it has, also by a plan that was made when the tables were small.
+create function pg_temp.rows_read() returns bigint language sql as $function$
+    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0))
+    from pg_stat_xact_all_tables as tables
+    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass)
+$function$;
 create function pg_temp.read_page(run uuid, out users bigint, out rows_read bigint) language plpgsql as $function$
 declare
-    rows_before bigint;
+    rows_before constant bigint := pg_temp.rows_read();
 begin
-    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0)) into rows_before
-    from pg_stat_xact_all_tables as tables
-    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass);
-
     select count(*) into users
     from tenancy.next_users((select runs from tenancy.user_metadata_runs as runs where runs.run_id = run), 100);
-
-    select sum(tables.seq_tup_read + coalesce(tables.idx_tup_fetch, 0)) - rows_before into rows_read
-    from pg_stat_xact_all_tables as tables
-    where tables.relid in ('auth.users'::regclass, 'tenancy.user_metadata_audit'::regclass, 'tenancy.user_orgs'::regclass);
+    rows_read := pg_temp.rows_read() - rows_before;
 end
 $function$;
 create temp table revert as
