@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(40);
+select plan(42);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -287,6 +287,29 @@ select is(pg_temp.delete_organization(6) > 0, true, 'rows that are held by other
 select is(
     (select count(*) from harbour.pages) + (select count(*) from harbour.folders) + (select count(*) from harbour.workspaces), 0::bigint, 'and all go'
 );
+
+-- Rows that take each other along: none of them could be first, and a trigger writes while the organization is there.
+create table harbour.twins (id integer primary key, twin_id integer, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'twins', 'org', 'secondary');
+select tenancy.onboard('harbour.twins');
+alter table harbour.twins add constraint twin foreign key (twin_id) references harbour.twins (id) on delete cascade;
+create table harbour.memories (id bigint generated always as identity primary key, twin_id integer, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'memories', 'org', 'secondary');
+select tenancy.onboard('harbour.memories');
+create function harbour.remember()
+returns trigger
+language plpgsql
+as $function$
+begin
+    insert into harbour.memories (twin_id, org_id) values (old.id, old.org_id);
+    return null;
+end
+$function$;
+create trigger remember after delete on harbour.twins for each row execute function harbour.remember();
+insert into public.organizations (id, name) values (pg_temp.org(7), 'Organization 7');
+insert into harbour.twins (id, twin_id, org_id) values (1, 2, pg_temp.org(7)), (2, 1, pg_temp.org(7));
+select is(pg_temp.delete_organization(7) > 0, true, 'rows that take each other along go at once');
+select is((select count(*) from harbour.twins) + (select count(*) from harbour.memories), 0::bigint, 'with what was written of it');
 
 select * from finish();
 rollback;
