@@ -85,19 +85,6 @@ path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, c
     where path.action = 'c'
         and not path.is_scoped
         and path.child <> 'public.organizations'::regclass
-),
-kept_or_taken (child, parent) as (
-    select reference.child, reference.parent
-    from reference
-    where reference.is_scoped and reference.action in ('a', 'r', 'c')
-),
-above (child, parent) as (
-    -- The same, up to the last.
-    select kept_or_taken.child, kept_or_taken.parent from kept_or_taken
-    union
-    select above.child, kept_or_taken.parent
-    from above
-    join kept_or_taken on kept_or_taken.child = above.parent
 )
 select
     path.root::regclass as root, path.constraint_name, path.child::regclass as child, found.kind, path.is_indexed,
@@ -108,13 +95,8 @@ cross join lateral (
     where path.is_scoped and not (path.has_org_id and path.depth = 1)
     union all
     select 'first', ' and below%1$s.org_id = $1 and (below%1$s.tableoid, below%1$s.ctid) <> (gone.tableoid, gone.ctid)'
-    where path.is_scoped
-        and path.depth = 1
-        and (
-            path.action in ('a', 'r')
-            -- Those that go along go first as well, since others may hold them. In a circle nothing could be first.
-            or path.action = 'c' and not exists (select from above where (above.child, above.parent) = (path.root, path.child))
-        )
+    -- Those that go along go first as well, since others may hold them.
+    where path.is_scoped and path.depth = 1 and path.action in ('a', 'r', 'c')
     union all
     select 'stranger', case when path.action in ('n', 'd') then ' and below%s.id is distinct from $1' else '' end
     where path.child = 'public.organizations'::regclass
@@ -225,7 +207,7 @@ begin
         using errcode = 'object_in_use', schema = 'public', table = 'organizations';
     end if;
 
-    return jsonb_build_object('batch', 500, 'left', coalesce(found.going, 0) * 10 + 10000) || (
+    return jsonb_build_object('batch', 500, 'rows', coalesce(found.going, 0), 'deleted', 0) || (
         select jsonb_build_object('targets', jsonb_agg(
             jsonb_build_object('relation', leaf.relation, 'root', tables.relation, 'paths', coalesce(its.paths, '[]'))
             order by tables.position desc, leaf.relation
@@ -245,18 +227,16 @@ end
 $function$;
 comment on function tenancy.begin_deletion(uuid, boolean, boolean) is
 'Refuses what tenancy.delete_organization does, leaves the users without organization if that is asked for, and returns what a session keeps'
-' while it deletes: rows per batch, how many more may go, and the tables in their order, each with what to look for before rows go.';
+' while it deletes: rows per batch, how many there are and have gone, and the tables in their order, each with what to look for before rows go.';
 
-create or replace function tenancy.delete_rows(target jsonb, org_id uuid, at_most bigint)
-returns bigint language plpgsql volatile security invoker set search_path = '' as $function$
+create or replace function tenancy.rows_to_delete(target jsonb, org_id uuid, at_most bigint)
+returns pg_catalog.tid[] language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     relation constant regclass := target ->> 'relation';
     root constant regclass := target ->> 'root';
     tids pg_catalog.tid[];
     path jsonb;
     is_so boolean;
-    deleted bigint;
-    statement constant text := format('delete from only %s where ctid operator(pg_catalog.=) any ($2) and org_id operator(pg_catalog.=) $1', relation);
     seqscan constant text := current_setting('enable_seqscan');
     nestloop constant text := current_setting('enable_nestloop');
 begin
@@ -269,18 +249,14 @@ begin
             coalesce(string_agg(format(' and not %s', its ->> 'clause'), ''), '')
         )
         from jsonb_array_elements(target -> 'paths') as its
-        where its ->> 'kind' = 'first'
+        where its ->> 'kind' = 'first' and at_most is not null
     )
     into tids
     using org_id, at_most;
     perform set_config('enable_seqscan', seqscan, true);
-    perform set_config('enable_nestloop', nestloop, true);
-    if tids = '{}' then
-        return 0;
-    end if;
 
     -- These rows are locked, so nobody can reference them from now on.
-    for path in select paths from jsonb_array_elements(target -> 'paths') as paths where paths ->> 'kind' <> 'first' loop
+    for path in select paths from jsonb_array_elements(target -> 'paths') as paths where paths ->> 'kind' <> 'first' and tids <> '{}' loop
         perform set_config('enable_nestloop', path ->> 'is_indexed', true);
         execute format('select exists (select from only %s as gone where gone.ctid = any ($2) and %s)', relation, path ->> 'clause')
         into is_so
@@ -292,45 +268,96 @@ begin
         end if;
     end loop;
     perform set_config('enable_nestloop', nestloop, true);
+    return tids;
+end
+$function$;
+comment on function tenancy.rows_to_delete(jsonb, uuid, bigint) is
+'Locks rows of an organization in one of the tables that tenancy.begin_deletion lists, and returns where they are: so many at the most of those'
+' that no other row of it holds, or, with NULL, all. Raises object_in_use where rows that do not go reference them.';
+
+create or replace function tenancy.delete_rows(targets jsonb, org_id uuid, at_most bigint, out deleted bigint, out found_in interval)
+returns record language plpgsql volatile security invoker set search_path = '' as $function$
+declare
+    began constant timestamptz := clock_timestamp();
+    target jsonb;
+    tids pg_catalog.tid[];
+    tids_of_each text[] := '{}';
+    relations text[] := '{}';
+begin
+    for target in select its from jsonb_array_elements(targets) as its loop
+        tids := tenancy.rows_to_delete(target, org_id, at_most);
+        if tids <> '{}' then
+            relations := relations || (target ->> 'relation');
+            tids_of_each := tids_of_each || tids::text;
+        end if;
+    end loop;
+    found_in := clock_timestamp() - began;
+    deleted := 0;
+    if relations = '{}' then
+        return;
+    end if;
 
     -- Triggers of the application look for their tables where its own sessions do.
     set local search_path to default;
-    execute statement using org_id, tids;
-    get diagnostics deleted = row_count;
+    execute (
+        select format(
+            'with %s select pg_catalog.sum(deleted.rows) from (%s) as deleted',
+            pg_catalog.string_agg(
+                pg_catalog.format(
+                    'of_%s as (delete from only %s where ctid operator(pg_catalog.=) any ($2[%1$s]::pg_catalog.tid[])'
+                    ' and org_id operator(pg_catalog.=) $1 returning true)', its.number, its.relation
+                ),
+                ', '
+            ),
+            pg_catalog.string_agg(pg_catalog.format('select pg_catalog.count(*) as rows from of_%s', its.number), ' union all ')
+        )
+        from pg_catalog.unnest(relations) with ordinality as its (relation, number)
+    )
+    into deleted
+    using org_id, tids_of_each;
     set local search_path = '';
     if deleted = 0 then
-        raise exception 'a trigger of % keeps its rows: application_triggers => false deletes them without it', relation
-        using errcode = 'object_in_use', schema = tenancy.schema_of(root), table = tenancy.table_of(root);
+        raise exception 'a trigger of % keeps its rows: application_triggers => false deletes them without it', array_to_string(relations, ', ')
+        using errcode = 'object_in_use', schema = tenancy.schema_of(relations[1]::regclass), table = tenancy.table_of(relations[1]::regclass);
     end if;
-    return deleted;
 end
 $function$;
 comment on function tenancy.delete_rows(jsonb, uuid, bigint) is
-'Deletes rows of an organization from one of the tables that tenancy.begin_deletion lists, so many at the most, those that no other row of it'
-' holds; returns how many.';
+'Deletes rows of an organization from tables that tenancy.begin_deletion lists, in one statement, at the end of which foreign keys are checked:'
+' of each so many at the most as tenancy.rows_to_delete finds, or, with NULL, all. Returns how many, and how long it took to find them.';
 
 create or replace function tenancy.delete_organization(org_id uuid, leave_users boolean default false, application_triggers boolean default true)
 returns boolean language plpgsql volatile security invoker set search_path = '' as $function$
 declare
     parameters constant jsonb := jsonb_build_array(org_id, leave_users, application_triggers);
     state jsonb := nullif(current_setting('tenancy.deletion', true), '');
+    began timestamptz;
+    target jsonb;
+    done record;
     batch bigint;
     deleted bigint := 0;
-    target jsonb;
-    began timestamptz;
+    found_in interval := '0';
+    is_slow boolean;
 begin
     if state -> 'parameters' is distinct from parameters then
         state := tenancy.begin_deletion(org_id, leave_users, application_triggers) || jsonb_build_object('parameters', parameters);
     end if;
-    batch := state -> 'batch';
+    batch := state ->> 'batch';
     began := clock_timestamp();
     if not application_triggers then
         set local session_replication_role = replica;
     end if;
-    for target in select targets from jsonb_array_elements(state -> 'targets') as targets loop
-        deleted := deleted + tenancy.delete_rows(target, org_id, batch - deleted);
+    for target in select targets from jsonb_array_elements(state -> 'targets') as targets where batch is not null loop
+        done := tenancy.delete_rows(jsonb_build_array(target), org_id, batch - deleted);
+        deleted := deleted + done.deleted;
+        found_in := found_in + done.found_in;
         exit when deleted >= batch;
     end loop;
+    if deleted = 0 then
+        -- Rows that hold each other, in a circle. Triggers may write about them while the organization is there.
+        done := tenancy.delete_rows(state -> 'targets', org_id, null);
+        deleted := done.deleted;
+    end if;
     if not application_triggers then
         set local session_replication_role = origin;
     end if;
@@ -344,17 +371,19 @@ begin
         return false;
     end if;
 
-    if (state -> 'left')::bigint < deleted then
+    state := state || jsonb_build_object('deleted', (state -> 'deleted')::bigint + deleted);
+    if (state -> 'deleted')::bigint > (state -> 'rows')::bigint * 10 + 10000 then
         raise exception 'triggers write as many rows of the organization % as go: application_triggers => false deletes them without', org_id
         using errcode = 'object_in_use';
     end if;
-    batch := case
-        when clock_timestamp() - began > make_interval(secs => 0.001 * (select settings.batch_target_ms from tenancy.settings)) then greatest(batch / 2, 10)
-        else least(batch * 2, 50000)
-    end;
-    perform set_config(
-        'tenancy.deletion', (state || jsonb_build_object('batch', batch, 'left', (state -> 'left')::bigint - deleted))::text, false
-    );
+    is_slow := clock_timestamp() - began > make_interval(secs => 0.001 * (select settings.batch_target_ms from tenancy.settings));
+    state := state || jsonb_build_object('batch', case
+        -- Rows that hold each other in a long chain: all at once, rather than all others read for each.
+        when deleted < batch and deleted * 100 < (state -> 'rows')::bigint - (state -> 'deleted')::bigint then null
+        when is_slow and found_in < (clock_timestamp() - began) / 2 then greatest(batch / 2, 10)
+        else least(coalesce(batch, 250) * 2, 50000)
+    end);
+    perform set_config('tenancy.deletion', state::text, false);
     return true;
 end
 $function$;

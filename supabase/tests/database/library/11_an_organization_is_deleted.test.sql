@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(42);
+select plan(51);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -288,28 +288,76 @@ select is(
     (select count(*) from harbour.pages) + (select count(*) from harbour.folders) + (select count(*) from harbour.workspaces), 0::bigint, 'and all go'
 );
 
--- Rows that take each other along: none of them could be first, and a trigger writes while the organization is there.
-create table harbour.twins (id integer primary key, twin_id integer, user_id uuid);
-insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'twins', 'org', 'secondary');
-select tenancy.onboard('harbour.twins');
-alter table harbour.twins add constraint twin foreign key (twin_id) references harbour.twins (id) on delete cascade;
-create table harbour.memories (id bigint generated always as identity primary key, twin_id integer, user_id uuid);
-insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'memories', 'org', 'secondary');
-select tenancy.onboard('harbour.memories');
+-- Rows that hold each other or take each other along: none of them could be first, and a trigger writes while the organization is there.
+create table harbour.teams (id integer primary key, lead_id integer, office_id integer, user_id uuid);
+create table harbour.members (id integer primary key, team_id integer, buddy_id integer, user_id uuid);
+create table harbour.offices (id integer primary key, user_id uuid);
+create table harbour.memories (id bigint generated always as identity primary key, member_id integer, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+select 'harbour', name, 'org', 'secondary'
+from unnest(array['teams', 'members', 'offices', 'memories']) as name;
+select tenancy.onboard(format('harbour.%I', name)::regclass)
+from unnest(array['teams', 'members', 'offices', 'memories']) as name;
+alter table harbour.teams
+    add constraint lead foreign key (lead_id) references harbour.members (id),
+    add constraint office foreign key (office_id) references harbour.offices (id) on delete cascade;
+alter table harbour.members
+    add constraint team foreign key (team_id) references harbour.teams (id) on delete restrict,
+    add constraint buddy foreign key (buddy_id) references harbour.members (id) on delete cascade;
 create function harbour.remember()
 returns trigger
 language plpgsql
 as $function$
 begin
-    insert into harbour.memories (twin_id, org_id) values (old.id, old.org_id);
+    insert into harbour.memories (member_id, org_id) values (old.id, old.org_id);
     return null;
 end
 $function$;
-create trigger remember after delete on harbour.twins for each row execute function harbour.remember();
-insert into public.organizations (id, name) values (pg_temp.org(7), 'Organization 7');
-insert into harbour.twins (id, twin_id, org_id) values (1, 2, pg_temp.org(7)), (2, 1, pg_temp.org(7));
-select is(pg_temp.delete_organization(7) > 0, true, 'rows that take each other along go at once');
-select is((select count(*) from harbour.twins) + (select count(*) from harbour.memories), 0::bigint, 'with what was written of it');
+create trigger remember after delete on harbour.members for each row execute function harbour.remember();
+insert into public.organizations (id, name) values (pg_temp.org(7), 'Organization 7'), (pg_temp.org(8), 'Organization 8'), (pg_temp.org(9), 'Organization 9');
+insert into harbour.offices (id, org_id) values (1, pg_temp.org(7)), (2, pg_temp.org(8));
+insert into harbour.teams (id, office_id, org_id) values (1, 1, pg_temp.org(7)), (2, 2, pg_temp.org(8));
+insert into harbour.members (id, team_id, org_id) select number, 1 + number % 2, pg_temp.org(7 + number % 2) from generate_series(1, 8) as number;
+update harbour.members set buddy_id = case when id > 2 then id - 2 else id + 6 end;
+update harbour.teams set lead_id = case when id = 1 then 2 else 1 end;
+create function pg_temp.in_circles(number integer)
+returns text
+language sql
+as $function$
+    select concat_ws(
+        ' ',
+        (select count(*) from harbour.offices where org_id = pg_temp.org(number)), (select count(*) from harbour.teams where org_id = pg_temp.org(number)),
+        (select count(*) from harbour.members where org_id = pg_temp.org(number)), (select count(*) from harbour.memories where org_id = pg_temp.org(number))
+    )
+$function$;
+select is(pg_temp.in_circles(7), '1 1 4 0', 'rows that hold each other in a circle');
+select cmp_ok(pg_temp.delete_organization(7), '>', 2, 'go at once, and then what a trigger wrote');
+select is(pg_temp.in_circles(7), '0 0 0 0', 'all of them');
+select is(pg_temp.in_circles(8), '1 1 4 0', 'and none of another organization');
+insert into harbour.memories (org_id) values (pg_temp.org(8));
+select ok(tenancy.delete_organization(pg_temp.org(8)), 'what nothing holds goes first');
+insert into harbour.teams (id, lead_id, org_id) values (3, 1, pg_temp.org(9));
+select throws_like(
+    $$ select tenancy.delete_organization(pg_temp.org(8)) $$,
+    'rows of harbour.members are referenced by rows of harbour.teams that do not go (lead): %',
+    'a row of another organization that has come to hold one of a circle is not broken'
+);
+delete from harbour.teams where id = 3;
+select lives_ok($$ select pg_temp.delete_organization(8) $$, 'and without it the circle goes');
+
+-- Rows that hold each other within a table.
+create table harbour.comments (id integer primary key, parent_id integer, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'comments', 'org', 'secondary');
+select tenancy.onboard('harbour.comments');
+create index on harbour.comments (parent_id);
+alter table harbour.comments add constraint parent foreign key (parent_id) references harbour.comments (id);
+insert into harbour.comments (id, parent_id, org_id) select number, nullif(number - 1, 0), pg_temp.org(9) from generate_series(1, 300) as number;
+select is(pg_temp.delete_organization(9), 3, 'a chain goes at once, rather than one row by call');
+select is((select count(*) from harbour.comments), 0::bigint, 'all of it');
+insert into public.organizations (id, name) values (pg_temp.org(9), 'Organization 9');
+insert into harbour.comments (id, parent_id, org_id) select number, case when number > 10 then number % 10 + 1 end, pg_temp.org(9) from generate_series(1, 6000) as number;
+select cmp_ok(pg_temp.delete_organization(9), '<', 200, 'batches of a tree get no smaller than it is worth to look for them');
+select is((select count(*) from harbour.comments), 0::bigint, 'and it goes whole');
 
 select * from finish();
 rollback;
