@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import type { TransactionSql } from "postgres";
+import type { PostgresError, TransactionSql } from "postgres";
 import { UsageError } from "./command-line.ts";
 import { copyIn } from "./copy.ts";
 import { type Manifest, readManifest, type WrittenTable } from "./export-manifest.ts";
@@ -25,6 +25,7 @@ export async function loadExport(url: string, options: { folder: string; without
     await sql.begin(async (transaction) => {
       await prepareSession(transaction);
       await refuseOther(transaction, tables);
+      await refuseUnchecked(transaction, tables);
       await refuseTaken(transaction, manifest, tables);
       // Whoever is in none here is placed by what is loaded.
       await transaction`
@@ -36,7 +37,8 @@ export async function loadExport(url: string, options: { folder: string; without
       await transaction`set local search_path to default`;
       for (const table of tables) {
         const source = createReadStream(join(folder, table.file));
-        await copyIn(transaction, `copy ${table.name} (${columnList(table)}) from stdin`, source);
+        await copyIn(transaction, `copy ${table.name} (${columnList(table)}) from stdin`, source)
+          .catch((error: unknown) => Promise.reject(nameTaken(error, table)));
       }
       await transaction`set local search_path = ''`;
       await verifyRows(transaction, manifest, tables);
@@ -71,6 +73,20 @@ async function refuseOther(sql: TransactionSql, tables: WrittenTable[]): Promise
     if (here.length > 0 && differs.length > 0) problems.push(`${name} has other columns: ${differs.join(", ")}`);
   }
   if (problems.length > 0) throw new Error(`the tables are not those of the export:\n${problems.join("\n")}`);
+}
+
+/** Refuses what a table looks for by a trigger, of which none fires, and nothing else can look for. */
+async function refuseUnchecked(sql: TransactionSql, tables: WrittenTable[]): Promise<void> {
+  const constraints = await sql<{ table: string; name: string }[]>`
+    select named.table, its.conname as name
+    from unnest(${tables.map(({ name }) => name)}::text[]) as named ("table")
+    join pg_constraint as its on its.conrelid = to_regclass(named.table) and its.contype = 'x' and its.condeferrable
+  `;
+  if (constraints.length === 0) return;
+  const lines = constraints.map(({ table, name }) =>
+    `${table} has ${name}, an exclusion constraint that is deferrable, which a load cannot check`
+  );
+  throw new Error(lines.join("\n"));
 }
 
 /** Refuses what is there already, and users who are not. */
@@ -146,13 +162,20 @@ async function refuseMissing(sql: TransactionSql, manifest: Manifest, tables: Wr
   throw new Error(`what the rows reference is missing, so load it first:\n${lines.join("\n")}`);
 }
 
+/** Says which key is taken, such as a user's e-mail address, where the server says only of which index it is. */
+function nameTaken(error: unknown, { name }: WrittenTable): unknown {
+  const { code = "", detail = "", constraint_name: constraint = "" } = error as Partial<PostgresError>;
+  if (!["23505", "23P01"].includes(code)) return error;
+  return new Error(`a row of ${name} is kept out by one that is here (${constraint}): ${detail}`);
+}
+
 /** Refuses keys that are taken, where the table looks for them at the end of a transaction: by a trigger, and none fires. */
 async function refuseDuplicates(sql: TransactionSql, manifest: Manifest, table: WrittenTable): Promise<void> {
   const { name } = table;
   const rows = rowsOf(table);
-  const constraints = await sql<{ constraint: string; kind: string; columns: string; matches: string | null }[]>`
+  const constraints = await sql<{ constraint: string; columns: string; matches: string }[]>`
     select
-      its.conname as constraint, its.contype as kind,
+      its.conname as constraint,
       (select string_agg(quote_ident(attname), ', ') from pg_attribute where attrelid = its.conrelid and attnum = any (its.conkey)) as columns,
       (
         select string_agg(
@@ -172,14 +195,9 @@ async function refuseDuplicates(sql: TransactionSql, manifest: Manifest, table: 
       ) as matches
     from pg_constraint as its
     join pg_index on pg_index.indexrelid = its.conindid
-    where its.conrelid = to_regclass(${name}) and its.contype in ('p', 'u', 'x') and its.condeferrable
+    where its.conrelid = to_regclass(${name}) and its.contype in ('p', 'u') and its.condeferrable
   `;
-  for (const { constraint, kind, columns, matches } of constraints) {
-    if (kind === "x") {
-      throw new Error(
-        `${name} has ${constraint}, an exclusion constraint that is deferrable, which a load cannot check`,
-      );
-    }
+  for (const { constraint, columns, matches } of constraints) {
     const [held] = await sql.unsafe<{ rows: number }[]>(`
       select count(*)::integer as rows from ${rows} as held
       where ${condition(table, "held", manifest)}

@@ -214,7 +214,12 @@ describe("an organization is taken to another database", () => {
   });
 
   test.each([
-    ["at once", "insert into harbour.terms (code, days, org_id) values ('net', 10, $1)", "harbour.terms", "terms_pkey"],
+    [
+      "at once",
+      "insert into harbour.terms (code, days, org_id) values ('net', 10, $1)",
+      "harbour.terms",
+      "(terms_pkey): Key (code)=(net) ",
+    ],
     ["at the end", "insert into harbour.berths (id, number, org_id) values (2, 7, $1)", "harbour.berths", "(number)"],
   ])("refused where a key is taken that is looked for %s", async (_when, insert, table, key) => {
     const [{ org } = { org: "" }] = await target.sql`select default_org_id as org from tenancy.settings`;
@@ -222,6 +227,21 @@ describe("an organization is taken to another database", () => {
     const { code, output } = await load("whole");
     await target.sql.unsafe(`delete from ${table}`);
     expect([code, output]).toEqual([1, expect.stringContaining(key)]);
+  });
+
+  test("refused where another user has a user's e-mail address, which it names", async () => {
+    await target.sql`
+      insert into auth.users (instance_id, id, aud, role, email)
+      values ('00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated', 'd1@example.com')
+    `;
+    const { code, output } = await load("whole");
+    await target.sql`delete from auth.users where email = 'd1@example.com'`;
+    expect([code, output]).toEqual([
+      1,
+      expect.stringMatching(
+        /a row of auth\.users is kept out by one that is here .*: Key \(email\)=\(d1@example\.com\)/,
+      ),
+    ]);
   });
 
   test("refused where an exclusion constraint is deferrable, which nothing could check", async () => {
