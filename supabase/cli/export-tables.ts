@@ -192,23 +192,7 @@ export async function findMissing(
         from unnest(its.conkey) as column_ (attnum)
         join pg_attribute as attribute on attribute.attrelid = its.conrelid and attribute.attnum = column_.attnum
       ) as present,
-      (
-        select string_agg(
-          format(
-            'parent.%I operator(%I.%s) child.%I%s', parent_column.attname, operator_schema.nspname, equality.oprname, child_column.attname,
-            case
-              when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
-                then ' collate ' || parent_column.attcollation::regcollation::text
-            end
-          ),
-          ' and '
-        )
-        from unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
-        join pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
-        join pg_attribute as parent_column on parent_column.attrelid = its.confrelid and parent_column.attnum = pair.parent_key
-        join pg_operator as equality on equality.oid = pair.equality
-        join pg_namespace as operator_schema on operator_schema.oid = equality.oprnamespace
-      ) as matches
+      replace(replace(tenancy.key_condition(its.oid), '{parent}', 'parent'), '{child}', 'child') as matches
     from pg_constraint as its
     join pg_class as child on child.oid = its.conrelid
     join pg_namespace as child_schema on child_schema.oid = child.relnamespace

@@ -5,6 +5,29 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
+create or replace function tenancy.key_condition(foreign_key oid)
+returns text language sql stable security invoker set search_path = '' as $function$
+    select string_agg(
+        format(
+            '{parent}.%I operator(%I.%s) {child}.%I%s', parent_column.attname, namespace.nspname, equality.oprname, child_column.attname,
+            case
+                when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
+                    then format(' collate %s', parent_column.attcollation::regcollation)
+            end
+        ),
+        ' and '
+    )
+    from pg_catalog.pg_constraint as its
+    cross join unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
+    join pg_catalog.pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
+    join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = its.confrelid and parent_column.attnum = pair.parent_key
+    join pg_catalog.pg_operator as equality on equality.oid = pair.equality
+    join pg_catalog.pg_namespace as namespace on namespace.oid = equality.oprnamespace
+    where its.oid = key_condition.foreign_key
+$function$;
+comment on function tenancy.key_condition(oid) is
+'The rows of a foreign key compared as the key itself compares them, with all its columns, for {parent} and {child} as these are named in a query.';
+
 create or replace view tenancy.deletion_paths as
 with recursive scoped as materialized (
     select table_members.relation, org_scoped_tables.relation as root
@@ -28,28 +51,7 @@ reference as materialized (
             select from pg_catalog.pg_attribute as org_id
             where org_id.attrelid = its.conrelid and org_id.attname = 'org_id' and org_id.attnum = any (its.conkey)
         ) as has_org_id,
-        (
-            select string_agg(
-                format(
-                    '{above}.%I operator(%I.%s) {below}.%I%s', parent_column.attname, namespace.nspname, equality.oprname, child_column.attname,
-                    case
-                        when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
-                            then (
-                                select format(' collate %I.%I', its_schema.nspname, collation_.collname)
-                                from pg_catalog.pg_collation as collation_
-                                join pg_catalog.pg_namespace as its_schema on its_schema.oid = collation_.collnamespace
-                                where collation_.oid = parent_column.attcollation
-                            )
-                    end
-                ),
-                ' and '
-            )
-            from unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
-            join pg_catalog.pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
-            join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = its.confrelid and parent_column.attnum = pair.parent_key
-            join pg_catalog.pg_operator as equality on equality.oid = pair.equality
-            join pg_catalog.pg_namespace as namespace on namespace.oid = equality.oprnamespace
-        ) as condition
+        tenancy.key_condition(its.oid) as condition
     from pg_catalog.pg_constraint as its
     left join scoped as child on child.relation = its.conrelid
     left join scoped as parent on parent.relation = its.confrelid
@@ -63,7 +65,7 @@ path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, c
         reference.parent, reference.conname, reference.child, reference.action, reference.is_indexed, reference.is_scoped, reference.has_org_id,
         format(
             'exists (select from %s as below1 where %s', reference.child::regclass,
-            replace(replace(reference.condition, '{above}', 'gone'), '{below}', 'below1')
+            replace(replace(reference.condition, '{parent}', 'gone'), '{child}', 'below1')
         ),
         1, array[reference.oid]
     from reference
@@ -75,7 +77,7 @@ path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, c
         path.root, reference.conname, reference.child, reference.action, path.is_indexed and reference.is_indexed, reference.is_scoped, false,
         format(
             '%s and exists (select from %s as below%s where %s', path.clause, reference.child::regclass, path.depth + 1,
-            replace(replace(reference.condition, '{above}', format('below%s', path.depth)), '{below}', format('below%s', path.depth + 1))
+            replace(replace(reference.condition, '{parent}', format('below%s', path.depth)), '{child}', format('below%s', path.depth + 1))
         ),
         path.depth + 1, path.keys || reference.oid
     from path
