@@ -75,11 +75,16 @@ comment on function org_migration.note_pace(org_migration.backfills, double prec
 create or replace function org_migration.run_batch(backfill org_migration.backfills)
 returns org_migration.backfills language plpgsql volatile security invoker set search_path = '' as $function$
 declare
-    -- Four batches a pass, or others still see the rows that the pass before has replaced, and these keep their room on the page.
+    -- Rows that reference one another, many levels deep, of which a batch decides one: those that it leaves mostly lie near the others.
+    is_deep constant boolean := backfill.sweep > 3;
     end_block constant bigint := least(
         backfill.next_block + least(
             backfill.batch_blocks,
-            case when backfill.sweep = 0 then (backfill.end_block - backfill.first_block + 3) / 4 end
+            case
+                -- Four batches a pass, or others still see the rows that the pass before has replaced, and these keep their room on the page.
+                when backfill.sweep = 0 then (backfill.end_block - backfill.first_block + 3) / 4
+                when is_deep then greatest(8, backfill.end_block / 32)
+            end
         ),
         backfill.end_block
     );
@@ -89,6 +94,7 @@ declare
     done_before constant double precision := org_migration.backfill_done(backfill);
     batch record;
     skipped bigint;
+    is_again boolean;
 begin
     begin
         batch := org_migration.backfill_rows(backfill.relation, backfill.decision, batch_rows);
@@ -106,7 +112,8 @@ begin
     end;
 
     backfill.batch_blocks := org_migration.next_batch_blocks(backfill.batch_blocks, began, wal_before);
-    backfill.next_block := end_block;
+    is_again := is_deep and batch.updated > 0 and batch.left_over > 0;
+    backfill.next_block := case when is_again then backfill.next_block else end_block end;
     backfill.rows_updated := backfill.rows_updated + batch.updated;
     backfill.orphans := backfill.orphans + batch.orphans;
     backfill.conflicts := backfill.conflicts + batch.conflicts;
@@ -119,9 +126,9 @@ begin
     end if;
     if backfill.sweep > 0 then
         backfill.rows_updated_in_sweep := backfill.rows_updated_in_sweep + batch.updated;
-        backfill.rows_undecided := backfill.rows_undecided + batch.left_over;
+        backfill.rows_undecided := backfill.rows_undecided + case when is_again then 0 else batch.left_over end;
     end if;
-    if end_block = backfill.end_block then
+    if backfill.next_block = backfill.end_block then
         backfill := org_migration.end_of_blocks(backfill);
     end if;
     return org_migration.note_pace(backfill, done_before, org_migration.count_time());
