@@ -29,7 +29,7 @@ export async function loadExport(url: string, options: { folder: string; without
       await refuseTaken(transaction, manifest, tables);
       // Whoever is in none here is placed by what is loaded.
       await transaction`
-        delete from tenancy.user_orgs where user_id = any (${manifest.active}::text[]::uuid[]) and org_id is null
+        delete from tenancy.user_orgs where user_id = any (${manifest.users}::text[]::uuid[]) and org_id is null
       `;
       // As they are: no trigger writes anything, and keys that lead round are looked at once all rows are there.
       await transaction`set local session_replication_role = replica`;
@@ -45,6 +45,7 @@ export async function loadExport(url: string, options: { folder: string; without
       for (const table of tables) await refuseDuplicates(transaction, manifest, table);
       await refuseMissing(transaction, manifest, tables);
       for (const table of tables) await advanceSequences(transaction, table);
+      await placeMembers(transaction, manifest);
     });
   } finally {
     await closeLive(sql);
@@ -112,20 +113,10 @@ async function refuseTaken(
       taken.push(`${table.name} has ${held.rows} rows of the organization or its users already${wayOut}`);
     }
   }
-  const [placed] = await sql<{ users: number }[]>`
-    select count(*)::integer as users
-    from unnest(${active}::text[]::uuid[]) as member (id)
-    left join tenancy.user_orgs on user_orgs.user_id = member.id
-    left join auth.users on users.id = member.id
-    -- Not those who are only where everybody is.
-    where case
-      when user_orgs.user_id is not null then user_orgs.org_id is not null
-      else tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is not null
-    end
-  `;
-  if (placed && placed.users > 0) {
+  const placed = await findPlaced(sql, active);
+  if (placed.length > 0) {
     taken.push(
-      `${placed.users} users of the organization are in another one here: take them out of it in tenancy.user_orgs first`,
+      `${placed.length} users of the organization are in another one here: take them out of it in tenancy.user_orgs first`,
     );
   }
   if (taken.length > 0) throw new Error(taken.join("\n"));
@@ -142,6 +133,31 @@ async function refuseTaken(
         "create them with the same ids first, or export with --with-users",
     );
   }
+}
+
+/** Those of these users who are in an organization here, and not only where everybody is. */
+async function findPlaced(sql: TransactionSql, users: string[]): Promise<string[]> {
+  const placed = await sql<{ id: string }[]>`
+    select member.id::text as id
+    from unnest(${users}::text[]::uuid[]) as member (id)
+    left join tenancy.user_orgs on user_orgs.user_id = member.id
+    left join auth.users on users.id = member.id
+    where case
+      when user_orgs.user_id is not null then user_orgs.org_id is not null
+      else tenancy.organization_named(users.raw_app_meta_data ->> 'org_id') is not null
+    end
+  `;
+  return placed.map(({ id }) => id);
+}
+
+/** Members who worked in another organization where they come from, which is not here, work in this one. */
+async function placeMembers(sql: TransactionSql, { org, users }: Manifest): Promise<void> {
+  const placed = await findPlaced(sql, users);
+  const unplaced = users.filter((id) => !placed.includes(id));
+  await sql`
+    insert into tenancy.user_orgs (user_id, org_id)
+    select id, ${org}::uuid from unnest(${unplaced}::text[]::uuid[]) as member (id)
+  `;
 }
 
 async function verifyRows(sql: TransactionSql, manifest: Manifest, tables: WrittenTable[]): Promise<void> {

@@ -24,34 +24,54 @@ export async function prepareSession(sql: TransactionSql): Promise<void> {
 /** The tables that an organization's rows are in, in the order in which they are to be loaded. */
 export async function findTables(sql: TransactionSql, withUsers: boolean): Promise<ExportedTable[]> {
   const rows = await sql<{ name: string; only: boolean; kind: Kind; owner: string; key: string[] }[]>`
-    with listed (relation, kind, owner, place, position) as (
+    with recursive naming (relation, attnum) as (
+      -- Columns that hold an organization's id: keys of it, and of companies whose own key it is.
+      select reference.relation, reference.attnums[1]
+      from tenancy.references_between_tables as reference
+      where reference.parent = 'public.organizations'::regclass and reference.parent_column_names = array['id']
+      union
+      select reference.relation, reference.attnums[1]
+      from naming
+      join tenancy.references_between_tables as reference
+        on reference.parent = naming.relation and reference.parent_attnums = array[naming.attnum]
+    ),
+    candidate (relation, kind, attnum, is_unique, is_not_null, rank) as (
+      select
+        naming.relation, 'organization', naming.attnum,
+        exists (select from tenancy.unique_columns where (unique_columns.relation, unique_columns.attnum) = (naming.relation, naming.attnum)),
+        its_column.attnotnull, 0
+      from naming
+      join pg_attribute as its_column on its_column.attrelid = naming.relation and its_column.attnum = naming.attnum
+      union all
+      select owner_columns.relation, 'personal', owner_columns.attnum, owner_columns.is_unique, owner_columns.is_not_null, owner_columns.rank
+      from tenancy.owner_columns
+    ),
+    listed (relation, kind, owner, place, position) as (
       select 'auth.users'::regclass, 'account', 'id', 1, 1 where ${withUsers}
       union all
       select 'auth.identities'::regclass, 'account', 'user_id', 1, 2 where ${withUsers}
       union all
       select 'public.organizations'::regclass, 'organization', 'id', 2, 1
       union all
-      -- Companies that are the organizations, and what else names one.
-      select naming.relation, 'organization', naming.column_name, 3, 0
+      -- A row is the organization's where it is the company that the organization is, or is in it; and a user's where it is the user.
+      select own.relation, own.kind, own.column_name, 3, row_number() over (order by own.kind, own.qualified_name)
       from (
-        select distinct on (reference.relation) reference.relation, reference.column_names[1] as column_name
-        from tenancy.references_between_tables as reference
-        join tenancy.application_tables on application_tables.relation = reference.relation
-        where reference.parent = 'public.organizations'::regclass
-          and reference.parent_column_names = array['id']
-          and application_tables.scope = 'excluded'
-          and not exists (select from tenancy.owner_columns where owner_columns.relation = reference.relation)
-        order by reference.relation, reference.attnums
-      ) as naming
-      union all
-      select personal.relation, 'personal', personal.column_name, 3, row_number() over (order by personal.qualified_name)
-      from (
-        select distinct on (application_tables.relation) application_tables.relation, application_tables.qualified_name, owner_columns.column_name
-        from tenancy.application_tables
-        join tenancy.owner_columns on owner_columns.relation = application_tables.relation
-        where application_tables.scope = 'excluded'
-        order by application_tables.relation, owner_columns.rank, not owner_columns.is_not_null, owner_columns.attnum
-      ) as personal
+        select distinct on (candidate.relation)
+          candidate.relation, candidate.kind, application_tables.qualified_name, its_column.attname as column_name
+        from candidate
+        join tenancy.application_tables on application_tables.relation = candidate.relation and application_tables.scope = 'excluded'
+        join pg_attribute as its_column on its_column.attrelid = candidate.relation and its_column.attnum = candidate.attnum
+        order by
+          candidate.relation,
+          case
+            when candidate.kind = 'organization' and candidate.is_unique then 1
+            when candidate.kind = 'personal' and candidate.is_unique then 2
+            when candidate.kind = 'organization' and candidate.is_not_null then 3
+            when candidate.kind = 'personal' then 4
+            else 5
+          end,
+          candidate.rank, not candidate.is_not_null, candidate.attnum
+      ) as own
       union all
       select org_scoped_tables.relation, 'org-scoped', 'org_id', 4, org_scoped_tables.position from tenancy.org_scoped_tables
       union all

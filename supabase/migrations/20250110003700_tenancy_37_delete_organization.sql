@@ -5,29 +5,6 @@
 
 set search_path = ''; set lock_timeout = '1s'; set statement_timeout = '1min';
 
-create or replace function tenancy.key_condition(foreign_key oid)
-returns text language sql stable security invoker set search_path = '' as $function$
-    select string_agg(
-        format(
-            '{parent}.%I operator(%I.%s) {child}.%I%s', parent_column.attname, namespace.nspname, equality.oprname, child_column.attname,
-            case
-                when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
-                    then format(' collate %s', parent_column.attcollation::regcollation)
-            end
-        ),
-        ' and '
-    )
-    from pg_catalog.pg_constraint as its
-    cross join unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
-    join pg_catalog.pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
-    join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = its.confrelid and parent_column.attnum = pair.parent_key
-    join pg_catalog.pg_operator as equality on equality.oid = pair.equality
-    join pg_catalog.pg_namespace as namespace on namespace.oid = equality.oprnamespace
-    where its.oid = key_condition.foreign_key
-$function$;
-comment on function tenancy.key_condition(oid) is
-'The rows of a foreign key compared as the key itself compares them, with all its columns, for {parent} and {child} as these are named in a query.';
-
 create or replace view tenancy.deletion_paths as
 with recursive scoped as materialized (
     select table_members.relation, org_scoped_tables.relation as root
@@ -87,6 +64,13 @@ path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, c
     where path.action = 'c'
         and not path.is_scoped
         and path.child <> 'public.organizations'::regclass
+),
+above (child, parent) as (
+    select reference.child, reference.parent from reference where reference.is_scoped
+    union
+    select above.child, reference.parent
+    from above
+    join reference on reference.child = above.parent and reference.is_scoped
 )
 select
     path.root::regclass as root, path.constraint_name, path.child::regclass as child, found.kind, path.is_indexed,
@@ -97,8 +81,10 @@ cross join lateral (
     where path.is_scoped and not (path.has_org_id and path.depth = 1)
     union all
     select 'first', ' and below%1$s.org_id = $1 and (below%1$s.tableoid, below%1$s.ctid) <> (gone.tableoid, gone.ctid)'
-    -- Those that go along go first as well, since others may hold them.
-    where path.is_scoped and path.depth = 1 and path.action in ('a', 'r', 'c')
+    -- Those that go along as well, since others may hold them; and those that would be changed, and have triggers for that, unless in a circle.
+    where path.is_scoped
+        and path.depth = 1
+        and (path.action in ('a', 'r', 'c') or not exists (select from above where (above.child, above.parent) = (path.root, path.child)))
     union all
     select 'stranger', case when path.action in ('n', 'd') then ' and below%s.id is distinct from $1' else '' end
     where path.child = 'public.organizations'::regclass
@@ -139,13 +125,17 @@ begin
                     when path.kind = 'goes' then 'take rows of %s along (%s)'
                     else 'are referenced by rows of %s, which lose that (%s)'
                 end || case
-                    when path.kind in ('goes', 'changes') and not organization_rows.application_triggers
+                    when path.kind in ('goes', 'changes') and is_without_triggers
                         then ': without triggers it would reference nothing'
                     else ''
                 end, path.child, path.constraint_name
             ),
-            path.kind in ('stranger', 'holds') or not organization_rows.application_triggers
+            path.kind in ('stranger', 'holds') or is_without_triggers
         from tenancy.deletion_paths as path
+        -- They are on again when the organization itself goes.
+        cross join lateral (
+            select not organization_rows.application_triggers and path.root <> 'public.organizations'::regclass as is_without_triggers
+        ) as its
         where path.kind <> 'first'
         union all
         select

@@ -8,7 +8,12 @@ import { startCommand } from "../commands.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 
 const third = "c0000000-0000-4000-8000-000000000003";
-const [ada, ben, cid] = [1, 2, 3].map((n) => `d0000000-0000-4000-8000-00000000000${n}`) as [string, string, string];
+const [ada, ben, cid, eve] = [1, 2, 3, 4].map((n) => `d0000000-0000-4000-8000-00000000000${n}`) as [
+  string,
+  string,
+  string,
+  string,
+];
 
 /** Tables that the call-centre application has not: of a self-reference, a circle, partitions, generated columns, numbers, inheritance. */
 const moreTables = `
@@ -25,8 +30,13 @@ const moreTables = `
   values ('harbour', 'Ports', 'org', 'secondary'), ('harbour', 'ships', 'org', 'secondary'), ('harbour', 'voyages', 'org', 'secondary'),
     ('harbour', 'berths', 'org', 'secondary'), ('harbour', 'terms', 'org', 'secondary'), ('harbour', 'bills', 'org', 'secondary');
   update tenancy.registry set org_from = '{}' where table_name = 'voyages';
-  create table harbour.companies (id uuid primary key references public.organizations (id) on delete cascade, name text);
-  create table harbour.people (id integer primary key, user_id uuid references auth.users (id));
+  create table harbour.companies (
+    id uuid primary key references public.organizations (id) on delete cascade, name text, created_by uuid references auth.users (id)
+  );
+  create table harbour.people (id integer primary key, user_id uuid references auth.users (id), last_company_id uuid references harbour.companies (id));
+  create table harbour.seats (company_id uuid references harbour.companies (id) on delete cascade, user_id uuid references auth.users (id), primary key (company_id, user_id));
+  create table harbour.preferences (user_id uuid primary key references auth.users (id), company_id uuid not null references harbour.companies (id) on delete cascade);
+  create table harbour.shifts (person_id integer references harbour.people (id));
   create table harbour.papers (id integer primary key, user_id text, updated_by uuid not null references auth.users (id));
   create table harbour.visas (country text) inherits (harbour.papers);
   create table harbour.berths (id integer primary key, number integer unique deferrable initially deferred, user_id uuid);
@@ -39,7 +49,8 @@ const moreTables = `
   create table harbour.crews (person_id integer references harbour.people (id), company_id uuid references harbour.companies (id) on delete cascade);
   insert into tenancy.registry (schema_name, table_name, scope, reason)
   values ('harbour', 'companies', 'excluded', 'the organizations'), ('harbour', 'people', 'excluded', 'user-specific'),
-    ('harbour', 'crews', 'excluded', 'who is in which'), ('harbour', 'papers', 'excluded', 'user-specific'),
+    ('harbour', 'crews', 'excluded', 'who is in which'), ('harbour', 'seats', 'excluded', 'who is in which'),
+    ('harbour', 'preferences', 'excluded', 'user-specific'), ('harbour', 'shifts', 'excluded', 'when they work'), ('harbour', 'papers', 'excluded', 'user-specific'),
     ('harbour', 'visas', 'excluded', 'user-specific');
   select tenancy.onboard('harbour."Ports"');
   select tenancy.onboard('harbour.ships');
@@ -59,11 +70,13 @@ const rows = `
   insert into auth.users (instance_id, id, aud, role, email, raw_app_meta_data, encrypted_password)
   select '00000000-0000-0000-0000-000000000000', id::uuid, 'authenticated', 'authenticated', left(id, 1) || right(id, 1) || '@example.com',
     jsonb_build_object('org_id', '${third}'), 'hash'
-  from unnest('{${ada},${ben}}'::text[]) as id;
+  from unnest('{${ada},${ben},${eve}}'::text[]) as id;
+  update auth.users set raw_app_meta_data = '{}' where id = '${eve}';
   insert into auth.identities (provider_id, user_id, identity_data, provider)
-  select id, id, jsonb_build_object('sub', id), 'email' from auth.users where id in ('${ada}', '${ben}');
+  select id, id, jsonb_build_object('sub', id), 'email' from auth.users where id in ('${ada}', '${ben}', '${eve}');
   insert into tenancy.user_orgs (user_id, org_id) values ('${ada}', '${third}'), ('${ben}', '${third}');
-  insert into tenancy.memberships (user_id, org_id, role) values ('${ada}', '${third}', 'owner');
+  insert into tenancy.user_orgs (user_id, org_id) select '${eve}', default_org_id from tenancy.settings;
+  insert into tenancy.memberships (user_id, org_id, role) values ('${ada}', '${third}', 'owner'), ('${eve}', '${third}', 'member');
   insert into public.profiles (id, full_name) values ('${ada}', E'Ada\\tLovelace\\n\\\\N'), ('${ben}', null) on conflict do nothing;
   insert into public.customers (id, user_id, stripe_customer_id) values ('${cid}', '${ada}', 'cus_ada');
   insert into public.voice_options (id, provider, voice_name) values ('${cid}', 'p', 'v');
@@ -72,8 +85,11 @@ const rows = `
   insert into public.leads (user_id, campaign_id, full_name, phone_number, tags, custom_fields, org_id)
   select '${ben}', id, 'lead', n, array['a,b', '"'], '{"n": [1]}', org_id from public.campaigns, generate_series(1, 5) as n where org_id = '${third}';
   insert into public.payments (user_id, customer_id, amount, org_id) values ('${ada}', '${cid}', 1.5, '${third}');
-  insert into harbour.companies (id, name) select id, name from public.organizations;
+  insert into harbour.companies (id, name, created_by)
+  select id, name, case when id <> '${third}' then '${eve}'::uuid end from public.organizations;
   insert into harbour.people values (1, '${ada}');
+  insert into harbour.seats select id, '${ada}' from public.organizations;
+  insert into harbour.preferences values ('${ada}', '${third}');
   insert into harbour.papers values (1, upper('${ada}'), '${ben}'), (2, (select id from auth.users where id not in ('${ada}', '${ben}') limit 1), '${ben}');
   insert into harbour.visas values (3, '${ben}', '${ada}', 'NL');
   insert into harbour.berths (id, number, org_id) values (1, 7, '${third}');
@@ -131,26 +147,29 @@ describe("an organization is taken to another database", () => {
   test("as files that only their owner reads, with counts and hashes, and no row of others", async () => {
     const { code, output } = await exportTo("whole", "--with-users");
     expect(code, output).toBe(0);
-    expect(output).toContain("of 2 users");
+    expect(output).toContain("of 3 users");
     expect(output).toMatch(/public\.agents +public\.voice_options +1 +agents_voice_option_id_fkey/);
     const [, leftOut = ""] = output.split("No row of these is in it");
-    expect(leftOut).toMatch(/harbour\.crews +harbour\.companies, harbour\.people +who is in which/);
+    expect(leftOut).toMatch(/harbour\.shifts +harbour\.people +when they work/);
     expect(leftOut).toMatch(/public\.voice_options +global reference data/);
     expect(leftOut).not.toMatch(/^(?:harbour\.(?:companies|people)|public\.(?:profiles|leads))/m);
     const { tables, users } = manifestOf("whole");
-    expect(users).toEqual([ada, ben]);
+    expect(users).toEqual([ada, ben, eve]);
     const counts = Object.fromEntries(
       tables.filter((table) => table.rows > 0).map((table) => [table.name, table.rows]),
     );
     expect(counts).toEqual({
-      "auth.identities": 2,
-      "auth.users": 2,
+      "auth.identities": 3,
+      "auth.users": 3,
       'harbour."Ports"': 1,
       "harbour.berths": 1,
       "harbour.bills": 1,
       "harbour.companies": 1,
+      "harbour.crews": 1,
       "harbour.papers": 1,
       "harbour.people": 1,
+      "harbour.preferences": 1,
+      "harbour.seats": 1,
       "harbour.ships": 2,
       "harbour.terms": 1,
       "harbour.visas": 1,
@@ -163,7 +182,7 @@ describe("an organization is taken to another database", () => {
       "public.organizations": 1,
       "public.payments": 1,
       "public.profiles": 2,
-      "tenancy.memberships": 1,
+      "tenancy.memberships": 2,
       "tenancy.user_orgs": 2,
     });
     const order = tables.map(({ name }) => name);
@@ -209,7 +228,7 @@ describe("an organization is taken to another database", () => {
     const { code, output } = await load("without_users");
     expect([code, output]).toEqual([
       1,
-      expect.stringContaining("2 of the 2 users of the organization are not in auth.users here"),
+      expect.stringContaining("3 of the 3 users of the organization are not in auth.users here"),
     ]);
   });
 
@@ -276,8 +295,10 @@ describe("an organization is taken to another database", () => {
         `select to_jsonb(row) as row from ${table} as row where to_jsonb(row)::text ~ '${ada}|${ben}|${third}' order by row::text`;
       expect(await target.sql.unsafe(query), table).toEqual(await source.sql.unsafe(query));
     }
-    const [placed] = await target.sql`select tenancy.org_of(${ada}) as ada, tenancy.org_of(${ben}) as ben`;
-    expect(placed).toEqual({ ada: third, ben: third });
+    const [placed] = await target.sql`
+      select tenancy.org_of(${ada}) as ada, tenancy.org_of(${ben}) as ben, tenancy.org_of(${eve}) as eve
+    `;
+    expect(placed).toEqual({ ada: third, ben: third, eve: third });
     const [next] = await target.sql`insert into harbour.ships (name, org_id) values ('next', ${third}) returning id`;
     expect(Number(next?.["id"])).toBe(3);
     const bill = await target.sql`insert into harbour.bills (org_id) values (${third}) returning id, number::integer`;
@@ -306,7 +327,14 @@ describe("an organization is taken to another database", () => {
       expect.stringContaining("leave them as they are: --without public.profiles"),
     ]);
     expect(refused.output).not.toContain("public.leads has");
-    const withoutPersonal = ["public.profiles", "public.customers", "harbour.people", "harbour.papers", "harbour.visas"]
+    const withoutPersonal = [
+      "public.profiles",
+      "public.customers",
+      "harbour.people",
+      "harbour.papers",
+      "harbour.visas",
+      "harbour.preferences",
+    ]
       .flatMap((table) => ["--without", table]);
     await target
       .sql`update tenancy.user_orgs set org_id = (select default_org_id from tenancy.settings) where user_id = ${ada}`;

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(51);
+select plan(55);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -358,6 +358,43 @@ insert into public.organizations (id, name) values (pg_temp.org(9), 'Organizatio
 insert into harbour.comments (id, parent_id, org_id) select number, case when number > 10 then number % 10 + 1 end, pg_temp.org(9) from generate_series(1, 6000) as number;
 select cmp_ok(pg_temp.delete_organization(9), '<', 200, 'batches of a tree get no smaller than it is worth to look for them');
 select is((select count(*) from harbour.comments), 0::bigint, 'and it goes whole');
+
+-- Rows that would be changed go before those that they name, or their triggers would run on rows that go anyway.
+create table harbour.policies (id integer primary key, user_id uuid);
+create table harbour.cases (id integer primary key, policy_id integer, user_id uuid);
+create table harbour.replies (id integer primary key, case_id integer, reply_to_id integer, user_id uuid);
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+select 'harbour', name, 'org', 'secondary'
+from unnest(array['policies', 'cases', 'replies']) as name;
+select tenancy.onboard(format('harbour.%I', name)::regclass)
+from unnest(array['policies', 'cases', 'replies']) as name;
+alter table harbour.cases add constraint policy foreign key (policy_id) references harbour.policies (id) on delete set null;
+alter table harbour.replies
+    add constraint of_case foreign key (case_id) references harbour.cases (id) on delete cascade,
+    add constraint reply_to foreign key (reply_to_id) references harbour.replies (id) on delete cascade;
+create function harbour.refuse()
+returns trigger
+language plpgsql
+as $function$
+begin
+    raise exception 'case % is closed', old.id;
+end
+$function$;
+create trigger refuse before update on harbour.cases for each row execute function harbour.refuse();
+insert into public.organizations (id, name) values (pg_temp.org(9), 'Organization 9');
+insert into harbour.policies (id, org_id) values (1, pg_temp.org(9));
+insert into harbour.cases (id, policy_id, org_id) values (1, 1, pg_temp.org(9));
+insert into harbour.replies (id, case_id, reply_to_id, org_id) values (1, 1, null, pg_temp.org(9)), (2, 1, 1, pg_temp.org(9));
+select lives_ok($$ select pg_temp.delete_organization(9) $$, 'rows that a key would change are gone before it could');
+select is((select count(*) from harbour.policies) + (select count(*) from harbour.cases), 0::bigint, 'and those that they name as well');
+
+-- The company that the organization is goes with it, when triggers are on again.
+create table harbour.companies (id uuid primary key references public.organizations (id) on delete cascade);
+insert into tenancy.registry (schema_name, table_name, scope, reason) values ('harbour', 'companies', 'excluded', 'the organizations');
+insert into public.organizations (id, name) values (pg_temp.org(9), 'Organization 9');
+insert into harbour.companies values (pg_temp.org(9));
+select lives_ok($$ select pg_temp.delete_organization(9, application_triggers => false) $$, 'without triggers a company goes as well');
+select is((select count(*) from harbour.companies), 0::bigint, 'by its key');
 
 select * from finish();
 rollback;
