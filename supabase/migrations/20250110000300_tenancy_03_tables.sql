@@ -184,29 +184,6 @@ comment on view tenancy.references_between_tables is
 ' rows compared as the key itself compares them, by its operators, types and collations, for {parent} and {child} as these are named in a'
 ' query, in the form of tenancy.with_names. is_period: a key of PostgreSQL 18 that may lead to several rows at once.';
 
-create or replace function tenancy.key_condition(foreign_key oid)
-returns text language sql stable security invoker set search_path = '' as $function$
-    select string_agg(
-        format(
-            '{parent}.%I operator(%I.%s) {child}.%I%s', parent_column.attname, namespace.nspname, equality.oprname, child_column.attname,
-            case
-                when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0
-                    then format(' collate %s', parent_column.attcollation::regcollation)
-            end
-        ),
-        ' and '
-    )
-    from pg_catalog.pg_constraint as its
-    cross join unnest(its.conkey, its.confkey, its.conpfeqop) as pair (child_key, parent_key, equality)
-    join pg_catalog.pg_attribute as child_column on child_column.attrelid = its.conrelid and child_column.attnum = pair.child_key
-    join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = its.confrelid and parent_column.attnum = pair.parent_key
-    join pg_catalog.pg_operator as equality on equality.oid = pair.equality
-    join pg_catalog.pg_namespace as namespace on namespace.oid = equality.oprnamespace
-    where its.oid = key_condition.foreign_key
-$function$;
-comment on function tenancy.key_condition(oid) is
-'The rows of a foreign key compared as the key itself compares them, with all its columns, for {parent} and {child} as these are named in a query.';
-
 create or replace view tenancy.hinted_columns as
 with named as materialized (
     select

@@ -250,7 +250,7 @@ end
 $function$;
 create trigger double after delete on harbour.history for each row execute function harbour.double();
 select throws_like(
-    $$ select pg_temp.delete_organization(4) $$, 'triggers write as many rows of the organization % as go: %', 'and so are those that write more than goes'
+    $$ select pg_temp.delete_organization(4) $$, 'as many rows of the organization % come as go, into harbour.history: %', 'and so are those that write more than goes'
 );
 select lives_ok($$ select pg_temp.delete_organization(4, application_triggers => false) $$, 'without them it goes');
 select is(pg_temp.rows_of(4), '0 0 0 0 0', 'whole again');
