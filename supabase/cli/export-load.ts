@@ -6,7 +6,7 @@ import { UsageError } from "./command-line.ts";
 import { copyIn } from "./copy.ts";
 import { type Manifest, readManifest, type WrittenTable } from "./export-manifest.ts";
 import { columnList, condition, findMissing, prepareSession, readColumns, readRows, rowsOf } from "./export-tables.ts";
-import { closeLive, connectLive } from "./live-database.ts";
+import { inTransaction } from "./live-database.ts";
 
 /** Loads a folder that was exported, in one transaction: all of it, or nothing. Returns what is in it. */
 export async function loadExport(url: string, options: { folder: string; without: string[] }): Promise<Manifest> {
@@ -20,36 +20,31 @@ export async function loadExport(url: string, options: { folder: string; without
   }
   const tables = manifest.tables.filter(({ name }) => !without.includes(name));
   for (const table of tables) await refuseChanged(folder, table);
-  const sql = connectLive(url, { fetch_types: true });
-  try {
-    await sql.begin(async (transaction) => {
-      await prepareSession(transaction);
-      await refuseOther(transaction, tables);
-      await refuseUnchecked(transaction, tables);
-      await refuseTaken(transaction, manifest, tables);
-      // Whoever is in none here is placed by what is loaded.
-      await transaction`
-        delete from tenancy.user_orgs where user_id = any (${manifest.users}::text[]::uuid[]) and org_id is null
-      `;
-      // As they are: no trigger writes anything, and keys that lead round are looked at once all rows are there.
-      await transaction`set local session_replication_role = replica`;
-      // Checks of the application look for its functions where its own sessions do.
-      await transaction`set local search_path to default`;
-      for (const table of tables) {
-        const source = createReadStream(join(folder, table.file));
-        await copyIn(transaction, `copy ${table.name} (${columnList(table)}) from stdin`, source)
-          .catch((error: unknown) => Promise.reject(nameTaken(error, table)));
-      }
-      await transaction`set local search_path = ''`;
-      await verifyRows(transaction, manifest, tables);
-      for (const table of tables) await refuseDuplicates(transaction, manifest, table);
-      await refuseMissing(transaction, manifest, tables);
-      for (const table of tables) await advanceSequences(transaction, table);
-      await placeMembers(transaction, manifest);
-    });
-  } finally {
-    await closeLive(sql);
-  }
+  await inTransaction(url, "", async (transaction) => {
+    await prepareSession(transaction);
+    await refuseOther(transaction, tables);
+    await refuseUnchecked(transaction, tables);
+    await refuseTaken(transaction, manifest, tables);
+    // Whoever is in none here is placed by what is loaded.
+    await transaction`
+      delete from tenancy.user_orgs where user_id = any (${manifest.users}::text[]::uuid[]) and org_id is null
+    `;
+    // As they are: no trigger writes anything, and keys that lead round are looked at once all rows are there.
+    await transaction`set local session_replication_role = replica`;
+    // Checks of the application look for its functions where its own sessions do.
+    await transaction`set local search_path to default`;
+    for (const table of tables) {
+      const source = createReadStream(join(folder, table.file));
+      await copyIn(transaction, `copy ${table.name} (${columnList(table)}) from stdin`, source)
+        .catch((error: unknown) => Promise.reject(nameRow(error, table)));
+    }
+    await transaction`set local search_path = ''`;
+    await verifyRows(transaction, manifest, tables);
+    for (const table of tables) await refuseDuplicates(transaction, manifest, table);
+    await refuseMissing(transaction, manifest, tables);
+    for (const table of tables) await advanceSequences(transaction, table);
+    await placeMembers(transaction, manifest);
+  });
   return { ...manifest, tables };
 }
 
@@ -178,11 +173,12 @@ async function refuseMissing(sql: TransactionSql, manifest: Manifest, tables: Wr
   throw new Error(`what the rows reference is missing, so load it first:\n${lines.join("\n")}`);
 }
 
-/** Says which key is taken, such as a user's e-mail address, where the server says only of which index it is. */
-function nameTaken(error: unknown, { name }: WrittenTable): unknown {
-  const { code = "", detail = "", constraint_name: constraint = "" } = error as Partial<PostgresError>;
-  if (!["23505", "23P01"].includes(code)) return error;
-  return new Error(`a row of ${name} is kept out by one that is here (${constraint}): ${detail}`);
+/** Says which key is taken, such as a user's e-mail address, or of which row the server says what is wrong. */
+function nameRow(error: unknown, { name, file }: WrittenTable): unknown {
+  const { code = "", detail = "", where = "", message = "" } = error as Partial<PostgresError>;
+  if (!/^2[23]/.test(code)) return error;
+  const line = /line \d+/.exec(where)?.[0] ?? "a line";
+  return new Error(`${name}, ${line} of ${file}: ${message}${/^23(505|P01)$/.test(code) ? `: ${detail}` : ""}`);
 }
 
 /** Refuses keys that are taken, where the table looks for them at the end of a transaction: by a trigger, and none fires. */

@@ -202,9 +202,14 @@ export async function findMissing(
   scope: { org: string; users: string[] },
   where: "in the export" | "in the database",
 ): Promise<Missing[]> {
-  const keys = await sql<{ table: string; parent: string; key: string; present: string; matches: string }[]>`
+  const keys = await sql<
+    { table: string; partition: string | null; parent: string; key: string; present: string; matches: string }[]
+  >`
     select
       format('%I.%I', child_schema.nspname, child.relname) as table,
+      case
+        when part.relispartition then format('%I.%I', part_schema.nspname, part.relname)
+      end as partition,
       format('%I.%I', parent_schema.nspname, parent.relname) as parent,
       its.conname as key,
       (
@@ -214,15 +219,17 @@ export async function findMissing(
       ) as present,
       replace(replace(tenancy.key_condition(its.oid), '{parent}', 'parent'), '{child}', 'child') as matches
     from pg_constraint as its
-    join pg_class as child on child.oid = its.conrelid
+    join pg_class as part on part.oid = its.conrelid
+    join pg_namespace as part_schema on part_schema.oid = part.relnamespace
+    join pg_class as child on child.oid = coalesce(pg_partition_root(its.conrelid), its.conrelid)
     join pg_namespace as child_schema on child_schema.oid = child.relnamespace
-    join pg_class as parent on parent.oid = its.confrelid
+    join pg_class as parent on parent.oid = coalesce(pg_partition_root(its.confrelid), its.confrelid)
     join pg_namespace as parent_schema on parent_schema.oid = parent.relnamespace
     where its.contype = 'f' and its.conparentid = 0
     order by 1, 3
   `;
   const missing: Missing[] = [];
-  for (const { table, parent, key, present, matches } of keys) {
+  for (const { table, partition, parent, key, present, matches } of keys) {
     const child = tables.find(({ name }) => name === table);
     if (child === undefined) continue;
     const exported = where === "in the export" ? tables.find(({ name }) => name === parent) : undefined;
@@ -232,7 +239,7 @@ export async function findMissing(
       ? " and false"
       : "";
     const [counted] = await sql.unsafe<{ rows: number }[]>(`
-      select count(*)::integer as rows from ${rowsOf(child)} as child
+      select count(*)::integer as rows from ${partition ?? rowsOf(child)} as child
       where ${condition(child, "child", scope)} and ${present}
         and not exists (select from ${parent} as parent where ${matches}${reached})
     `);

@@ -14,7 +14,7 @@ import {
   prepareSession,
   readRows,
 } from "./export-tables.ts";
-import { closeLive, connectLive } from "./live-database.ts";
+import { inTransaction } from "./live-database.ts";
 
 /** Makes the folder, for its owner alone. Throws an error where something is in it. */
 function prepareFolder(folder: string): void {
@@ -31,40 +31,35 @@ export async function writeExport(
   options: { org: string; folder: string; withUsers: boolean },
 ): Promise<{ manifest: Manifest; needed: Missing[]; leftOut: LeftOut[] }> {
   const { org, folder, withUsers } = options;
-  const sql = connectLive(url, { fetch_types: true });
-  try {
-    return await sql.begin("isolation level repeatable read read only", async (transaction) => {
-      await prepareSession(transaction);
-      await refuseUnknown(transaction, org);
-      prepareFolder(folder);
-      const active = (await transaction<{ id: string }[]>`
-        select user_id as id from tenancy.placed_users where org_id = ${org} order by 1
-      `).map(({ id }) => id);
-      const members = (await transaction<{ id: string }[]>`
-        select user_id as id from tenancy.memberships where org_id = ${org}
-      `).map(({ id }) => id);
-      const users = [...new Set([...active, ...members])].sort();
-      const scope = { org, users };
-      const found = await findTables(transaction, withUsers);
-      const tables: WrittenTable[] = [];
-      for (const [number, table] of found.entries()) {
-        const file = `${String(number + 1).padStart(3, "0")}_${table.name.replaceAll(/[^\w.]+/g, "_")}.copy`;
-        const stream = createWriteStream(join(folder, file), { mode: 0o600 });
-        const written = await readRows(transaction, table, scope, async (chunk) => {
-          if (!stream.write(chunk)) await once(stream, "drain");
-        });
-        stream.end();
-        await finished(stream);
-        tables.push({ ...table, file, ...written });
-      }
-      const needed = await findMissing(transaction, tables, scope, "in the export");
-      const manifest: Manifest = { format: 1, org, exportedAt: new Date().toISOString(), users, active, tables };
-      writeFileSync(join(folder, manifestFile), `${JSON.stringify(manifest, null, 2)}\n`, { mode: 0o600 });
-      return { manifest, needed, leftOut: await findLeftOut(transaction, found) };
-    });
-  } finally {
-    await closeLive(sql);
-  }
+  return await inTransaction(url, "isolation level repeatable read read only", async (transaction) => {
+    await prepareSession(transaction);
+    await refuseUnknown(transaction, org);
+    prepareFolder(folder);
+    const active = (await transaction<{ id: string }[]>`
+      select user_id as id from tenancy.placed_users where org_id = ${org} order by 1
+    `).map(({ id }) => id);
+    const members = (await transaction<{ id: string }[]>`
+      select user_id as id from tenancy.memberships where org_id = ${org}
+    `).map(({ id }) => id);
+    const users = [...new Set([...active, ...members])].sort();
+    const scope = { org, users };
+    const found = await findTables(transaction, withUsers);
+    const tables: WrittenTable[] = [];
+    for (const [number, table] of found.entries()) {
+      const file = `${String(number + 1).padStart(3, "0")}_${table.name.replaceAll(/[^\w.]+/g, "_")}.copy`;
+      const stream = createWriteStream(join(folder, file), { mode: 0o600 });
+      const written = await readRows(transaction, table, scope, async (chunk) => {
+        if (!stream.write(chunk)) await once(stream, "drain");
+      });
+      stream.end();
+      await finished(stream);
+      tables.push({ ...table, file, ...written });
+    }
+    const needed = await findMissing(transaction, tables, scope, "in the export");
+    const manifest: Manifest = { format: 1, org, exportedAt: new Date().toISOString(), users, active, tables };
+    writeFileSync(join(folder, manifestFile), `${JSON.stringify(manifest, null, 2)}\n`, { mode: 0o600 });
+    return { manifest, needed, leftOut: await findLeftOut(transaction, found) };
+  });
 }
 
 async function refuseUnknown(sql: TransactionSql, org: string): Promise<void> {

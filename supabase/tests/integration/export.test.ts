@@ -3,7 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Sql } from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { copyOut } from "../../cli/copy.ts";
 import type { Manifest } from "../../cli/export-manifest.ts";
+import { inTransaction } from "../../cli/live-database.ts";
 import { startCommand } from "../commands.ts";
 import { cloneDatabase, type Database } from "../databases.ts";
 
@@ -58,6 +60,9 @@ const moreTables = `
   select tenancy.onboard('harbour.berths');
   select tenancy.onboard('harbour.terms');
   select tenancy.onboard('harbour.bills');
+  create table harbour.lights (id bigint primary key);
+  insert into tenancy.registry (schema_name, table_name, scope, reason) values ('harbour', 'lights', 'excluded', 'global reference data');
+  alter table harbour.voyages_new add constraint light foreign key (ship_id) references harbour.lights (id);
   alter table harbour.bills add foreign key (terms) references harbour.terms (code);
   alter table harbour."Ports" add foreign key (main_ship_id) references harbour.ships (id);
   alter table harbour.ships add foreign key (flagship_id) references harbour.ships (id), add foreign key (port_id) references harbour."Ports" (id);
@@ -100,6 +105,7 @@ const rows = `
   insert into harbour.ships (flagship_id, port_id, name, length, built, span, flag, org_id)
   values (2, 1, 'it''s', 0.1::float8 + 0.2, '2024-02-29 12:00+05', '1 mon 2 days', '\\xff00', '${third}'), (null, 1, 'b', 'NaN', null, null, '', '${third}');
   update harbour."Ports" set main_ship_id = 2;
+  insert into harbour.lights values (2);
   insert into harbour.voyages (at, ship_id, note, org_id) values ('2024-01-01', 1, 'x', '${third}'), ('2026-01-01', 2, '', '${third}'), ('2026-01-01', 2, '', '${third}');
 `;
 
@@ -149,6 +155,7 @@ describe("an organization is taken to another database", () => {
     expect(code, output).toBe(0);
     expect(output).toContain("of 3 users");
     expect(output).toMatch(/public\.agents +public\.voice_options +1 +agents_voice_option_id_fkey/);
+    expect(output).toMatch(/harbour\.voyages +harbour\.lights +2 +light/);
     const [, leftOut = ""] = output.split("No row of these is in it");
     expect(leftOut).toMatch(/harbour\.shifts +harbour\.people +when they work/);
     expect(leftOut).toMatch(/public\.voice_options +global reference data/);
@@ -204,6 +211,7 @@ describe("an organization is taken to another database", () => {
     expect(output).toContain(
       "1 rows of public.agents reference rows of public.voice_options that are not here (agents_voice_option_id_fkey)",
     );
+    expect(output).toContain("2 rows of harbour.voyages reference rows of harbour.lights that are not here (light)");
     expect(await readState(target.sql, "true")).toEqual(before);
     expect(await target.sql`select from auth.users where id = ${ada}`).toHaveLength(0);
   });
@@ -237,7 +245,7 @@ describe("an organization is taken to another database", () => {
       "at once",
       "insert into harbour.terms (code, days, org_id) values ('net', 10, $1)",
       "harbour.terms",
-      "(terms_pkey): Key (code)=(net) ",
+      '"terms_pkey": Key (code)=(net) ',
     ],
     ["at the end", "insert into harbour.berths (id, number, org_id) values (2, 7, $1)", "harbour.berths", "(number)"],
   ])("refused where a key is taken that is looked for %s", async (_when, insert, table, key) => {
@@ -258,7 +266,7 @@ describe("an organization is taken to another database", () => {
     expect([code, output]).toEqual([
       1,
       expect.stringMatching(
-        /a row of auth\.users is kept out by one that is here .*: Key \(email\)=\(d1@example\.com\)/,
+        /auth\.users, line \d of 001_auth\.users\.copy: .*: Key \(email\)=\(d1@example\.com\)/,
       ),
     ]);
   });
@@ -270,8 +278,19 @@ describe("an organization is taken to another database", () => {
     expect([code, output]).toEqual([1, expect.stringContaining("harbour.berths has apart, an exclusion constraint")]);
   });
 
+  test("refused where a check of the table refuses a row, which it names", async () => {
+    await target.sql`alter table harbour.terms add constraint few check (days < 30)`;
+    const { code, output } = await load("whole");
+    await target.sql`alter table harbour.terms drop constraint few`;
+    expect([code, output]).toEqual([
+      1,
+      expect.stringMatching(/harbour\.terms, line 1 of \d+_harbour\.terms\.copy: .*"few"/),
+    ]);
+  });
+
   test("loaded, equal to the last byte, without a trigger having fired, and once", async () => {
     await target.sql`insert into public.voice_options (id, provider, voice_name) values (${cid}, 'p', 'v')`;
+    await target.sql`insert into harbour.lights values (2)`;
     const others = await readState(target.sql, `org_id <> '${third}'`);
     const { code, output } = await load("whole");
     expect(code, output).toBe(0);
@@ -304,6 +323,18 @@ describe("an organization is taken to another database", () => {
     const bill = await target.sql`insert into harbour.bills (org_id) values (${third}) returning id, number::integer`;
     expect(bill).toEqual([{ id: 2, number: 2 }]);
     expect((await load("whole")).output).toContain(`the organization ${third} is in this database already`);
+  });
+
+  test("or told why not, where the connection is lost", async () => {
+    let read = 0;
+    const copying = inTransaction(source.url, "read only", async (transaction) => {
+      const [session] = await transaction`select pg_backend_pid() as pid`;
+      const rows = "copy (select repeat('x', 1000) from generate_series(1, 100000)) to stdout";
+      await copyOut(transaction, rows, async () => {
+        if (read++ === 50) await source.sql`select pg_terminate_backend(${session?.["pid"]})`;
+      });
+    });
+    await expect(copying).rejects.toThrow(/CONNECTION_CLOSED|terminating connection/);
   });
 
   test("of any size, over a connection that is not encrypted", async () => {
