@@ -1284,16 +1284,21 @@ chosen (new_users) as (
     holder.oid = belonging.relation join owner_columns as of_user on of_user.relation = belonging.relation where (belonging.parent, belonging.parent_attnums) = (link.parent, link.parent_attnums) and
     belonging.relation <> undecided.relation and holder.relname ~* 'member(ship)?s?$' ) ) and not exists ( select from references_between_tables as above where above.relation = link.parent and (
     above.parent = to_regclass('public.organizations') and above.attnums = link.parent_attnums or above.parent = to_regclass('auth.users') and exists ( select from unique_columns where
-    unique_columns.relation = above.relation and array[unique_columns.attnum] = above.attnums ) ) ) union all select 'owner_of_several_kinds', 'decide', undecided.qualified_name, undecided.qualified_name,
-    format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname) || case when id.attname = any (undecided.org_from) then
-    ' but rows of users' else '' end, 'add a column for each kind, with a foreign key (not valid will do), fill them from it, and let these decide; or leave it, if what decides now is right' from
-    undecided join pg_catalog.pg_attribute as id on id.attrelid = undecided.relation and id.attnum > 0 and not id.attisdropped and id.attname ~*
-    '^(owner|holder|creator|author|subject|entity|parent|target|resource|\w+able)_?id$' join pg_catalog.pg_attribute as kind on kind.attrelid = undecided.relation and kind.attnum > 0 and not
-    kind.attisdropped and lower(kind.attname) in (regexp_replace(lower(id.attname), 'id$', 'type'), regexp_replace(lower(id.attname), 'id$', 'kind')) where not exists ( select from
-    references_between_tables as link where link.relation = undecided.relation and id.attnum = any (link.attnums) )), review_choices as (with reference as materialized ( select
-    references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names, references_between_tables.parent_attnums,
-    references_between_tables.constraint_oid, references_between_tables.constraint_name from references_between_tables ), owner_column as materialized ( select owner_columns.relation, owner_columns.attnum
-    from owner_columns ), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
+    unique_columns.relation = above.relation and array[unique_columns.attnum] = above.attnums ) ) ) union all select 'company_of_a_user', 'decide', undecided.qualified_name, undecided.qualified_name,
+    format( 'looks like the table that the organizations are, by its name and by who is in it (%s), and each of its rows goes to the organization of a user', string_agg(distinct holder.relname, ', ') ),
+    'list it as excluded, and let its key say which organization a row is, see "Tables that are the organizations" in docs/adopt.md; or leave it, if an'
+    ' organization has several of them' from undecided join pg_catalog.pg_class as its on its.oid = undecided.relation join references_between_tables as belonging on belonging.parent = undecided.relation
+    and belonging.relation <> undecided.relation join pg_catalog.pg_class as holder on holder.oid = belonging.relation and holder.relname ~* 'member(ship)?s?$' join owner_columns as of_user on
+    of_user.relation = belonging.relation where its.relname ~* '^(tenant|org|organi[sz]ation|compan(y|ie)|team|workspace|account)s?$' and not exists ( select from references_between_tables as above where
+    above.relation = undecided.relation and above.parent = to_regclass('public.organizations') ) group by undecided.qualified_name union all select 'owner_of_several_kinds', 'decide',
+    undecided.qualified_name, undecided.qualified_name, format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname) || case
+    when id.attname = any (undecided.org_from) then ' but rows of users' else '' end,
+    'add a column for each kind, with a foreign key (not valid will do), fill them from it, and let these decide; or leave it, if what decides now is right' from undecided join pg_catalog.pg_attribute as
+    id on id.attrelid = undecided.relation and id.attnum > 0 and not id.attisdropped and id.attname ~* '^(owner|holder|creator|author|subject|entity|parent|target|resource|\w+able)_?id$' join
+    pg_catalog.pg_attribute as kind on kind.attrelid = undecided.relation and kind.attnum > 0 and not kind.attisdropped and lower(kind.attname) in (regexp_replace(lower(id.attname), 'id$', 'type'),
+    regexp_replace(lower(id.attname), 'id$', 'kind')) where not exists ( select from references_between_tables as link where link.relation = undecided.relation and id.attnum = any (link.attnums) )),
+    review_choices as (with reference as materialized (select references_between_tables.* from references_between_tables), owner_column as materialized (select owner_columns.relation, owner_columns.attnum
+    from owner_columns), user_column as materialized ( select owner_column.relation, owner_column.attnum from owner_column union select reference.relation, reference.attnums[1] from reference join
     owner_column on (owner_column.relation, array[owner_column.attnum]) = (reference.parent, reference.parent_attnums) ), ancestor as materialized ( select reference.relation, reference.parent from
     reference union select child.relation, parent.parent from reference as child join reference as parent on parent.relation = child.parent union select child.relation, grandparent.parent from reference
     as child join reference as parent on parent.relation = child.parent join reference as grandparent on grandparent.relation = parent.parent ), shown as materialized ( select arms.name, arms.table_name,
@@ -1373,32 +1378,33 @@ chosen (new_users) as (
     child.org_from <> '{}' and mapping_state.is_filled and not exists ( select from reference as named where named.relation = child.relation and array_to_string(named.column_names, ', ') = any
     (child.org_from) and (named.parent in (select org_root.relation from org_root) or named.parent = to_regclass('public.organizations')) ) group by child.qualified_name, child.org_from union all select
     'unbound_reference', child.qualified_name, child.qualified_name, format( 'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
-    string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums, reference.constraint_name) ), format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$',
-    child.qualified_name) from reference join org_column as child on child.relation = reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation =
-    reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by
-    child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as
-    materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select review_deletion.* from review_deletion union all select leaks.* from leaks union all select
-    choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state,
-    'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join
-    table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+',
-    ' ', 'g'), 60) ) as finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as
-    session where session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select
-    format('prepared transaction %s', prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from
-    pg_catalog.pg_prepared_xacts as prepared where prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows,
-    table_sizes.table_bytes, table_sizes.index_bytes, listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision /
-    greatest(table_sizes.table_bytes, 1)) as percent from application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root =
-    application_tables.relation left join listed_registry on listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where
-    application_tables.qualified_name not in ( select push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table',
-    'new_users_unset') and push_findings.table_name is not null ) ), direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by
-    sources.ordinal) as joins, string_agg(replace(sources.org_id, 'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ),
-    looked_at as ( select sources.root, string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by
-    sources.ordinal) as org_ids, string_agg( case when sources.kind = 'parent' then format(
-    E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true', sources.ordinal, concat_ws(', ', case when
-    parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins, '{parent}', format('source_%s', sources.ordinal)),
-    replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else replace(sources.joins, '{child}', 'todo') end, ''
-    order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on parent.relation = sources.parent group by sources.root ),
-    decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100 / candidates.percent::numeric as conflicts from
-    candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
+    string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums, reference.constraint_name) ), case when bool_and(( select bool_or(class.relkind = 'p') from pg_catalog.pg_class as
+    class where class.oid in (reference.relation, reference.parent) )) then 'a key of a partitioned table cannot be bound: compare the two in a trigger of yours' else
+    format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name) end from reference join org_column as child on child.relation = reference.relation and
+    child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid =
+    reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from review_breaks ), leaks
+    as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select review_deletion.* from
+    review_deletion union all select leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s',
+    coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s',
+    string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype =
+    'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
+    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
+    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
+    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
+    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
+    listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
+    application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
+    listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select
+    push_findings.table_name from push_findings where push_findings.severity = 'stops' and push_findings.code not in ('unclassified_table', 'new_users_unset') and push_findings.table_name is not null ) ),
+    direct as ( select sources.root, string_agg(replace(replace(sources.joins, 'source_', 'above_'), '{child}', '{parent}'), '' order by sources.ordinal) as joins, string_agg(replace(sources.org_id,
+    'source_', 'above_'), ', ' order by sources.ordinal) as org_ids from sources where sources.kind <> 'parent' group by sources.root ), looked_at as ( select sources.root,
+    string_agg(format(E'\nwhen %s then %s', sources.condition, sources.ordinal), '' order by sources.ordinal) as cases, string_agg(sources.org_id, ', ' order by sources.ordinal) as org_ids, string_agg(
+    case when sources.kind = 'parent' then format( E'\nleft join lateral (select source_%1$s.ctid, coalesce(%2$s) as org_id from @r%3$s@ as source_%1$s %4$s where %5$s) as source_%1$s on true',
+    sources.ordinal, concat_ws(', ', case when parent.is_plain_uuid then format('source_%s.org_id', sources.ordinal) end, direct.org_ids, 'null::uuid'), sources.parent::oid, replace(direct.joins,
+    '{parent}', format('source_%s', sources.ordinal)), replace( replace(sources.joins, format(E'\nleft join @r%s@ as source_%s on ', sources.parent::oid, sources.ordinal), ''), '{child}', 'todo' ) ) else
+    replace(sources.joins, '{child}', 'todo') end, '' order by sources.ordinal ) as joins from sources left join direct on direct.root = sources.parent left join org_id_columns as parent on
+    parent.relation = sources.parent group by sources.root ), decided as ( select candidates.relation, answered.ordinal, answered.rows * 100 / candidates.percent::numeric as rows, answered.conflicts * 100
+    / candidates.percent::numeric as conflicts from candidates join looked_at on looked_at.root = candidates.relation cross join mapping cross join lateral ( select format(
     E'select todo.decided as ordinal, count(*) as rows, count(*) filter (where todo.is_conflict) as conflicts from ('
     'select case when false then null %s else 0 end as decided, least(%s) <> greatest(%3$s) as is_conflict'
     ' from @r%4$s@ as todo tablesample system (%5$s) %6$s) as todo group by 1', looked_at.cases, looked_at.org_ids, looked_at.org_ids, candidates.relation::oid, candidates.percent, looked_at.joins ) as

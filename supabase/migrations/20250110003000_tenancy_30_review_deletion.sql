@@ -259,6 +259,27 @@ where array_position(undecided.org_from, its.entry) is null
     )
 union all
 select
+    'company_of_a_user', 'decide', undecided.qualified_name, undecided.qualified_name,
+    format(
+        'looks like the table that the organizations are, by its name and by who is in it (%s), and each of its rows goes to the organization of a user',
+        string_agg(distinct holder.relname, ', ')
+    ),
+    'list it as excluded, and let its key say which organization a row is, see "Tables that are the organizations" in docs/adopt.md; or leave it, if an'
+    ' organization has several of them'
+from undecided
+join pg_catalog.pg_class as its on its.oid = undecided.relation
+join tenancy.references_between_tables as belonging on belonging.parent = undecided.relation and belonging.relation <> undecided.relation
+join pg_catalog.pg_class as holder on holder.oid = belonging.relation and holder.relname ~* 'member(ship)?s?$'
+join tenancy.owner_columns as of_user on of_user.relation = belonging.relation
+where its.relname ~* '^(tenant|org|organi[sz]ation|compan(y|ie)|team|workspace|account)s?$'
+    -- One that names its organization is decided by that.
+    and not exists (
+        select from tenancy.references_between_tables as above
+        where above.relation = undecided.relation and above.parent = to_regclass('public.organizations')
+    )
+group by undecided.qualified_name
+union all
+select
     'owner_of_several_kinds', 'decide', undecided.qualified_name, undecided.qualified_name,
     format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname)
     || case when id.attname = any (undecided.org_from) then ' but rows of users' else '' end,

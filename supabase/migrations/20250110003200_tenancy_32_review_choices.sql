@@ -10,16 +10,8 @@ select 'select user_orgs.user_id, user_orgs.org_id from tenancy.user_orgs' as qu
 comment on view tenancy.mapping is 'The query that says which organization each user is in, as text. In the preflight it is what was pasted.';
 
 create or replace view tenancy.review_choices as
-with reference as materialized (
-    select
-        references_between_tables.relation, references_between_tables.parent, references_between_tables.attnums, references_between_tables.column_names,
-        references_between_tables.parent_attnums, references_between_tables.constraint_oid, references_between_tables.constraint_name
-    from tenancy.references_between_tables
-),
-owner_column as materialized (
-    select owner_columns.relation, owner_columns.attnum
-    from tenancy.owner_columns
-),
+with reference as materialized (select references_between_tables.* from tenancy.references_between_tables),
+owner_column as materialized (select owner_columns.relation, owner_columns.attnum from tenancy.owner_columns),
 user_column as materialized (
     -- Of any table: its own users' ids, and the keys of rows that stand for a user.
     select owner_column.relation, owner_column.attnum
@@ -367,7 +359,12 @@ from (
             'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
             string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums, reference.constraint_name)
         ),
-        format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name)
+        case
+            when bool_and((
+                select bool_or(class.relkind = 'p') from pg_catalog.pg_class as class where class.oid in (reference.relation, reference.parent)
+            )) then 'a key of a partitioned table cannot be bound: compare the two in a trigger of yours'
+            else format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name)
+        end
     from reference
     join org_column as child on child.relation = reference.relation and child.is_root and child.is_not_null
     join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null

@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(22);
+select plan(26);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -72,6 +72,26 @@ select matches(
     (select problem from tenancy.review where code = 'owner_of_several_kinds' and object = 'harbour.papers'), 'nothing but rows of users',
     'or, if it is named, rows of users alone'
 );
+
+-- Companies that are rows of organizations themselves.
+create table harbour.workspaces (id uuid primary key, created_by uuid references auth.users (id));
+create table harbour.projects (id uuid primary key, created_by uuid references auth.users (id));
+create table harbour.workspace_members (workspace_id uuid references harbour.workspaces (id), user_id uuid references auth.users (id));
+create table harbour.project_members (project_id uuid references harbour.projects (id), user_id uuid references auth.users (id));
+create table harbour.teams (id uuid primary key, created_by uuid references auth.users (id));
+insert into tenancy.registry (schema_name, table_name, scope, priority)
+select 'harbour', name, 'org', 'secondary'
+from unnest(array['workspaces', 'projects', 'workspace_members', 'project_members', 'teams']) as name;
+select is(pg_temp.found('company_of_a_user'), 'decide harbour.workspaces', 'a table of companies, by its name and its members');
+select matches(
+    (select problem from tenancy.review where code = 'company_of_a_user'), 'by who is in it \(workspace_members\)', 'which are named'
+);
+alter table harbour.workspaces add column organization_id uuid references public.organizations (id);
+select is(pg_temp.found('company_of_a_user'), null, 'not one that names its organization');
+alter table harbour.workspaces drop column organization_id;
+update tenancy.registry set scope = 'excluded', priority = null, reason = 'the organizations' where schema_name = 'harbour' and table_name = 'workspaces';
+select is(pg_temp.found('company_of_a_user'), null, 'nor one that is listed as excluded');
+delete from tenancy.registry where schema_name = 'harbour' and table_name in ('workspace_members', 'project_members');
 
 -- Companies that say which organization they are.
 alter table harbour.companies add column organization_id uuid references public.organizations (id);

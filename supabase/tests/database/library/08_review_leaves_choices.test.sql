@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(48);
+select plan(50);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -265,6 +265,17 @@ select matches(
     pg_temp.found('unbound_reference'),
     'decide harbour.moorings harbour.moorings',
     'after it each table with one is a choice'
+);
+create table harbour.cleats (id integer, pier_id integer references harbour.piers (id), primary key (id)) partition by range (id);
+insert into tenancy.registry (schema_name, table_name, scope, priority) values ('harbour', 'cleats', 'org', 'secondary');
+select is_empty($$ select * from tenancy.onboard('harbour.cleats') where not passed $$);
+select is(
+    (
+        select string_agg(format('%s %s', object, remedy ~ 'enable_binding'), ', ' order by object collate "C") from tenancy.review
+        where code = 'unbound_reference' and object ~ '^harbour.(cleats|moorings)$'
+    ),
+    'harbour.cleats f, harbour.moorings t',
+    'of a partitioned table, of which none can be bound, another one'
 );
 create unique index on harbour.piers (org_id, id);
 create index on harbour.moorings (org_id, pier_id);

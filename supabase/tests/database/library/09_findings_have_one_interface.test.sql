@@ -107,6 +107,7 @@ values
     ('review_deletion', 'trigger_stops_organization_delete'),
     ('review_deletion', 'other_organization_named'),
     ('review_deletion', 'company_passed_over'),
+    ('review_deletion', 'company_of_a_user'),
     ('review_deletion', 'owner_of_several_kinds'),
     ('review_leaks', 'view_without_security_invoker'),
     ('review_leaks', 'materialized_view'),
