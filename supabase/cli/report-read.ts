@@ -24,7 +24,7 @@ export async function readReport(ask: Ask, { url, preflight, skipRows }: Reading
       current_database() as database,
       current_setting('server_version') as version,
       clock_timestamp() as "takenAt",
-      (select count(*) from auth.users) as users,
+      (select count(*) from auth.users where deleted_at is null) as users,
       to_regclass('public.organizations') is not null as "hasOrganizations",
       case when to_regclass('tenancy.plan') is null then 'not pushed' else 'not begun' end as state
   `);

@@ -30,7 +30,7 @@ select
     user_findings.code, user_findings.severity,
     format('%s users', count(*)),
     user_findings.table_name,
-    min(user_findings.problem),
+    concat(case when count(distinct user_findings.problem) > 1 then 'for example, one ' end, min(user_findings.problem)),
     'see tenancy.user_findings, a row per user'
 from tenancy.user_findings
 group by user_findings.code, user_findings.severity, user_findings.table_name;

@@ -40,6 +40,11 @@ beforeAll(async () => {
     set seconds_waited = 2.5, waited_for = 'pid 7, idle in transaction for 9 s: update t set email = ''ann@example.com'''
     where part = 'guard' and table_name = 'public.calls'
   `;
+  // Who was deleted softly is no user any more.
+  await migrated.sql`
+    insert into auth.users (instance_id, id, aud, role, email, deleted_at)
+    values ('00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'authenticated', 'authenticated', '', now())
+  `;
   await updateUsers(migrated.sql);
   pages.after = await writeReport(migrated.url);
 });

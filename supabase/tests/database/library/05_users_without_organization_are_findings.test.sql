@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(8);
+select plan(9);
 -- Whoever is there belongs to the default organization.
 delete from tenancy.user_orgs;
 select tenancy.disable_new_users();
@@ -57,6 +57,10 @@ select results_eq(
             ('7', 'user_conflict', 'decide', 'auth.users')
     $$,
     'a user without organization, with another, with none that exists, in none, or out of reach is a finding'
+);
+select matches(
+    (select problem from tenancy.findings where code = 'user_without_org'), '^for example, one has (no )?organization',
+    'a finding of several users who lack different ones says one of them for example'
 );
 select is_empty(
     $$ select * from tenancy.user_findings where object = '00000000-0000-4000-8000-000000000004' $$,
