@@ -1347,16 +1347,17 @@ chosen (new_users) as (
     owner_column.relation and its_user.attnum = owner_column.attnum and its_user.atttypid = 'uuid'::regtype where index_key.is_unique and not index_key.has_org_id and not index_key.has_parent and
     index_key.users < 2 and not index_key.is_referenced and (not index_key.is_primary or index_key.columns > 1) and (index_key.users > 0 or not index_key.is_made_up) ) select found.code, 'decide' as
     severity, found.object, found.table_name, found.problem, found.remedy from ( select case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code, format('%I',
-    per_organization.name) as object, per_organization.qualified_name as table_name, format( 'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '),
-    per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then, ' Collisions: ' || nullif(counted.number, 0)
-    || '.' ) as problem, case when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row is about its user, as a profile or a role is; or else: ' else '' end ||
-    per_organization.remedy as remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true, '')))[1]::text::bigint ) as
-    counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format( 'is led by the user in %s, (%s): queries by organization need one led by org_id',
-    org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name,
-    index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join org_root on org_root.relation = index_key.relation where index_key.is_led_by_user
-    and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where other.relation = index_key.relation and other.elements[1] ~ '^org_id( |$)' and
-    other.elements[2:index_key.columns] = index_key.elements[2:] and other.predicate is not distinct from index_key.predicate and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) )
-    union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
+    per_organization.name) as object, per_organization.qualified_name as table_name, format( 'keeps (%1$s) of %2$s unique %3$s: is it (%4$s) from now on?%5$s%6$s',
+    array_to_string(per_organization.elements, ', '), per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end,
+    per_organization.columns_then, case when not per_organization.is_exclusion then format(' An upsert then says on conflict (%s).', per_organization.columns_then) end, ' Collisions: ' ||
+    nullif(counted.number, 0) || '.' ) as problem, case when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row is about its user, as a profile or a role is; or else: '
+    else '' end || per_organization.remedy as remedy from per_organization cross join lateral ( select (xpath('/row/number/text()', query_to_xml(per_organization.counting, false, true,
+    '')))[1]::text::bigint ) as counted (number) union all select 'index_by_owner', format('%I', index_key.name), org_root.qualified_name, format(
+    'is led by the user in %s, (%s): queries by organization need one led by org_id', org_root.qualified_name, array_to_string(index_key.elements, ', ') ), format( 'create index%s on %s%s(%s%s', case when
+    org_root.relkind = 'r' then ' concurrently' end, org_root.qualified_name, index_key.head, array_to_string(array['org_id'] || index_key.elements[2:], ', '), index_key.tail ) from index_key join
+    org_root on org_root.relation = index_key.relation where index_key.is_led_by_user and index_key.columns > 1 and not index_key.is_unique and not exists ( select from index_key as other where
+    other.relation = index_key.relation and other.elements[1] ~ '^org_id( |$)' and other.elements[2:index_key.columns] = index_key.elements[2:] and other.predicate is not distinct from index_key.predicate
+    and split_part(other.head, '(', 1) = split_part(index_key.head, '(', 1) ) union all select 'own_rows_policy', string_agg(distinct shown.name, ', ') filter (where shown.is_own), shown.table_name,
     format('shows rows of %s by user: colleagues in an organization do not see each other''s', shown.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', shown.table_name ) from shown group by shown.table_name having
     bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'realtime_table', 'supabase_realtime',

@@ -239,8 +239,9 @@ from (
         case when per_organization.users > 0 then 'unique_per_owner' else 'unique_global' end as code,
         format('%I', per_organization.name) as object, per_organization.qualified_name as table_name,
         format(
-            'keeps (%s) of %s unique %s: is it (%s) from now on?%s', array_to_string(per_organization.elements, ', '), per_organization.qualified_name,
-            case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then,
+            'keeps (%1$s) of %2$s unique %3$s: is it (%4$s) from now on?%5$s%6$s', array_to_string(per_organization.elements, ', '),
+            per_organization.qualified_name, case when per_organization.users > 0 then 'per user' else 'across all organizations' end, per_organization.columns_then,
+            case when not per_organization.is_exclusion then format(' An upsert then says on conflict (%s).', per_organization.columns_then) end,
             ' Collisions: ' || nullif(counted.number, 0) || '.'
         ) as problem,
         case when per_organization.users > 0 and per_organization.is_of_user then 'leave it where a row is about its user, as a profile or a role is; or else: ' else '' end

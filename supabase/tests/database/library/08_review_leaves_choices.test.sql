@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(50);
+select plan(51);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -71,6 +71,11 @@ select is(
     pg_temp.found('unique_per_owner'),
     'decide "one name" harbour.ships, decide by_captain harbour.ships, decide by_label harbour.cargo',
     'what is unique per user may be so per organization, also where the user is the key of a profile'
+);
+select matches(
+    (select problem from tenancy.review where code = 'unique_per_owner' and object = 'by_label'),
+    'is it \(org_id, lower\(label\)\) from now on\? An upsert then says on conflict \(org_id, lower\(label\)\)\.',
+    'with what an upsert says then'
 );
 select is(pg_temp.found('unique_global'), null, 'and is not unique across all');
 -- As after the push, with a mapping.
