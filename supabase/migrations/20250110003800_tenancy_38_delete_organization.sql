@@ -61,7 +61,7 @@ begin
         left join (
             select paths.root, jsonb_agg(to_jsonb(paths)) as paths
             from tenancy.deletion_paths as paths
-            where case when paths.kind in ('stranger', 'itself', 'deep') then true when paths.kind = 'first' then application_triggers else not application_triggers end
+            where paths.kind in ('stranger', 'itself', 'deep') or application_triggers = (paths.kind = 'first')
             group by paths.root
         ) as its
             on its.root = tables.relation
@@ -234,7 +234,7 @@ begin
         state := tenancy.begin_deletion(org_id, leave_users, application_triggers) || jsonb_build_object('parameters', parameters);
     end if;
     began := clock_timestamp();
-    perform set_config('session_replication_role', case when application_triggers then role_before else 'replica' end, true);
+    perform set_config('session_replication_role', 'replica', true) where not application_triggers;
     for target in select targets from jsonb_array_elements(state -> 'targets') as targets where not (state -> 'at_once')::boolean loop
         done := tenancy.delete_rows(jsonb_build_array(target), org_id, (state -> 'batch')::bigint - deleted);
         deleted := deleted + done.deleted;
@@ -246,7 +246,7 @@ begin
         done := tenancy.delete_rows(state -> 'targets', org_id, null);
         deleted := done.deleted;
     end if;
-    perform set_config('session_replication_role', role_before, true);
+    perform set_config('session_replication_role', role_before, true) where not application_triggers;
 
     if deleted = 0 then
         -- From now on nobody writes a row into it, which another could reference.
