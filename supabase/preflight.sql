@@ -43,46 +43,47 @@ chosen (new_users) as (
 ),
     settings as ( select 'a0000000-0000-0000-0000-000000000001'::uuid as default_org_id, array[ '_realtime', 'auth', 'cron', 'drizzle', 'extensions', 'graphile_worker', 'graphql', 'graphql_public', 'net',
     'org_migration', 'partman', 'pgboss', 'pgbouncer', 'pgmq', 'pgsodium', 'realtime', 'storage', 'supabase_functions', 'supabase_migrations', 'tenancy', 'vault' ] as platform_schemas, 200 as
-    scan_mb_per_second, 125000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id from chosen ), tables_before (relation, follows_org_id, org_from, joins) as
-    (select null::regclass, null::boolean, null::text[], null::text where false), backfills (relation, number, state) as (select null::regclass, null::integer, null::text where false), fillers (table_oid,
-    form) as (select null::oid, null::text where false), memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id, org_id) as ( select gen_random_uuid(),
-    gen_random_uuid() from mapping cross join lateral query_to_xml(format( 'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as
-    one (document) where one.document::text like '%found%' ), listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated,
-    null::jsonb as privileges_before, to_regclass(format('%I.%I', listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ),
-    organizations_id as (select id.attrelid as relation, id.attnum from pg_catalog.pg_attribute as id where (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id',
-    'uuid'::regtype)), mapping_state as (select exists (select from user_orgs where user_orgs.org_id is not null) as is_filled offset 0), table_inventory as (select relation.oid::regclass as relation,
-    namespace.nspname::text collate "default" as schema_name, relation.relname::text collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name,
-    relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not
-    relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and
-    namespace.nspname <> 'information_schema' and relation.oid is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid
-    = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum
-    from pg_catalog.pg_index where pg_index.indisunique and pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid,
-    reference.conrelid::regclass as relation, reference.confrelid::regclass as parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums,
-    referencing.parent_attnums, referencing.condition, coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select
-    array_agg(child_column.attname::text collate "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names,
-    array_agg(child_column.attnum order by pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format(
-    '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid, parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then
-    format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid, child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then
-    format('::@t%s@', operand.right_type) end, case when child_column.attcollation <> parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@',
-    parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key,
-    equality, position) join pg_catalog.pg_attribute as child_column on child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on
-    parent_column.attrelid = reference.confrelid and parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type,
-    coalesce(right_operand.oid, child_column.atttypid) as right_type from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and
-    left_operand.typtype <> 'p' left join pg_catalog.pg_type as right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand
-    where child_column.attname <> 'org_id' ) as referencing where reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), hinted_columns as (with named as
-    materialized ( select class.oid::regclass as relation, format('%I.%I', namespace.nspname, class.relname) as qualified_name, class.relnamespace, lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])',
-    '\1_\2', 'g')) as word, type.typcategory as category, key_column.attnum from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join
-    pg_catalog.pg_index as key on key.indrelid = class.oid and key.indisprimary and key.indnkeyatts = 1 left join pg_catalog.pg_attribute as key_column on key_column.attrelid = class.oid and
-    key_column.attnum = key.indkey[0] left join pg_catalog.pg_type as type on type.oid = key_column.atttypid where class.oid in (select table_inventory.relation from table_inventory) or class.oid =
-    to_regclass('public.organizations') ), unkeyed as materialized ( select named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory
-    as category, coalesce(nullif(type.typbasetype, 0), type.oid) in ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0),
-    type.oid) = 'uuid'::regtype as is_uuid, lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~
-    '^((app|public)_)?(users?|(user_)?profiles?)$' and not exists ( select from unique_columns join pg_catalog.pg_attribute as its on its.attrelid = unique_columns.relation and its.attnum =
-    unique_columns.attnum where unique_columns.relation = named.relation and ( its.attname = 'user_id' or exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid =
-    named.relation and reference.confrelid = to_regclass('auth.users') and reference.conkey = array[its.attnum] ) ) ) as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid
-    = named.relation and column_.attnum > 0 and not column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and
-    named.relation is distinct from to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype =
-    'f' and column_.attnum = any (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
+    scan_mb_per_second, 125000 as backfill_rows_per_second, chosen.new_users, false as new_users_anonymous, true as fill_org_id, null::text as memberships_of from chosen ), tables_before (relation,
+    follows_org_id, org_from, joins) as (select null::regclass, null::boolean, null::text[], null::text where false), backfills (relation, number, state) as (select null::regclass, null::integer,
+    null::text where false), fillers (table_oid, form) as (select null::oid, null::text where false), memberships (user_id, org_id) as (select null::uuid, null::uuid where false), user_orgs (user_id,
+    org_id) as ( select gen_random_uuid(), gen_random_uuid() from mapping cross join lateral query_to_xml(format(
+    'select 1 as found from (%s) as mapping (user_id, org_id) where org_id is not null limit 1', mapping.query ), false, true, '') as one (document) where one.document::text like '%found%' ),
+    listed_registry as ( select listed.schema_name, listed.table_name, listed.scope, listed.priority, listed.org_from, false as isolated, null::jsonb as privileges_before, to_regclass(format('%I.%I',
+    listed.schema_name, listed.table_name)) as relation, false as is_dropped from listed where listed.table_name is not null ), organizations_id as (select id.attrelid as relation, id.attnum from
+    pg_catalog.pg_attribute as id where (id.attrelid, id.attname, id.atttypid) = (to_regclass('public.organizations'), 'id', 'uuid'::regtype)), mapping_state as (select exists (select from user_orgs where
+    user_orgs.org_id is not null) as is_filled offset 0), table_inventory as (select relation.oid::regclass as relation, namespace.nspname::text collate "default" as schema_name, relation.relname::text
+    collate "default" as table_name, format('%I.%I', namespace.nspname, relation.relname) as qualified_name, relation.relkind from pg_catalog.pg_class as relation join pg_catalog.pg_namespace as namespace
+    on namespace.oid = relation.relnamespace where relation.relkind in ('r', 'p', 'f') and not relation.relispartition and relation.relpersistence <> 't' and namespace.nspname <> all ((select
+    settings.platform_schemas from settings)::text[]) and namespace.nspname not like 'pg\_%' and namespace.nspname <> 'information_schema' and relation.oid is distinct from
+    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_depend as dependency where dependency.classid = 'pg_catalog.pg_class'::regclass and dependency.objid = relation.oid and
+    dependency.deptype = 'e' )), unique_columns as (select pg_index.indrelid::regclass as relation, pg_index.indkey[0] as attnum from pg_catalog.pg_index where pg_index.indisunique and
+    pg_index.indnkeyatts = 1 and pg_index.indpred is null), references_between_tables as (select reference.oid as constraint_oid, reference.conrelid::regclass as relation, reference.confrelid::regclass as
+    parent, reference.conname as constraint_name, referencing.column_names, referencing.parent_column_names, referencing.attnums, referencing.parent_attnums, referencing.condition,
+    coalesce((to_jsonb(reference) ->> 'conperiod')::boolean, false) as is_period from pg_catalog.pg_constraint as reference cross join lateral ( select array_agg(child_column.attname::text collate
+    "default" order by pair.position) as column_names, array_agg(parent_column.attname::text collate "default" order by pair.position) as parent_column_names, array_agg(child_column.attnum order by
+    pair.position) as attnums, array_agg(parent_column.attnum order by pair.position) as parent_attnums, string_agg( format( '{parent}.@c%s.%s.%s@%s @o%s@ {child}.@c%s.%s.%s@%s%s', reference.confrelid,
+    parent_column.attnum, parent_column.atttypid::bigint, case when operand.left_type <> parent_column.atttypid then format('::@t%s@', operand.left_type) end, pair.equality, reference.conrelid,
+    child_column.attnum, child_column.atttypid::bigint, case when operand.right_type <> child_column.atttypid then format('::@t%s@', operand.right_type) end, case when child_column.attcollation <>
+    parent_column.attcollation and parent_column.attcollation <> 0 then format(' collate @l%s@', parent_column.attcollation) end ), ' and ' order by pair.position ) as condition from
+    unnest(reference.conkey, reference.confkey, reference.conpfeqop) with ordinality as pair (child_key, parent_key, equality, position) join pg_catalog.pg_attribute as child_column on
+    child_column.attrelid = reference.conrelid and child_column.attnum = pair.child_key join pg_catalog.pg_attribute as parent_column on parent_column.attrelid = reference.confrelid and
+    parent_column.attnum = pair.parent_key cross join lateral ( select coalesce(left_operand.oid, parent_column.atttypid) as left_type, coalesce(right_operand.oid, child_column.atttypid) as right_type
+    from pg_catalog.pg_operator as equality left join pg_catalog.pg_type as left_operand on left_operand.oid = equality.oprleft and left_operand.typtype <> 'p' left join pg_catalog.pg_type as
+    right_operand on right_operand.oid = equality.oprright and right_operand.typtype <> 'p' where equality.oid = pair.equality ) as operand where child_column.attname <> 'org_id' ) as referencing where
+    reference.contype = 'f' and reference.conparentid = 0 and referencing.column_names is not null), hinted_columns as (with named as materialized ( select class.oid::regclass as relation, format('%I.%I',
+    namespace.nspname, class.relname) as qualified_name, class.relnamespace, lower(regexp_replace(class.relname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, type.typcategory as category,
+    key_column.attnum from pg_catalog.pg_class as class join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace left join pg_catalog.pg_index as key on key.indrelid = class.oid and
+    key.indisprimary and key.indnkeyatts = 1 left join pg_catalog.pg_attribute as key_column on key_column.attrelid = class.oid and key_column.attnum = key.indkey[0] left join pg_catalog.pg_type as type
+    on type.oid = key_column.atttypid where class.oid in (select table_inventory.relation from table_inventory) or class.oid = to_regclass('public.organizations') ), unkeyed as materialized ( select
+    named.relation, named.qualified_name, column_.attnum, column_.attname::text collate "default" as column_name, type.typcategory as category, coalesce(nullif(type.typbasetype, 0), type.oid) in
+    ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) as may_hold_users, coalesce(nullif(type.typbasetype, 0), type.oid) = 'uuid'::regtype as is_uuid,
+    lower(regexp_replace(column_.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g')) as word, column_.attnum is not distinct from named.attnum and named.word ~ '^((app|public)_)?(users?|(user_)?profiles?)$' and
+    not exists ( select from unique_columns join pg_catalog.pg_attribute as its on its.attrelid = unique_columns.relation and its.attnum = unique_columns.attnum where unique_columns.relation =
+    named.relation and ( its.attname = 'user_id' or exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.confrelid = to_regclass('auth.users')
+    and reference.conkey = array[its.attnum] ) ) ) as is_user_key from named join pg_catalog.pg_attribute as column_ on column_.attrelid = named.relation and column_.attnum > 0 and not
+    column_.attisdropped join pg_catalog.pg_type as type on type.oid = column_.atttypid where column_.attname not in ('user_id', 'org_id') and named.relation is distinct from
+    to_regclass('public.organizations') and not exists ( select from pg_catalog.pg_constraint as reference where reference.conrelid = named.relation and reference.contype = 'f' and column_.attnum = any
+    (reference.conkey) ) ) select unkeyed.relation, unkeyed.attnum, unkeyed.column_name, to_regclass('auth.users') as parent, 'auth.users' as parent_name, format(
     'has %s, probably users'' ids: if so, name it in org_from, or first alter table %s add foreign key (%I) references auth.users (id)'
     ' not valid', unkeyed.column_name, unkeyed.qualified_name, unkeyed.column_name ) as reason from unkeyed where unkeyed.may_hold_users and ( unkeyed.word ~
     '^(uid|((auth|supabase|app)_)?(user|owner|author|creator|uploader)(_?(id|uid|uuid))?|(auth|supabase)_(id|uid|uuid)|(created|owned|added|uploaded|submitted|posted)_by(_(user|id|uid|uuid|user_id))?)$'
@@ -1361,7 +1362,8 @@ chosen (new_users) as (
     format('shows rows of %s by user: colleagues in an organization do not see each other''s', shown.table_name), format(
     'create policy rows_of_own_organization on %s for select to authenticated using (org_id = (select public.auth_org_id()))', shown.table_name ) from shown group by shown.table_name having
     bool_or(shown.is_own) and not bool_or(not shown.is_own and shown.is_open = 'no' or shown.is_open = 'yes' and shown.is_everyones) union all select 'realtime_table', 'supabase_realtime',
-    root.qualified_name, format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
+    root.qualified_name, format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name), case when bool_or(member.attnum is not
+    null and 'org_id' <> all (published.attnames)) then 'publish org_id, too, and ' else '' end ||
     'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does' from pg_catalog.pg_publication_tables as published join org_column as member on
     member.qualified_name = format('%I.%I', published.schemaname, published.tablename) join application as root on root.relation = member.root where published.pubname = 'supabase_realtime' group by
     root.qualified_name union all select 'other_membership', application.qualified_name, application.qualified_name,
@@ -1369,30 +1371,30 @@ chosen (new_users) as (
     format('fill the mapping from it, and then either keep both in step (of a table of memberships: tenancy.enable_memberships), or drop %s', string_agg(distinct format('%I', column_.attname), ', ')) from
     application join user_column on user_column.relation = application.relation join pg_catalog.pg_attribute as column_ on column_.attrelid = application.relation and column_.attnum > 0 and not
     column_.attisdropped and column_.attnum <> user_column.attnum and column_.attname <> 'org_id' where ( column_.attname ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid)$' or
-    exists ( select from reference where reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and exists (
-    select from pg_catalog.pg_index as index where index.indrelid = application.relation and index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and
-    user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select 'parent_left_out', child.qualified_name, child.qualified_name, format(
-    'goes by %L alone, and references %s: a row of a user who is in another organization than that is parted from it', child.org_from::text, string_agg(format('%s (%s)', parent.qualified_name,
-    keyed.entry), ', ' order by keyed.entry) ), format('say whose such a row is: org_from %L; or leave it, if it is its user''s', (array_agg(keyed.entry order by keyed.entry) || child.org_from)::text)
-    from application as child join org_column on org_column.relation = child.relation and org_column.attnum is null join reference on reference.relation = child.relation and reference.parent <>
-    child.relation join org_root as parent on parent.relation = reference.parent cross join lateral (select array_to_string(reference.column_names, ', ') as entry) as keyed cross join mapping_state where
-    child.org_from <> '{}' and mapping_state.is_filled and not exists ( select from reference as named where named.relation = child.relation and array_to_string(named.column_names, ', ') = any
-    (child.org_from) and (named.parent in (select org_root.relation from org_root) or named.parent = to_regclass('public.organizations')) ) group by child.qualified_name, child.org_from union all select
-    'unbound_reference', child.qualified_name, child.qualified_name, format( 'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s',
-    string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums, reference.constraint_name) ), case when bool_and(( select bool_or(class.relkind = 'p') from pg_catalog.pg_class as
-    class where class.oid in (reference.relation, reference.parent) )) then 'a key of a partitioned table cannot be bound: compare the two in a trigger of yours' else
-    format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name) end from reference join org_column as child on child.relation = reference.relation and
-    child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid =
-    reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found), review as (with breaks as materialized ( select review_breaks.* from review_breaks ), leaks
-    as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select review_choices.* from review_choices ) select breaks.* from breaks union all select review_deletion.* from
-    review_deletion union all select leaks.* from leaks union all select choices.* from choices), blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s',
-    coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch from clock_timestamp() - session.xact_start)), ( select format(', holds %s',
-    string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on member.relation = held.relation where held.pid = session.pid and held.locktype =
-    'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as finding,
-    'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where session.datname =
-    current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s', prepared.gid),
-    format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared where
-    prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
+    exists ( select from reference where reference.relation = application.relation and reference.attnums = array[column_.attnum] and reference.parent = to_regclass('public.organizations') ) ) and
+    application.relation is distinct from to_regclass((select settings.memberships_of from settings)) and exists ( select from pg_catalog.pg_index as index where index.indrelid = application.relation and
+    index.indisunique and array[user_column.attnum, column_.attnum] @> index.indkey::smallint[] and user_column.attnum = any (index.indkey) ) group by application.qualified_name union all select
+    'parent_left_out', child.qualified_name, child.qualified_name, format( 'goes by %L alone, and references %s: a row of a user who is in another organization than that is parted from it',
+    child.org_from::text, string_agg(format('%s (%s)', parent.qualified_name, keyed.entry), ', ' order by keyed.entry) ), format('say whose such a row is: org_from %L; or leave it, if it is its user''s',
+    (array_agg(keyed.entry order by keyed.entry) || child.org_from)::text) from application as child join org_column on org_column.relation = child.relation and org_column.attnum is null join reference on
+    reference.relation = child.relation and reference.parent <> child.relation join org_root as parent on parent.relation = reference.parent cross join lateral (select
+    array_to_string(reference.column_names, ', ') as entry) as keyed cross join mapping_state where child.org_from <> '{}' and mapping_state.is_filled and not exists ( select from reference as named where
+    named.relation = child.relation and array_to_string(named.column_names, ', ') = any (child.org_from) and (named.parent in (select org_root.relation from org_root) or named.parent =
+    to_regclass('public.organizations')) ) group by child.qualified_name, child.org_from union all select 'unbound_reference', child.qualified_name, child.qualified_name, format(
+    'may have rows that reference one of another organization, whose deletion reaches them: nothing binds %s', string_agg(format('%I', reference.constraint_name), ', ' order by reference.attnums,
+    reference.constraint_name) ), case when bool_and(( select bool_or(class.relkind = 'p') from pg_catalog.pg_class as class where class.oid in (reference.relation, reference.parent) )) then
+    'a key of a partitioned table cannot be bound: compare the two in a trigger of yours' else format('do $$ begin while tenancy.enable_binding(%L) loop commit; end loop; end $$', child.qualified_name)
+    end from reference join org_column as child on child.relation = reference.relation and child.is_root and child.is_not_null join org_column as parent on parent.relation = reference.parent and
+    parent.is_root and parent.is_not_null join pg_catalog.pg_constraint as its on its.oid = reference.constraint_oid where child.attnum <> all (its.conkey) group by child.qualified_name ) as found),
+    review as (with breaks as materialized ( select review_breaks.* from review_breaks ), leaks as materialized ( select review_leaks.* from review_leaks ), choices as materialized ( select
+    review_choices.* from review_choices ) select breaks.* from breaks union all select review_deletion.* from review_deletion union all select leaks.* from leaks union all select choices.* from choices),
+    blockers as ( select format('pid %s', session.pid) as object, format( '%s %s for %s s%s: %s', coalesce(session.usename, session.backend_type), coalesce(session.state, 'working'), round(extract(epoch
+    from clock_timestamp() - session.xact_start)), ( select format(', holds %s', string_agg(distinct member.qualified_name, ', ')) from pg_catalog.pg_locks as held join table_members as member on
+    member.relation = held.relation where held.pid = session.pid and held.locktype = 'relation' and held.granted having count(*) > 0 ), left(regexp_replace(session.query, '\s+', ' ', 'g'), 60) ) as
+    finding, 'index builds wait for its end; the tables that it holds, or vacuums against wraparound, are asked for again and again' as to_do from pg_catalog.pg_stat_activity as session where
+    session.datname = current_database() and session.pid <> pg_backend_pid() and session.xact_start < clock_timestamp() - interval '5 seconds' union all select format('prepared transaction %s',
+    prepared.gid), format('is open since %s', date_trunc('second', prepared.prepared)), 'commit prepared or rollback prepared: index builds wait for its end' from pg_catalog.pg_prepared_xacts as prepared
+    where prepared.database = current_database() ), candidates as ( select application_tables.*, table_sizes.leaves, table_sizes.estimated_rows, table_sizes.table_bytes, table_sizes.index_bytes,
     listed_registry.table_name is null as is_guess, decisions.is_per_row, decisions.in_words, least(100, 100 * 1e8::double precision / greatest(table_sizes.table_bytes, 1)) as percent from
     application_tables join table_sizes on table_sizes.root = application_tables.relation join decisions on decisions.root = application_tables.relation left join listed_registry on
     listed_registry.schema_name = application_tables.schema_name and listed_registry.table_name = application_tables.table_name where application_tables.qualified_name not in ( select

@@ -291,7 +291,8 @@ from (
     select
         'realtime_table', 'supabase_realtime', root.qualified_name,
         format('sends changes of %s to whoever may read the row, and deletes, with the row''s key, to everyone subscribed', root.qualified_name),
-        'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does'
+        case when bool_or(member.attnum is not null and 'org_id' <> all (published.attnames)) then 'publish org_id, too, and ' else '' end
+            || 'subscribe with the filter org_id=eq.…; row-level security has to hold for authenticated, as isolation does'
     from pg_catalog.pg_publication_tables as published
     join org_column as member on member.qualified_name = format('%I.%I', published.schemaname, published.tablename)
     join application as root on root.relation = member.root
@@ -319,6 +320,7 @@ from (
                     and reference.parent = to_regclass('public.organizations')
             )
         )
+        and application.relation is distinct from to_regclass((select settings.memberships_of from tenancy.settings))
         -- One row per user, or per user and organization.
         and exists (
             select from pg_catalog.pg_index as index

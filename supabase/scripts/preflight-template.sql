@@ -49,7 +49,8 @@ settings as (
         {{backfill_rows_per_second}} as backfill_rows_per_second,
         chosen.new_users,
         false as new_users_anonymous,
-        true as fill_org_id
+        true as fill_org_id,
+        null::text as memberships_of
     from chosen
 ),
 tables_before (relation, follows_org_id, org_from, joins) as (select null::regclass, null::boolean, null::text[], null::text where false),

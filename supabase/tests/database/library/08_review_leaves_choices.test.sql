@@ -1,7 +1,7 @@
 begin;
 set local role postgres;
 set local search_path = public, extensions;
-select plan(51);
+select plan(53);
 -- The new-table check, where it is on, would refuse this file's own tables.
 select tenancy.disable_new_table_check();
 
@@ -238,6 +238,19 @@ $$;
 select matches(pg_temp.found('realtime_table'), 'decide supabase_realtime harbour\.ships', 'a table that Realtime sends is one to think of');
 select doesnt_match(pg_temp.found('realtime_table'), 'profiles', 'one that is not org-scoped is not');
 select is(pg_temp.found('published'), null, 'and Realtime is no subscriber that would need the column');
+do $$
+begin
+    if not (select puballtables from pg_publication where pubname = 'supabase_realtime') then
+        alter publication supabase_realtime drop table harbour.ships;
+        alter publication supabase_realtime add table harbour.ships (id, name);
+    end if;
+end
+$$;
+select is(
+    (select remedy ~ '^publish org_id, too' from tenancy.review where code = 'realtime_table' and table_name = 'harbour.ships'),
+    (select not puballtables from pg_publication where pubname = 'supabase_realtime'),
+    'of which the columns that it sends lack the one to filter by'
+);
 
 -- Other memberships.
 create table harbour.offices (id uuid primary key, user_id uuid, tenant_id uuid);
@@ -251,6 +264,9 @@ select is(
     'decide harbour.badges harbour.badges',
     'a table that says which organization a user is in is another truth; one whose rows merely have a tenant is not'
 );
+update tenancy.settings set memberships_of = 'harbour.badges';
+select is(pg_temp.found('other_membership'), null, 'unless it is the one that is followed');
+update tenancy.settings set memberships_of = default;
 alter table harbour.profiles add column tenant_id uuid;
 select matches(pg_temp.found('other_membership'), 'decide harbour.profiles harbour.profiles', 'a column of a profile is one too');
 -- Foreign keys from one organization to another.
