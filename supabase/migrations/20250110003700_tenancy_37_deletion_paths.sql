@@ -72,28 +72,28 @@ reference as materialized (
         -- Who is in the organization is taken out of it first.
         and its.connamespace not in (select namespace.oid from pg_catalog.pg_namespace as namespace where namespace.nspname in ('tenancy', 'org_migration'))
 ),
-path (root, constraint_name, child, action, is_indexed, is_scoped, has_org_id, clause, depth, keys, is_circle) as (
+path (root, constraint_name, child, source, action, is_indexed, is_scoped, has_org_id, clause, upward, depth, keys, is_circle) as (
     select
-        reference.parent, reference.conname, reference.child, reference.action, reference.is_indexed, reference.is_scoped, reference.has_org_id,
-        format(
-            'exists (select from %s as below1 where %s', reference.source::regclass,
-            replace(replace(reference.condition, '{parent}', 'gone'), '{child}', 'below1')
-        ),
+        reference.parent, reference.conname, reference.child, reference.source, reference.action, reference.is_indexed, reference.is_scoped,
+        reference.has_org_id, format('exists (select from %s as below1 where %s', reference.source::regclass, its.condition),
+        format('exists (select from only {relation} as gone where gone.ctid = any ($2) and %s', its.condition),
         1, array[reference.oid], false
     from reference
+    cross join lateral (select replace(replace(reference.condition, '{parent}', 'gone'), '{child}', 'below1') as condition) as its
     where reference.parent in (select scoped.root from scoped)
         or reference.parent = 'public.organizations'::regclass and not (reference.is_scoped and reference.has_org_id)
     union all
     -- Rows of other tables that go, too, take along what goes with them.
     select
-        path.root, reference.conname, reference.child, reference.action, path.is_indexed and reference.is_indexed, reference.is_scoped, false,
-        format(
-            '%s and exists (select from %s as below%s where %s', path.clause, reference.source::regclass, path.depth + 1,
-            replace(replace(reference.condition, '{parent}', format('below%s', path.depth)), '{child}', format('below%s', path.depth + 1))
-        ),
+        path.root, reference.conname, reference.child, reference.source, reference.action, path.is_indexed and reference.is_indexed, reference.is_scoped,
+        false, format('%s and exists (select from %s as below%s where %s', path.clause, reference.source::regclass, path.depth + 1, its.condition),
+        format('exists (select from %s as below%s where %s and %s', path.source::regclass, path.depth, its.condition, path.upward),
         path.depth + 1, path.keys || reference.oid, reference.oid = any (path.keys)
     from path
     join reference on reference.parent = path.child
+    cross join lateral (
+        select replace(replace(reference.condition, '{parent}', format('below%s', path.depth)), '{child}', format('below%s', path.depth + 1)) as condition
+    ) as its
     where path.action = 'c'
         and not path.is_circle
         and not path.is_scoped
@@ -107,9 +107,17 @@ above (child, parent) as (
     join reference on reference.child = above.parent and reference.is_scoped
 )
 select
-    path.root::regclass as root, path.constraint_name, path.child::regclass as child, found.kind, path.is_indexed,
-    concat(path.clause, format(found.more, path.depth), repeat(')', path.depth)) as clause
+    path.root::regclass as root, path.constraint_name, path.child::regclass as child, found.kind, path.is_indexed, path.depth,
+    concat(path.clause, format(found.more, path.depth), repeat(')', path.depth)) as clause,
+    case
+        when found.kind = 'goes' and holding.are_some then format(
+            'select from %s as below%s where %s%s for update of below%2$s', path.source::regclass, path.depth, path.upward, repeat(')', path.depth)
+        )
+    end as lock
 from path
+cross join lateral (
+    select exists (select from reference where reference.parent = path.child and (reference.is_scoped or reference.action in ('a', 'r'))) as are_some
+) as holding
 cross join lateral (
     select 'stranger' as kind, ' and below%s.org_id is distinct from $1' as more
     where path.is_scoped and not (path.has_org_id and path.depth = 1)
@@ -121,8 +129,7 @@ cross join lateral (
     union all
     -- Further round it is not followed, and need not be where nothing else hangs on those rows.
     select 'deep', ''
-    where path.is_circle
-        and exists (select from reference where reference.parent = path.child and (reference.is_scoped or reference.action in ('a', 'r')))
+    where path.is_circle and holding.are_some
     union all
     select its.kind, its.more
     from (values ('stranger', ' and below%s.id is distinct from $1'), ('itself', ' and below%s.id = $1')) as its (kind, more)
@@ -137,7 +144,8 @@ comment on view tenancy.deletion_paths is
 ' tables that go with those. is_indexed: they are found without reading those tables in whole. kind: stranger, rows of another organization;'
 ' itself, the row of the organization; holds, goes and changes, rows of tables that are not org-scoped, by what the key does; deep, such rows that'
 ' a key of the same table takes along further than it is followed; first, rows of the organization itself that are to go first. clause: true of a'
-' row, called gone, of the organization $1 that is so referenced.';
+' row, called gone, of the organization $1 that is so referenced. lock: of what goes, and others may reference, locks the rows for which those of'
+' {relation} at the places $2 go.';
 
 create or replace function tenancy.organization_rows(org_id uuid, application_triggers boolean default true)
 returns table (table_name text, row_count bigint, what text, refuses boolean)

@@ -59,9 +59,10 @@ begin
         join tenancy.org_id_columns on org_id_columns.relation = tables.relation and org_id_columns.attnum is not null
         cross join lateral tenancy.leaves(tables.relation) as leaf (relation)
         left join (
-            select paths.root, jsonb_agg(to_jsonb(paths)) as paths
+            select paths.root, jsonb_agg(to_jsonb(paths) - case when application_triggers then '' else 'lock' end order by paths.depth) as paths
             from tenancy.deletion_paths as paths
-            where paths.kind in ('stranger', 'itself', 'deep') or application_triggers = (paths.kind = 'first')
+            where paths.kind in ('stranger', 'itself', 'deep')
+                or case when application_triggers then paths.kind = 'first' or paths.lock is not null else paths.kind <> 'first' end
             group by paths.root
         ) as its
             on its.root = tables.relation
@@ -99,8 +100,14 @@ begin
     using org_id, at_most;
     perform set_config('enable_seqscan', seqscan, true);
 
-    -- These rows are locked, so nobody can reference them from now on.
-    for path in select paths from jsonb_array_elements(target -> 'paths') as paths where paths ->> 'kind' <> 'first' and tids <> '{}' loop
+    -- These rows are locked, and those that go with them, so nobody can reference them from now on.
+    for path in select paths from jsonb_array_elements(target -> 'paths') as paths where paths ->> 'lock' is not null and tids <> '{}' loop
+        execute replace(path ->> 'lock', '{relation}', relation::text) using org_id, tids;
+    end loop;
+    for path in
+        select paths from jsonb_array_elements(target -> 'paths') as paths
+        where paths ->> 'kind' <> 'first' and paths ->> 'lock' is null and tids <> '{}'
+    loop
         perform set_config('enable_nestloop', path ->> 'is_indexed', true);
         execute format('select exists (select from only %s as gone where gone.ctid = any ($2) and %s)', relation, path ->> 'clause')
         into is_so

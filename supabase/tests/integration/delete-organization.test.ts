@@ -116,3 +116,61 @@ describe.each([
     expect(await sql`select from tenancy.user_orgs where org_id = ${north}`).toHaveLength(30);
   });
 });
+
+describe("a row of another organization that comes while a batch is being deleted", () => {
+  let database: Database;
+  const beside: Sql[] = [];
+
+  beforeAll(async () => {
+    database = await cloneDatabase("delete_organization_beside", "two_organizations");
+    await database.sql.unsafe(`
+      create table public.ships (id integer primary key, user_id uuid);
+      create table public.remarks (id integer primary key, ship_id integer references public.ships (id) on delete cascade);
+      create index on public.remarks (ship_id);
+      create table public.files (id integer primary key, remark_id integer, user_id uuid);
+      insert into tenancy.registry (schema_name, table_name, scope, priority, reason)
+      values ('public', 'ships', 'org', 'secondary', null), ('public', 'files', 'org', 'secondary', null),
+        ('public', 'remarks', 'excluded', null, 'a test');
+      select tenancy.onboard('public.ships');
+      select tenancy.onboard('public.files');
+      alter table public.files add constraint of_remark foreign key (remark_id) references public.remarks (id) on delete cascade;
+      create function public.wait() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(7); return old; end $$;
+      create trigger wait before delete on public.ships for each row execute function public.wait();
+      insert into public.organizations (id, name) values ('${third}', 'Third');
+      insert into public.ships (id, org_id) values (1, '${third}');
+      insert into public.remarks (id, ship_id) values (1, 1);
+    `).simple();
+  });
+
+  afterAll(async () => {
+    for (const sql of beside) await sql.end({ timeout: 1 });
+    await database?.drop();
+  });
+
+  test("is refused, and goes nowhere with it", async () => {
+    const { sql, url } = database;
+    const [deleting, writing, holding] = [connect(url), connect(url), connect(url)];
+    beside.push(deleting, writing, holding);
+    await holding`select pg_advisory_lock(7)`;
+    const deleted = deleting.unsafe(deletion(third));
+    const waits = async (what: string) => {
+      for (;;) {
+        const [found] = await sql`
+          select count(*)::integer as sessions from pg_stat_activity
+          where datname = current_database() and wait_event_type = 'Lock' and query like ${what}
+        `;
+        if (found?.["sessions"] === 1) return;
+        await sleep(10);
+      }
+    };
+    const going = deleted.then(() => undefined, (error: Error) => error.message);
+    await waits("do $$%");
+    const written = writing`insert into public.files (id, remark_id, org_id) values (1, 1, ${north})`
+      .then(() => "written", (error: Error) => error.message);
+    await Promise.race([written, waits("insert into public.files%")]);
+    await holding`select pg_advisory_unlock(7)`;
+    expect(await written).toContain("violates foreign key constraint");
+    expect(await going).toBeUndefined();
+    expect(await sql`select from public.organizations where id = ${third}`).toHaveLength(0);
+  });
+});
