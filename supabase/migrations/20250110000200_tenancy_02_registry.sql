@@ -273,6 +273,12 @@ begin
             case when has_name then ', ''Default organization''' end
         );
     end if;
+exception
+    -- By the session of a push that was killed, and was still at it.
+    when unique_violation then
+        if not exists (select from public.organizations where organizations.id = (select settings.default_org_id from tenancy.settings)) then
+            raise;
+        end if;
 end
 $function$;
 comment on function org_migration.create_default_organization() is

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { connect } from "../../local/databases.ts";
 import { supabase } from "../../local/supabase-cli.ts";
 import { copyCrm, crmFolder, decideAsOwner, undo } from "../adopter.ts";
 import { adopt, change, listEnding } from "../applications.ts";
@@ -96,5 +97,40 @@ describe("a list that was wrong", () => {
     expect(await misplacedTables()).toEqual([]);
     expect(await sql`select * from tenancy.verify_schema() where not passed`).toEqual([]);
     expect(await readRows(sql)).toEqual(rowsBefore);
+  });
+});
+
+describe("the default organization", () => {
+  let database: Database;
+  const create = "select org_migration.create_default_organization()";
+
+  beforeAll(async () => {
+    database = await cloneDatabase("push_again_default", "migrated");
+    await database.sql`update tenancy.settings set default_org_id = 'c0000000-0000-4000-8000-000000000009'`;
+  });
+
+  afterAll(async () => await database?.drop());
+
+  test("is not made where its name is another's", async () => {
+    const { sql } = database;
+    await sql`alter table public.organizations add constraint one_name unique (name)`;
+    await expect(sql.unsafe(create)).rejects.toThrow("one_name");
+    await sql`alter table public.organizations drop constraint one_name`;
+  });
+
+  test("is made once, also where the session of a killed push is still at it", async () => {
+    const { sql, url } = database;
+    const killed = connect(url);
+    let again: Promise<unknown> = Promise.resolve();
+    await killed.begin(async (transaction) => {
+      await transaction.unsafe(create);
+      again = sql.unsafe(create).then((rows) => rows.length);
+      // It waits for this transaction.
+      await expect(Promise.race([again, new Promise((resolve) => setTimeout(resolve, 300, "waits"))])).resolves.toBe(
+        "waits",
+      );
+    });
+    await killed.end();
+    expect(await again).toBe(1);
   });
 });
