@@ -1250,7 +1250,9 @@ chosen (new_users) as (
     true when above.attnums = link.parent_attnums then parent.scope = 'excluded' else parent.scope = 'excluded' and above.relation is not null and its.entry = any (child.org_from) and parent.relation not
     in ( select of_user.relation from owner_columns as of_user where of_user.is_unique ) end and coalesce(its.entry = any (child.org_from), true) ), undecided as ( select child.relation,
     child.qualified_name, child.org_from from application_tables as child join org_id_columns as member on member.relation = child.relation and member.attnum is null cross join mapping_state where
-    mapping_state.is_filled and child.org_from is distinct from '{}' ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
+    mapping_state.is_filled and child.org_from is distinct from '{}' ), membership as materialized ( select distinct belonging.relation, holder.relname, belonging.parent, belonging.parent_attnums from
+    references_between_tables as belonging join pg_catalog.pg_class as holder on holder.oid = belonging.relation and holder.relname ~* 'member(ship)?s?$' join owner_columns as of_user on of_user.relation
+    = belonging.relation ) select 'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name, format(
     'probably inserts into %s when a row of %s, also when it goes with its organization, which is no longer there then: no organization'
     ' that has such a row can be deleted', mention.table_name, string_agg( distinct format('%s is %s', fired.relation::regclass, case fired.how when 'deletes' then 'deleted' else 'updated' end), ' or of '
     ) ) as problem, format( 'in %s insert only where exists (select from public.organizations where organizations.id = old.org_id); or delete organizations with'
@@ -1281,19 +1283,17 @@ chosen (new_users) as (
     = undecided.relation join application_tables as parent on parent.relation = link.parent and parent.scope = 'excluded' cross join lateral (select array_to_string(link.column_names, ', ') as entry) as
     its cross join lateral ( select array_agg(owner_columns.column_name order by owner_columns.is_not_null desc, owner_columns.rank, owner_columns.attnum) as entries from owner_columns where
     owner_columns.relation = undecided.relation ) as owners where array_position(undecided.org_from, its.entry) is null and ( link.column_names[cardinality(link.column_names)] ~*
-    '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid|no|number|slug|code)?$' or exists ( select from references_between_tables as belonging join pg_catalog.pg_class as holder on
-    holder.oid = belonging.relation join owner_columns as of_user on of_user.relation = belonging.relation where (belonging.parent, belonging.parent_attnums) = (link.parent, link.parent_attnums) and
-    belonging.relation <> undecided.relation and holder.relname ~* 'member(ship)?s?$' ) ) and not exists ( select from references_between_tables as above where above.relation = link.parent and (
-    above.parent = to_regclass('public.organizations') and above.attnums = link.parent_attnums or above.parent = to_regclass('auth.users') and exists ( select from unique_columns where
-    unique_columns.relation = above.relation and array[unique_columns.attnum] = above.attnums ) ) ) union all select 'company_of_a_user', 'decide', undecided.qualified_name, undecided.qualified_name,
-    format( 'looks like the table that the organizations are, by its name and by who is in it (%s), and each of its rows goes to the organization of a user', string_agg(distinct holder.relname, ', ') ),
+    '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid|no|number|slug|code)?$' or exists ( select from membership where (membership.parent, membership.parent_attnums) = (link.parent,
+    link.parent_attnums) and membership.relation <> undecided.relation ) ) and not exists ( select from references_between_tables as above where above.relation = link.parent and ( above.parent =
+    to_regclass('public.organizations') and above.attnums = link.parent_attnums or above.parent = to_regclass('auth.users') and exists ( select from unique_columns where unique_columns.relation =
+    above.relation and array[unique_columns.attnum] = above.attnums ) ) ) union all select 'company_of_a_user', 'decide', undecided.qualified_name, undecided.qualified_name, format(
+    'looks like the table that the organizations are, by its name and by who is in it (%s), and each of its rows goes to the organization of a user', string_agg(distinct membership.relname, ', ') ),
     'list it as excluded, and let its key say which organization a row is, see "Tables that are the organizations" in docs/adopt.md; or leave it, if an'
-    ' organization has several of them' from undecided join pg_catalog.pg_class as its on its.oid = undecided.relation join references_between_tables as belonging on belonging.parent = undecided.relation
-    and belonging.relation <> undecided.relation join pg_catalog.pg_class as holder on holder.oid = belonging.relation and holder.relname ~* 'member(ship)?s?$' join owner_columns as of_user on
-    of_user.relation = belonging.relation where its.relname ~* '^(tenant|org|organi[sz]ation|compan(y|ie)|team|workspace|account)s?$' and not exists ( select from references_between_tables as above where
-    above.relation = undecided.relation and above.parent = to_regclass('public.organizations') ) group by undecided.qualified_name union all select 'owner_of_several_kinds', 'decide',
-    undecided.qualified_name, undecided.qualified_name, format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname) || case
-    when id.attname = any (undecided.org_from) then ' but rows of users' else '' end,
+    ' organization has several of them' from undecided join pg_catalog.pg_class as its on its.oid = undecided.relation join membership on membership.parent = undecided.relation and membership.relation <>
+    undecided.relation where its.relname ~* '^(tenant|org|organi[sz]ation|compan(y|ie)|team|workspace|account)s?$' and not exists ( select from references_between_tables as above where above.relation =
+    undecided.relation and above.parent = to_regclass('public.organizations') ) group by undecided.qualified_name union all select 'owner_of_several_kinds', 'decide', undecided.qualified_name,
+    undecided.qualified_name, format('has %I, which is the key of whatever %I says: no foreign key leads there, so that it decides nothing', id.attname, kind.attname) || case when id.attname = any
+    (undecided.org_from) then ' but rows of users' else '' end,
     'add a column for each kind, with a foreign key (not valid will do), fill them from it, and let these decide; or leave it, if what decides now is right' from undecided join pg_catalog.pg_attribute as
     id on id.attrelid = undecided.relation and id.attnum > 0 and not id.attisdropped and id.attname ~* '^(owner|holder|creator|author|subject|entity|parent|target|resource|\w+able)_?id$' join
     pg_catalog.pg_attribute as kind on kind.attrelid = undecided.relation and kind.attnum > 0 and not kind.attisdropped and lower(kind.attname) in (regexp_replace(lower(id.attname), 'id$', 'type'),

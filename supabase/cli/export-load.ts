@@ -147,8 +147,8 @@ async function findPlaced(sql: TransactionSql, users: string[]): Promise<string[
 
 /** Members who worked in another organization where they come from, which is not here, work in this one. */
 async function placeMembers(sql: TransactionSql, { org, users }: Manifest): Promise<void> {
-  const placed = await findPlaced(sql, users);
-  const unplaced = users.filter((id) => !placed.includes(id));
+  const placed = new Set(await findPlaced(sql, users));
+  const unplaced = users.filter((id) => !placed.has(id));
   await sql`
     insert into tenancy.user_orgs (user_id, org_id)
     select id, ${org}::uuid from unnest(${unplaced}::text[]::uuid[]) as member (id)

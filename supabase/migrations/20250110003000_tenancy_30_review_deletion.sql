@@ -116,6 +116,13 @@ undecided as (
         and member.attnum is null
     cross join tenancy.mapping_state
     where mapping_state.is_filled and child.org_from is distinct from '{}'
+),
+-- Tables that say which users are in what they reference.
+membership as materialized (
+    select distinct belonging.relation, holder.relname, belonging.parent, belonging.parent_attnums
+    from tenancy.references_between_tables as belonging
+    join pg_catalog.pg_class as holder on holder.oid = belonging.relation and holder.relname ~* 'member(ship)?s?$'
+    join tenancy.owner_columns as of_user on of_user.relation = belonging.relation
 )
 select
     'trigger_stops_organization_delete' as code, 'breaks' as severity, code.name as object, mention.table_name,
@@ -237,12 +244,9 @@ where array_position(undecided.org_from, its.entry) is null
     and (
         link.column_names[cardinality(link.column_names)] ~* '^(tenant|org|organi[sz]ation|company|team|workspace|account)_?(id|uuid|no|number|slug|code)?$'
         or exists (
-            select from tenancy.references_between_tables as belonging
-            join pg_catalog.pg_class as holder on holder.oid = belonging.relation
-            join tenancy.owner_columns as of_user on of_user.relation = belonging.relation
-            where (belonging.parent, belonging.parent_attnums) = (link.parent, link.parent_attnums)
-                and belonging.relation <> undecided.relation
-                and holder.relname ~* 'member(ship)?s?$'
+            select from membership
+            where (membership.parent, membership.parent_attnums) = (link.parent, link.parent_attnums)
+                and membership.relation <> undecided.relation
         )
     )
     -- Rows that stand for users or organizations decide.
@@ -262,15 +266,13 @@ select
     'company_of_a_user', 'decide', undecided.qualified_name, undecided.qualified_name,
     format(
         'looks like the table that the organizations are, by its name and by who is in it (%s), and each of its rows goes to the organization of a user',
-        string_agg(distinct holder.relname, ', ')
+        string_agg(distinct membership.relname, ', ')
     ),
     'list it as excluded, and let its key say which organization a row is, see "Tables that are the organizations" in docs/adopt.md; or leave it, if an'
     ' organization has several of them'
 from undecided
 join pg_catalog.pg_class as its on its.oid = undecided.relation
-join tenancy.references_between_tables as belonging on belonging.parent = undecided.relation and belonging.relation <> undecided.relation
-join pg_catalog.pg_class as holder on holder.oid = belonging.relation and holder.relname ~* 'member(ship)?s?$'
-join tenancy.owner_columns as of_user on of_user.relation = belonging.relation
+join membership on membership.parent = undecided.relation and membership.relation <> undecided.relation
 where its.relname ~* '^(tenant|org|organi[sz]ation|compan(y|ie)|team|workspace|account)s?$'
     -- One that names its organization is decided by that.
     and not exists (

@@ -100,15 +100,13 @@ begin
     using org_id, at_most;
     perform set_config('enable_seqscan', seqscan, true);
 
-    -- These rows are locked, and those that go with them, so nobody can reference them from now on.
-    for path in select paths from jsonb_array_elements(target -> 'paths') as paths where paths ->> 'lock' is not null and tids <> '{}' loop
-        execute replace(path ->> 'lock', '{relation}', relation::text) using org_id, tids;
-    end loop;
-    for path in
-        select paths from jsonb_array_elements(target -> 'paths') as paths
-        where paths ->> 'kind' <> 'first' and paths ->> 'lock' is null and tids <> '{}'
-    loop
+    -- These rows are locked, and those that go with them before it is asked who references those: nobody can from now on.
+    for path in select paths from jsonb_array_elements(target -> 'paths') as paths where paths ->> 'kind' <> 'first' and tids <> '{}' loop
         perform set_config('enable_nestloop', path ->> 'is_indexed', true);
+        if path ->> 'lock' is not null then
+            execute replace(path ->> 'lock', '{relation}', relation::text) using org_id, tids;
+            continue;
+        end if;
         execute format('select exists (select from only %s as gone where gone.ctid = any ($2) and %s)', relation, path ->> 'clause')
         into is_so
         using org_id, tids;
